@@ -1,0 +1,7 @@
+"""``python -m lrnn_jax`` is the command ``lrnn``."""
+
+import sys
+
+from lrnn_jax.cli import main
+
+sys.exit(main())

@@ -1,0 +1,343 @@
+"""Configs: their common fields, the part after the colon, where their files are, and what is refused before compiling."""
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lrnn_jax.durations import count_steps
+from lrnn_jax.errors import UserError, suggest
+from lrnn_jax.registry import LAYERS, build_task, load_layer, load_task
+
+# Sections that change what is written down, not what is computed.
+UNHASHED_SECTIONS = ("checkpoint", "log")
+DTYPES = ("float32", "bfloat16")
+SCALES = ("smoke", "cpu", "paper")
+
+
+def base_config() -> ConfigDict:
+    """Returns every field that all experiments share, with its default. A config file changes what differs."""
+    c = ConfigDict()
+    c.seed = 0  # integer; fixes initialisation, data and dropout
+
+    c.task = ConfigDict()  # see `task_config`
+
+    c.model = ConfigDict()
+    c.model.layer = ConfigDict()  # see `layer_config`
+    c.model.width = 64  # D, features between blocks
+    c.model.depth = 2  # L, blocks
+    c.model.norm = "layernorm"  # layernorm | rmsnorm | batchnorm | none
+    c.model.norm_position = "pre"  # pre | post
+    c.model.mixer = "none"  # none | glu | mlp | swiglu
+    c.model.mixer_hidden = 0  # hidden features of mlp and swiglu
+    c.model.residual = True  # add each branch to its input
+    c.model.dropout = 0.0  # probability
+    c.model.head = "last"  # last | mean: one answer per sequence; token: one per position
+    c.model.dtype = "float32"  # compute dtype: float32 | bfloat16; parameters and states are float32
+    c.model.method = "auto"  # how recurrences run: auto | sequential | associative | chunked | pallas
+
+    c.optim = ConfigDict()  # AdamW
+    c.optim.lr = 1e-3  # peak learning rate
+    c.optim.final_lr = 1e-6  # learning rate at the end of the cosine
+    c.optim.warmup = "10%"  # duration of the linear warm-up from 0; % of the training
+    c.optim.schedule = "cosine"  # after the warm-up: cosine | constant
+    c.optim.weight_decay = 0.0  # decoupled, multiplied with the learning rate
+    c.optim.beta1 = 0.9  # decay of the first moment, per step
+    c.optim.beta2 = 0.999  # decay of the second moment, per step
+    c.optim.eps = 1e-8  # added to the root of the second moment
+    c.optim.clip_norm = 0.0  # largest global gradient norm; 0 turns clipping off
+    c.optim.groups = []  # [[regex on the parameter path, lr multiplier, weight-decay multiplier], ...] before the layer's
+
+    c.train = ConfigDict()
+    c.train.duration = "1000 steps"  # number and one of steps, examples, tokens, epochs
+    c.train.batch_size = 64  # examples per step
+    c.train.length = [3, 40]  # shortest and longest training sequence, positions
+    c.train.steps_per_dispatch = 50  # optimiser steps inside one compiled call
+
+    c.eval = ConfigDict()
+    c.eval.every = "10%"  # duration between validations
+    c.eval.lengths = [[40, 64]]  # length buckets [shortest, longest], positions
+    c.eval.headline = [40, 256]  # buckets within these lengths make the metrics without a bucket in their name
+    c.eval.examples = 1024  # examples per bucket
+    c.eval.batch_size = 128  # examples per compiled step
+
+    c.checkpoint = ConfigDict()
+    c.checkpoint.every = "10%"  # duration between checkpoints
+    c.checkpoint.keep = 2  # newest checkpoints kept
+    c.checkpoint.best_metric = ""  # validation metric whose best checkpoint is kept and tested too; empty: none
+    c.checkpoint.best_mode = "max"  # max | min
+
+    c.log = ConfigDict()
+    c.log.every = "2%"  # duration between lines of metrics.jsonl
+    c.log.wandb = "off"  # off | offline | online
+    c.log.wandb_project = "lrnn_jax"  # project name
+    c.log.tensorboard = False  # also write TensorBoard events (extra: tensorboard)
+    return c
+
+
+def layer_config(name: str, **fields: Any) -> ConfigDict:
+    """Returns the section ``model.layer``: the layer's own fields at their defaults, but for ``fields``."""
+    return _component_config(load_layer(name), name, fields, skip=("width", "dtype", "parent", "name"))
+
+
+def task_config(name: str, **fields: Any) -> ConfigDict:
+    """Returns the section ``task``: the task's own fields at their defaults, but for ``fields``."""
+    return _component_config(load_task(name), name, fields, skip=())
+
+
+def _component_config(cls: type, name: str, fields: Mapping[str, Any], skip: Sequence[str]) -> ConfigDict:
+    defaults = {f.name: f.default for f in dataclasses.fields(cls) if f.name not in skip}
+    for key in fields:
+        if key not in defaults:
+            raise UserError(f"{name!r} has no field {key!r}{suggest(key, defaults)}")
+    return ConfigDict({"name": name, **defaults, **fields})
+
+
+def parse_arg(arg: str | None, **options: Sequence[str]) -> ConfigDict:
+    """Reads the part after the colon of ``--config=FILE:ARG``: comma-separated values or ``option=value`` pairs.
+
+    Args:
+      arg: such as "mamba,positive,scale=smoke"; None or empty takes every option's first value.
+      **options: option name to its allowed values, the default first. A bare value belongs to the option that has it.
+
+    Raises:
+      UserError: a value that no option allows; names the nearest.
+    """
+    chosen = ConfigDict({name: values[0] for name, values in options.items()})
+    for word in filter(None, (part.strip() for part in (arg or "").split(","))):
+        name, _, value = word.rpartition("=")
+        if name and name not in options:
+            raise UserError(f"config argument {word!r}: unknown option {name!r}{suggest(name, options)}")
+        owners = [name] if name else [option for option, values in options.items() if value in values]
+        allowed = options[name] if name else [value for values in options.values() for value in values]
+        if not owners or value not in options[owners[0]]:
+            raise UserError(f"config argument {word!r} is not one of {', '.join(allowed)}{suggest(value, allowed)}")
+        chosen[owners[0]] = value
+    return chosen
+
+
+def layer_names(first: str) -> list[str]:
+    """Returns all registered layers, ``first`` leading, for `parse_arg`."""
+    return [first, *(name for name in LAYERS if name != first)]
+
+
+def data_folder(name: str) -> Path:
+    """Returns the folder ``configs`` or ``experiments``: of the checkout, or inside the installed package."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parent / name
+    return checkout if (package.parent / "pyproject.toml").exists() else package / name
+
+
+def find_config(path: str) -> Path:
+    """Returns the config file that ``path`` means: as given, or by name among the project's own.
+
+    Raises:
+      UserError: no such file; names the nearest of the project's configs.
+    """
+    given = Path(path)
+    own = data_folder("configs")
+    for candidate in (given, own.parent / given, own / given, own / f"{given}.py"):
+        if candidate.suffix == ".py" and candidate.is_file():
+            return candidate
+    names = [f"configs/{file.name}" for file in sorted(own.glob("*.py"))]
+    raise UserError(f"no config file {path!r}{suggest(path, names)} (`lrnn list configs` shows all)")
+
+
+def load_config(spec: str) -> ConfigDict:
+    """Runs ``get_config`` of the file in ``FILE[:ARG]`` and returns the locked config, overrides not yet applied.
+
+    Raises:
+      UserError: no such file, or an argument that the file refuses.
+    """
+    path, _, arg = spec.partition(":")
+    file = find_config(path)
+    module_spec = importlib.util.spec_from_file_location(file.stem, file)
+    if module_spec is None or module_spec.loader is None:
+        raise UserError(f"{file} is not a Python file")
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except (SyntaxError, ImportError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from error
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{file} defines no get_config(arg)")
+    return module.get_config(arg or None).lock()
+
+
+def set_field(config: ConfigDict, path: str, value: Any) -> None:
+    """Sets one field by its dotted path.
+
+    Raises:
+      UserError: no such field, or a value of another type.
+    """
+    check_field(config, path)
+    section, _, name = path.rpartition(".")
+    target = config
+    for part in filter(None, section.split(".")):
+        target = target[part]
+    try:
+        target[name] = value
+    except TypeError as error:
+        raise UserError(f"config field {path!r}={value!r}: {str(error).splitlines()[0]}") from error
+
+
+def check_field(config: ConfigDict, path: str) -> None:
+    """Refuses a dotted path that the config lacks.
+
+    Raises:
+      UserError: names the nearest field at the level where the path leaves the config.
+    """
+    level: Any = config
+    parts = path.split(".")
+    for i, part in enumerate(parts):
+        if not isinstance(level, ConfigDict) or part not in level:
+            here = ".".join(parts[:i])
+            prefix = f"{here}." if here else ""
+            if not isinstance(level, ConfigDict):
+                raise UserError(f"config field {here!r} holds a value, not a section: {path!r} does not exist")
+            nearest = suggest(part, level)
+            rest = "" if nearest else f" ({here or 'config'} has {', '.join(level)})"
+            raise UserError(f"unknown config field {prefix + part!r}{nearest}{rest}")
+        level = level[part]
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (dotted path, value) of every field."""
+    for key, value in config.items():
+        if isinstance(value, (ConfigDict, dict)):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def config_hash(config: ConfigDict) -> str:
+    """Returns 12 hexadecimal digits that name the resolved config's run; logging and checkpointing do not count."""
+    fields = {path: value for path, value in flatten(config) if path.split(".")[0] not in UNHASHED_SECTIONS}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def differing_fields(config: ConfigDict, other: Mapping[str, Any]) -> list[str]:
+    """Returns ``path: ours -> theirs`` for every hashed field in which two configs differ."""
+    ours, theirs = dict(flatten(config)), dict(flatten(other))
+    paths = [path for path in sorted({*ours, *theirs}) if path.split(".")[0] not in UNHASHED_SECTIONS]
+    missing = "(absent)"
+    return [
+        f"{path}: {ours.get(path, missing)} -> {theirs.get(path, missing)}"
+        for path in paths
+        if ours.get(path, missing) != theirs.get(path, missing)
+    ]
+
+
+def train_steps(config: ConfigDict) -> int:
+    """Returns the training's length in optimiser steps."""
+    return count_steps(
+        "train.duration",
+        config.train.duration,
+        batch_size=config.train.batch_size,
+        tokens_per_example=config.train.length[1],
+    )
+
+
+def interval_steps(config: ConfigDict, field: str) -> int:
+    """Returns the duration at the dotted path ``field`` in optimiser steps, at least 1."""
+    section, name = field.split(".")
+    steps = count_steps(
+        field,
+        config[section][name],
+        batch_size=config.train.batch_size,
+        tokens_per_example=config.train.length[1],
+        total_steps=train_steps(config),
+    )
+    return max(1, steps)
+
+
+def validate_config(config: ConfigDict) -> None:
+    """Refuses what cannot run, before anything is compiled.
+
+    Raises:
+      UserError: one line that names the field, the rule and the nearest right value.
+    """
+    from lrnn_jax.models.backbone import HEADS, NORM_POSITIONS
+    from lrnn_jax.models.mixer import MIXERS
+    from lrnn_jax.models.norm import NORMS
+
+    layer = load_layer(config.model.layer.name)
+    _check_component("model.layer", config.model.layer, layer, skip=("width", "dtype", "parent", "name"))
+    _check_component("task", config.task, load_task(config.task.name), skip=())
+    task = build_task(config.task)
+    layer.check({"width": config.model.width, **config.model.layer})
+    for path, choices in {
+        "model.norm": NORMS,
+        "model.norm_position": NORM_POSITIONS,
+        "model.mixer": MIXERS,
+        "model.dtype": DTYPES,
+        "model.method": ("auto", *layer.METHODS),
+        "model.head": ("token",) if task.DENSE else tuple(head for head in HEADS if head != "token"),
+        "optim.schedule": ("cosine", "constant"),
+        "checkpoint.best_mode": ("max", "min"),
+        "log.wandb": ("off", "offline", "online"),
+    }.items():
+        _check_choice(config, path, choices)
+    for path, low, high in _RANGES:
+        section, name = path.split(".")
+        if not low <= config[section][name] <= high:
+            raise UserError(f"{path}={config[section][name]} must be between {low:g} and {high:g}")
+    if config.model.mixer in ("mlp", "swiglu") and config.model.mixer_hidden < 1:
+        raise UserError(f"model.mixer={config.model.mixer!r} needs model.mixer_hidden of at least 1")
+    _check_lengths(config, task)
+    if train_steps(config) < 1:
+        raise UserError(f"train.duration={config.train.duration!r} is no training at all")
+    for path in ("optim.warmup", "eval.every", "checkpoint.every", "log.every"):
+        interval_steps(config, path)
+
+
+_MANY = 2**31 - 1
+_RANGES = (
+    ("model.width", 1, _MANY),
+    ("model.depth", 1, _MANY),
+    ("model.dropout", 0.0, 0.999),
+    ("optim.lr", 0.0, 1e6),
+    ("optim.final_lr", 0.0, 1e6),
+    ("optim.weight_decay", 0.0, 1e6),
+    ("optim.clip_norm", 0.0, 1e30),
+    ("train.batch_size", 1, _MANY),
+    ("train.steps_per_dispatch", 1, _MANY),
+    ("eval.examples", 1, _MANY),
+    ("eval.batch_size", 1, _MANY),
+    ("checkpoint.keep", 1, _MANY),
+)
+
+
+def _check_component(section: str, config: ConfigDict, cls: type, skip: Sequence[str]) -> None:
+    known = {f.name: f.default for f in dataclasses.fields(cls) if f.name not in skip}
+    for key in config:
+        if key != "name" and key not in known:
+            arg = "the part after the colon of --config=FILE:LAYER" if section == "model.layer" else "another config file"
+            raise UserError(
+                f"{section}.{key} is not a field of {config.name!r}{suggest(key, known)} (to change {section}.name, use {arg})"
+            )
+
+
+def _check_choice(config: ConfigDict, path: str, choices: Sequence[str]) -> None:
+    section, name = path.split(".")
+    value = config[section][name]
+    if value not in choices:
+        raise UserError(f"{path}={value!r} is not one of {', '.join(choices)}{suggest(value, choices)}")
+
+
+def _check_lengths(config: ConfigDict, task: Any) -> None:
+    pairs = [("train.length", config.train.length), ("eval.headline", config.eval.headline)]
+    pairs += [("eval.lengths", bucket) for bucket in config.eval.lengths]
+    for path, pair in pairs:
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(isinstance(n, int) for n in pair):
+            raise UserError(f"{path}={pair!r} must be [shortest, longest], two integers")
+        if path != "eval.headline":
+            task.check_length(path, tuple(pair))
+    low, high = config.eval.headline
+    if not any(low <= shortest and longest <= high for shortest, longest in config.eval.lengths):
+        raise UserError(f"eval.headline={[low, high]} contains none of eval.lengths={config.eval.lengths.__repr__()}")

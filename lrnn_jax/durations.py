@@ -1,0 +1,50 @@
+"""Durations in exactly one unit, and what they are in optimiser steps."""
+
+import re
+
+from lrnn_jax.errors import UserError, suggest
+
+UNITS = ("steps", "examples", "tokens", "epochs", "%")
+_PATTERN = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][0-9]+)?)\s*([A-Za-z]+|%)\s*")
+
+
+def count_steps(
+    field: str,
+    duration: str,
+    *,
+    batch_size: int,
+    tokens_per_example: int,
+    examples_per_epoch: int | None = None,
+    total_steps: int | None = None,
+) -> int:
+    """Returns ``duration`` in optimiser steps, rounded up.
+
+    Args:
+      field: the config field, for messages.
+      duration: number and unit, such as "3000 steps", "1e6 tokens", "2 epochs" or "10%".
+      batch_size: examples per step.
+      tokens_per_example: positions of one example, padding included.
+      examples_per_epoch: size of the training set; None where data is made on the fly.
+      total_steps: what a percentage refers to; None where a percentage makes no sense.
+
+    Raises:
+      UserError: not a number and a unit, or a unit that has no meaning here.
+    """
+    match = _PATTERN.fullmatch(str(duration))
+    if not match:
+        raise UserError(f"{field}={duration!r} must be a number and one unit of {', '.join(UNITS)}, such as '3000 steps'")
+    number, unit = float(match[1].replace("_", "")), match[2]
+    if unit not in UNITS:
+        raise UserError(f"{field}={duration!r}: unknown unit {unit!r}{suggest(unit, UNITS)} (one of {', '.join(UNITS)})")
+    if unit == "epochs" and examples_per_epoch is None:
+        raise UserError(f"{field}={duration!r}: this task makes its data on the fly and has no epochs; give steps")
+    if unit == "%" and total_steps is None:
+        raise UserError(f"{field}={duration!r}: nothing to take a percentage of; give steps, examples, tokens or epochs")
+    steps = {
+        "steps": 1.0,
+        "examples": 1.0 / batch_size,
+        "tokens": 1.0 / (batch_size * tokens_per_example),
+        "epochs": (examples_per_epoch or 0) / batch_size,
+        "%": (total_steps or 0) / 100.0,
+    }[unit] * number
+    return -int(-steps // 1)

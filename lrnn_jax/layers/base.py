@@ -1,0 +1,93 @@
+"""The contract that every recurrent layer keeps. A new layer is one file beside this one and one line in `registry`."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from lrnn_jax.errors import UserError
+
+State = Any
+
+# Two groups that most layers have: matrices decay, gains and offsets do not.
+MATRICES = {"lr": 1.0, "wd": 1.0}
+NO_DECAY = {"lr": 1.0, "wd": 0.0}
+
+
+class RecurrentLayer(nn.Module):
+    """Maps ``[B T D]`` to ``[B T D]`` and carries a state whose size does not depend on T.
+
+    Attributes:
+      width: model width D.
+      dtype: compute dtype of projections; states and recurrences are float32 whatever it is.
+
+    Class attributes:
+      SOURCE: paper and equations.
+      METHODS: which of "sequential", "associative", "chunked", "pallas" the layer has.
+      PARAM_GROUPS: regex on the parameter's path within the layer -> multipliers {"lr": ..., "wd": ...}. Every parameter
+        matches exactly one.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+
+    SOURCE: ClassVar[str]
+    METHODS: ClassVar[tuple[str, ...]]
+    PARAM_GROUPS: ClassVar[Mapping[str, Mapping[str, float]]]
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        *,
+        state: State | None = None,
+        reset: Bool[Array, "B T"] | None = None,
+        method: str = "auto",
+    ) -> tuple[Float[Array, "B T D"], State]:
+        """Runs the layer over ``x`` from ``state`` (None: `init_state`). T = 1 with a state decodes one token.
+
+        Args:
+          x: inputs.
+          state: what an earlier call returned.
+          reset: True where a new sequence starts inside the row; everything before it is forgotten there.
+          method: "auto" or one of ``METHODS``.
+
+        Returns:
+          ``(y, state)``: outputs in ``dtype``, the state in float32.
+        """
+        raise NotImplementedError
+
+    def init_state(self, batch: int) -> State:
+        """Returns the state before the first position: a pytree of float32 arrays with leading axis ``batch``."""
+        raise NotImplementedError
+
+    def transition(self, x: Float[Array, "B T D"]) -> jax.Array:
+        """Returns the state-transition matrices A_t, or their eigenvalues where A_t is diagonal."""
+        raise NotImplementedError
+
+    def parameter_count(self) -> int:
+        """Returns the number of parameters by closed formula."""
+        raise NotImplementedError
+
+    @classmethod
+    def check(cls, fields: Mapping[str, Any]) -> None:
+        """Refuses field values that do not fit together, before anything is compiled.
+
+        Args:
+          fields: ``width`` and the layer's own fields, as in the config.
+
+        Raises:
+          UserError: names the field and the rule.
+        """
+
+
+def check_divides(part: str, parts: int, whole: int) -> None:
+    """Refuses ``parts`` that do not divide the model width.
+
+    Raises:
+      UserError: ``parts`` is below 1 or does not divide ``whole``.
+    """
+    if parts < 1 or whole % parts:
+        raise UserError(f"model.layer.{part}={parts} must be at least 1 and divide model.width={whole}")

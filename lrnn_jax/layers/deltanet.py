@@ -1,0 +1,110 @@
+"""DeltaNet, with eigenvalues in [0, 1] or [-1, 1]."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lrnn_jax.errors import UserError, suggest
+from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_divides
+from lrnn_jax.models.conv import CausalConv
+from lrnn_jax.scans import scan_delta_rule
+from lrnn_jax.scans.delta import transition_matrices
+
+KEY_ACTIVATIONS = ("silu", "linear")
+
+
+class DeltaNet(RecurrentLayer):
+    """``S_t = (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T``, ``y_t = W_o RMSNorm(S_t^T q_t)`` per head.
+
+    ``k = phi(W_k x) / ||.||``, ``q = phi(W_q x) / (||.|| sqrt(K))``, ``v = silu(W_v x)``, ``beta = sigmoid(W_beta x)``,
+    doubled for the range [-1, 1]; each projection passes a short causal convolution first. K = V = D / heads.
+
+    Attributes:
+      heads: H; divides the width.
+      conv_width: taps of the convolutions on q, k and v; 0 leaves them out.
+      key_activation: phi of q and k, "silu" or "linear". Keys of mixed sign need "linear".
+      negative_eigenvalues: beta in [0, 2] instead of [0, 1], so that the eigenvalue 1 - beta is in [-1, 1].
+
+    Parameters (symbol, shape): ``q/kernel``, ``k/kernel``, ``v/kernel`` (W_q, W_k, W_v, [D D]), ``conv/kernel``
+    ([conv_width 3D]: q, k, v side by side), ``beta/kernel`` (W_beta, [D H]), ``norm/scale`` ([V]), ``out/kernel`` (W_o,
+    [D D]).
+
+    Source: Yang et al. 2024; Grazzi et al. 2025, Table 1 and Eq. 2. Doubling beta doubles the input term too, as in the
+    paper's code.
+    Numerics: keys are normalised with 1e-6 added to the squared norm.
+    """
+
+    heads: int = 4
+    conv_width: int = 4
+    key_activation: str = "silu"
+    negative_eigenvalues: bool = True
+
+    SOURCE = "Yang et al. 2024; Grazzi et al. 2025, Table 1, Eq. 2"
+    METHODS = ("sequential", "associative")
+    PARAM_GROUPS = {r"kernel$": MATRICES, r"scale$": NO_DECAY}
+
+    @classmethod
+    def check(cls, fields: Mapping[str, Any]) -> None:
+        check_divides("heads", fields["heads"], fields["width"])
+        if fields["conv_width"] < 0:
+            raise UserError(f"model.layer.conv_width={fields['conv_width']} must be at least 0")
+        activation = fields["key_activation"]
+        if activation not in KEY_ACTIVATIONS:
+            raise UserError(
+                f"model.layer.key_activation={activation!r} is not one of {', '.join(KEY_ACTIVATIONS)}"
+                + suggest(activation, KEY_ACTIVATIONS)
+            )
+
+    def setup(self) -> None:
+        self.q = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
+        self.k = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
+        self.v = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
+        if self.conv_width:
+            self.conv = CausalConv(3 * self.width, self.conv_width, use_bias=False, dtype=self.dtype)
+        self.beta = nn.Dense(self.heads, use_bias=False, dtype=self.dtype)
+        self.norm = nn.RMSNorm(epsilon=1e-5, dtype=self.dtype)
+        self.out = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
+
+    def __call__(
+        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
+    ) -> tuple[jax.Array, State]:
+        state = self.init_state(x.shape[0]) if state is None else state
+        q, k, v, beta, history = self._project(x, state.get("conv"), reset)
+        o, s = scan_delta_rule(q, k, v, beta, h0=state["S"], reset=reset, method=method)
+        y = self.out(self.norm(o.astype(self.dtype)).reshape(x.shape))
+        return y, {"S": s} if history is None else {"S": s, "conv": history}
+
+    def init_state(self, batch: int) -> State:
+        head_dim = self.width // self.heads
+        state = {"S": jnp.zeros((batch, self.heads, head_dim, head_dim), jnp.float32)}
+        if self.conv_width:
+            state["conv"] = jnp.zeros((batch, self.conv_width - 1, 3 * self.width), jnp.float32)
+        return state
+
+    def transition(self, x: jax.Array) -> jax.Array:
+        """Returns ``I - beta_t k_t k_t^T``, ``[B T H K K]`` float32."""
+        _, k, _, beta, _ = self._project(x, self.init_state(x.shape[0]).get("conv"), None)
+        return transition_matrices(k, beta)
+
+    def parameter_count(self) -> int:
+        conv = 3 * self.width * self.conv_width
+        return 4 * self.width**2 + conv + self.width * self.heads + self.width // self.heads
+
+    def _project(self, x: jax.Array, history: jax.Array | None, reset: jax.Array | None) -> tuple:
+        qkv = jnp.concatenate([self.q(x), self.k(x), self.v(x)], axis=-1)
+        if self.conv_width:
+            qkv, history = self.conv(qkv, history, reset)
+        q, k, v = jnp.split(qkv.astype(jnp.float32), 3, axis=-1)
+        if self.key_activation == "silu":
+            q, k = nn.silu(q), nn.silu(k)
+        q, k, v = (z.reshape(*z.shape[:2], self.heads, -1) for z in (q, k, nn.silu(v)))
+        q = _normalise(q) * q.shape[-1] ** -0.5
+        beta = nn.sigmoid(self.beta(x).astype(jnp.float32))
+        return q, _normalise(k), v, 2.0 * beta if self.negative_eigenvalues else beta, history
+
+
+def _normalise(x: jax.Array) -> jax.Array:
+    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)

@@ -1,0 +1,52 @@
+"""The diagonal linear RNN of Grazzi et al. 2025, Figure 1."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State
+from lrnn_jax.scans import scan_diagonal
+
+
+class Diagonal(RecurrentLayer):
+    """``h_t = a(x_t) * h_{t-1} + W_b x_t + c_b``, ``y_t = h_t``, with ``a = s(gain (W_a x_t + c_a))`` and N = D.
+
+    ``s`` is the sigmoid for eigenvalues in [0, 1] and tanh for [-1, 1].
+
+    Attributes:
+      negative_eigenvalues: tanh instead of sigmoid.
+      gain: factor inside ``s``; 10 in the released configuration, so that saturated decays are within easy reach.
+
+    Parameters (paper's symbol, shape): ``decay/kernel`` (W_a, [D D]), ``decay/bias`` (c_a, [D]), ``input/kernel`` (W_b,
+    [D D]), ``input/bias`` (c_b, [D]).
+
+    Source: Grazzi et al. 2025, Section 3 and Figure 1; settings from its released ``parity_diagonal`` configurations.
+    """
+
+    negative_eigenvalues: bool = True
+    gain: float = 10.0
+
+    SOURCE = "Grazzi et al. 2025, Figure 1"
+    METHODS = ("sequential", "associative")
+    PARAM_GROUPS = {r"kernel$": MATRICES, r"bias$": NO_DECAY}
+
+    def setup(self) -> None:
+        self.decay = nn.Dense(self.width, dtype=self.dtype)
+        self.input = nn.Dense(self.width, dtype=self.dtype)
+
+    def __call__(
+        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
+    ) -> tuple[jax.Array, State]:
+        h, state = scan_diagonal(self.transition(x), self.input(x), h0=state, reset=reset, method=method)
+        return h.astype(self.dtype), state
+
+    def init_state(self, batch: int) -> State:
+        return jnp.zeros((batch, self.width), jnp.float32)
+
+    def transition(self, x: jax.Array) -> jax.Array:
+        """Returns the eigenvalues a(x_t), ``[B T D]`` float32."""
+        logits = self.gain * self.decay(x).astype(jnp.float32)
+        return jnp.tanh(logits) if self.negative_eigenvalues else nn.sigmoid(logits)
+
+    def parameter_count(self) -> int:
+        return 2 * (self.width**2 + self.width)

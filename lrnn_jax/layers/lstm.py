@@ -1,0 +1,73 @@
+"""The LSTM, the nonlinear baseline: no parallel form exists."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State
+from lrnn_jax.scans.method import choose_method
+from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
+
+
+class LSTM(RecurrentLayer):
+    """``c_t = f_t * c_{t-1} + i_t * tanh(g_t)``, ``h_t = o_t * tanh(c_t)``, ``y_t = h_t``, with N = D.
+
+    ``(i, f, g, o) = W x_t + U h_{t-1} + b``, with a sigmoid on i, f and o.
+
+    Parameters (symbol, shape): ``input/kernel`` (W, [D 4D]), ``input/bias`` (b, [4D]; the forget gate's starts at 1),
+    ``recurrent_kernel`` (U, [D 4D]); the gates stand side by side as i, f, g, o.
+
+    Source: Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000.
+    """
+
+    SOURCE = "Hochreiter and Schmidhuber 1997; Gers et al. 2000"
+    METHODS = ("sequential",)
+    PARAM_GROUPS = {r"kernel$": MATRICES, r"bias$": NO_DECAY}
+
+    def setup(self) -> None:
+        self.input = nn.Dense(4 * self.width, bias_init=_init_bias, dtype=self.dtype)
+        self.recurrent_kernel = self.param("recurrent_kernel", _init_recurrent, (self.width, 4 * self.width))
+
+    def __call__(
+        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
+    ) -> tuple[jax.Array, State]:
+        (h, _), state = self._run(x, state, reset, method)
+        return h.astype(self.dtype), state
+
+    def init_state(self, batch: int) -> State:
+        return {"c": jnp.zeros((batch, self.width), jnp.float32), "h": jnp.zeros((batch, self.width), jnp.float32)}
+
+    def transition(self, x: jax.Array) -> jax.Array:
+        """Returns the forget gates along the trajectory from the zero state, ``[B T D]``: dc_t/dc_{t-1} at fixed gates."""
+        return self._run(x, None, None, "auto")[0][1]
+
+    def parameter_count(self) -> int:
+        return 8 * self.width**2 + 4 * self.width
+
+    def _run(self, x: jax.Array, state: State | None, reset: jax.Array | None, method: str) -> tuple:
+        choose_method(method, self.METHODS, accelerator="sequential")
+        state = self.init_state(x.shape[0]) if state is None else state
+        inputs = (self.input(x).astype(jnp.float32), keep_mask(reset, reverse=False))
+        return run_recurrence(_step, self.recurrent_kernel, state, inputs)
+
+
+def _step(recurrent: jax.Array, state: State, x: tuple[jax.Array, jax.Array | None]) -> tuple[State, tuple]:
+    gates, keep = x
+    c, h = state["c"], state["h"]
+    if keep is not None:
+        c, h = c * keep[:, None], h * keep[:, None]
+    i, f, g, o = jnp.split(gates + h @ recurrent, 4, axis=-1)
+    forget = nn.sigmoid(f)
+    c = forget * c + nn.sigmoid(i) * jnp.tanh(g)
+    h = nn.sigmoid(o) * jnp.tanh(c)
+    return {"c": c, "h": h}, (h, forget)
+
+
+def _init_bias(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    size = shape[0] // 4
+    return jnp.zeros(shape, dtype).at[size : 2 * size].set(1.0)
+
+
+def _init_recurrent(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    blocks = [nn.initializers.orthogonal()(k, (shape[0], shape[0]), jnp.float32) for k in jax.random.split(key, 4)]
+    return jnp.concatenate(blocks, axis=1)

@@ -1,0 +1,132 @@
+"""Mamba (S6), with eigenvalues in [0, 1] or [-1, 1]."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lrnn_jax.errors import UserError
+from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State
+from lrnn_jax.models.conv import CausalConv
+from lrnn_jax.scans import scan_selective
+from lrnn_jax.scans.selective import transition_eigenvalues
+
+
+class Mamba(RecurrentLayer):
+    """``h_t = abar_t * h_{t-1} + dt_t u_t B_t^T``, ``y_t = W_o ((h_t C_t + D * u_t) * silu(z_t))``.
+
+    ``(u, z) = W_in x``, ``u = silu(conv(u))``, ``(delta, B, C) = W_x u``, ``dt = softplus(W_dt delta + c_dt)``, ``abar =
+    exp(dt A)`` or ``2 exp(dt A) - 1``, with ``A = -exp(A_log)`` and E = expand * D channels.
+
+    Attributes:
+      state_size: N, states per channel.
+      expand: E / D.
+      conv_width: taps of the convolution on u.
+      dt_rank: rank of W_dt; 0 means ceil(D / 16).
+      negative_eigenvalues: ``2 exp(dt A) - 1`` instead of ``exp(dt A)``; the input term is unchanged.
+
+    Parameters (symbol, shape): ``in_proj/kernel`` (W_in, [D 2E]), ``conv/kernel`` ([conv_width E]), ``conv/bias`` ([E]),
+    ``x_proj/kernel`` (W_x, [E dt_rank+2N]), ``dt_proj/kernel`` (W_dt, [dt_rank E]), ``dt_proj/bias`` (c_dt, [E]),
+    ``A_log`` ([E N]), ``D`` ([E]), ``out_proj/kernel`` (W_o, [E D]).
+
+    Source: Gu and Dao 2023; the range [-1, 1]: Grazzi et al. 2025, Eq. 2. Initialised as Mamba: A_log = log(1..N), dt
+    log-uniform in [1e-3, 1e-1].
+    """
+
+    state_size: int = 16
+    expand: int = 2
+    conv_width: int = 4
+    dt_rank: int = 0
+    negative_eigenvalues: bool = True
+
+    SOURCE = "Gu and Dao 2023; Grazzi et al. 2025, Table 1, Eq. 2"
+    METHODS = ("sequential", "associative")
+    PARAM_GROUPS = {r"kernel$": MATRICES, r"(bias|A_log|D)$": NO_DECAY}
+
+    @classmethod
+    def check(cls, fields: Mapping[str, Any]) -> None:
+        for name in ("state_size", "expand", "conv_width"):
+            if fields[name] < 1:
+                raise UserError(f"model.layer.{name}={fields[name]} must be at least 1")
+        if fields["dt_rank"] < 0:
+            raise UserError(f"model.layer.dt_rank={fields['dt_rank']} must be at least 0 (0: width / 16, rounded up)")
+
+    @property
+    def _inner(self) -> int:
+        return self.expand * self.width
+
+    @property
+    def _rank(self) -> int:
+        return self.dt_rank or -(-self.width // 16)
+
+    def setup(self) -> None:
+        self.in_proj = nn.Dense(2 * self._inner, use_bias=False, dtype=self.dtype)
+        self.conv = CausalConv(self._inner, self.conv_width, dtype=self.dtype)
+        self.x_proj = nn.Dense(self._rank + 2 * self.state_size, use_bias=False, dtype=self.dtype)
+        # float32 whatever the compute dtype: decays near 1 do not survive bfloat16
+        self.dt_proj = nn.Dense(
+            self._inner,
+            kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+            bias_init=_init_dt_bias,
+            dtype=jnp.float32,
+        )
+        self.A_log = self.param("A_log", _init_a_log, (self._inner, self.state_size))
+        self.D = self.param("D", nn.initializers.ones, (self._inner,))
+        self.out_proj = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
+
+    def __call__(
+        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
+    ) -> tuple[jax.Array, State]:
+        state = self.init_state(x.shape[0]) if state is None else state
+        u, z, dt, b, c, history = self._project(x, state["conv"], reset)
+        y, h = scan_selective(
+            u,
+            dt,
+            -jnp.exp(self.A_log),
+            b,
+            c,
+            negative_eigenvalues=self.negative_eigenvalues,
+            h0=state["h"],
+            reset=reset,
+            method=method,
+        )
+        y = y.astype(self.dtype) + self.D.astype(self.dtype)[None, None] * u
+        return self.out_proj(y * nn.silu(z)), {"h": h, "conv": history}
+
+    def init_state(self, batch: int) -> State:
+        return {
+            "h": jnp.zeros((batch, self._inner, self.state_size), jnp.float32),
+            "conv": jnp.zeros((batch, self.conv_width - 1, self._inner), jnp.float32),
+        }
+
+    def transition(self, x: jax.Array) -> jax.Array:
+        """Returns the eigenvalues abar_t, ``[B T E N]`` float32."""
+        _, _, dt, _, _, _ = self._project(x, self.init_state(x.shape[0])["conv"], None)
+        return transition_eigenvalues(dt, -jnp.exp(self.A_log), negative_eigenvalues=self.negative_eigenvalues)
+
+    def parameter_count(self) -> int:
+        inner, rank, states = self._inner, self._rank, self.state_size
+        projections = 3 * self.width * inner + inner * (rank + 2 * states) + rank * inner + inner
+        return projections + inner * (self.conv_width + 1) + inner * states + inner
+
+    def _project(self, x: jax.Array, history: jax.Array, reset: jax.Array | None) -> tuple[jax.Array, ...]:
+        u, z = jnp.split(self.in_proj(x), 2, axis=-1)
+        u, history = self.conv(u, history, reset)
+        u = nn.silu(u)
+        delta, b, c = jnp.split(self.x_proj(u), [self._rank, self._rank + self.state_size], axis=-1)
+        dt = nn.softplus(self.dt_proj(delta.astype(jnp.float32)))
+        return u, z, dt, b, c, history
+
+
+def _init_dt_bias(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """softplus(bias) is log-uniform in [1e-3, 1e-1]."""
+    low, high = math.log(1e-3), math.log(1e-1)
+    dt = jnp.exp(jax.random.uniform(key, shape, dtype) * (high - low) + low)
+    return dt + jnp.log(-jnp.expm1(-dt))
+
+
+def _init_a_log(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return jnp.broadcast_to(jnp.log(jnp.arange(1, shape[1] + 1, dtype=jnp.float32))[None], shape)

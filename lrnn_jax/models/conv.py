@@ -1,0 +1,60 @@
+"""The short causal depthwise convolution in front of Mamba and DeltaNet."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+class CausalConv(nn.Module):
+    """Depthwise causal convolution ``y_t = sum_j kernel_j * x_{t-j} (+ bias)``, j = 0..width-1.
+
+    Attributes:
+      features: channels F.
+      width: taps; the state holds the last ``width - 1`` inputs.
+      use_bias: adds a bias per channel.
+      dtype: compute dtype.
+
+    Numerics: the kernel starts uniform in +-1/sqrt(width), as a depthwise torch convolution does.
+    """
+
+    features: int
+    width: int
+    use_bias: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B T F"], history: Float[Array, "B J F"], reset: Bool[Array, "B T"] | None
+    ) -> tuple[Float[Array, "B T F"], Float[Array, "B J F"]]:
+        """Returns the convolved input and the history to carry on with, ``[B width-1 F]`` in float32."""
+        bound = self.width**-0.5
+        kernel = self.param("kernel", _uniform(bound), (self.width, self.features), jnp.float32)
+        taps = self.width - 1
+        steps = x.shape[1]
+        padded = jnp.concatenate([history.astype(self.dtype), x.astype(self.dtype)], axis=1)
+        document = jnp.zeros(padded.shape[:2], jnp.int32)
+        if reset is not None:
+            document = jnp.pad(jnp.cumsum(reset.astype(jnp.int32), axis=1), ((0, 0), (taps, 0)))
+        y = jnp.zeros(x.shape, self.dtype)
+        for j in range(self.width):
+            window = slice(taps - j, taps - j + steps)
+            tap = padded[:, window] * kernel[j].astype(self.dtype)[None, None]
+            if reset is not None:
+                same = document[:, window] == document[:, taps:]
+                tap = jnp.where(same[..., None], tap, jnp.zeros_like(tap))
+            y = y + tap
+        if self.use_bias:
+            y = y + self.param("bias", _uniform(bound), (self.features,), jnp.float32).astype(self.dtype)[None, None]
+        history = padded[:, steps:].astype(jnp.float32)
+        if reset is not None:
+            same = document[:, steps:] == document[:, -1:]
+            history = jnp.where(same[..., None], history, 0.0)
+        return y, history
+
+
+def _uniform(bound: float) -> nn.initializers.Initializer:
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init

@@ -1,0 +1,29 @@
+"""Normalisations over features (LayerNorm, RMSNorm) or over batch and time (BatchNorm)."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+NORMS = ("layernorm", "rmsnorm", "batchnorm", "none")
+
+
+def make_norm(kind: str, *, train: bool, dtype: jnp.dtype, name: str | None = None) -> Callable[[jax.Array], jax.Array]:
+    """Returns the normalisation called ``kind``; statistics are computed in float32.
+
+    Args:
+      kind: one of `NORMS`.
+      train: BatchNorm uses the batch's statistics and updates its running ones (momentum 0.95, as S5 and LRU).
+      dtype: compute dtype of the result.
+      name: name of the submodule.
+    """
+    if kind == "layernorm":
+        return nn.LayerNorm(epsilon=1e-5, dtype=dtype, name=name)
+    if kind == "rmsnorm":
+        return nn.RMSNorm(epsilon=1e-5, dtype=dtype, name=name)
+    if kind == "batchnorm":
+        return nn.BatchNorm(use_running_average=not train, momentum=0.95, epsilon=1e-5, dtype=dtype, name=name)
+    if kind == "none":
+        return lambda x: x
+    raise ValueError(f"norm {kind!r} is not one of {', '.join(NORMS)}")

@@ -1,0 +1,73 @@
+"""Names to classes, imported on first use. A new layer or task adds one line here."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from lrnn_jax.errors import UserError, suggest
+
+if TYPE_CHECKING:
+    from lrnn_jax.layers.base import RecurrentLayer
+    from lrnn_jax.models.backbone import Backbone
+    from lrnn_jax.tasks.base import Task
+
+LAYERS = {
+    "deltanet": "lrnn_jax.layers.deltanet:DeltaNet",
+    "diagonal": "lrnn_jax.layers.diagonal:Diagonal",
+    "lru": "lrnn_jax.layers.lru:LRU",
+    "lstm": "lrnn_jax.layers.lstm:LSTM",
+    "mamba": "lrnn_jax.layers.mamba:Mamba",
+}
+
+TASKS = {
+    "modular_counting": "lrnn_jax.tasks.modular_counting:ModularCounting",
+    "parity": "lrnn_jax.tasks.parity:Parity",
+}
+
+
+def load_layer(name: str) -> "type[RecurrentLayer]":
+    """Returns the layer class called ``name``.
+
+    Raises:
+      UserError: no such layer; names the nearest.
+    """
+    return _load("layer", name, LAYERS)
+
+
+def load_task(name: str) -> "type[Task]":
+    """Returns the task class called ``name``.
+
+    Raises:
+      UserError: no such task; names the nearest.
+    """
+    return _load("task", name, TASKS)
+
+
+def build_task(config: Any) -> "Task":
+    """Makes the task of the config's section ``task``."""
+    fields = {key: value for key, value in config.items() if key != "name"}
+    return load_task(config.name)(**fields)
+
+
+def build_model(config: Any, task: "Task") -> "Backbone":
+    """Makes the model of the config's section ``model`` with the inputs and outputs of ``task``."""
+    import jax.numpy as jnp
+
+    from lrnn_jax.models.backbone import Backbone
+
+    own = {key: value for key, value in config.items() if key not in ("layer", "dtype")}
+    layer_fields = tuple(sorted((key, value) for key, value in config.layer.items() if key != "name"))
+    return Backbone(
+        layer_class=load_layer(config.layer.name),
+        layer_fields=layer_fields,
+        vocab_size=task.vocab_size,
+        outputs=task.outputs,
+        dtype=jnp.dtype(config.dtype),
+        **own,
+    )
+
+
+def _load(kind: str, name: str, registry: dict[str, str]) -> Any:
+    if name not in registry:
+        raise UserError(f"unknown {kind} {name!r}{suggest(name, registry)} (`lrnn list {kind}s` shows all)")
+    module, attribute = registry[name].split(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,81 @@
+"""Mamba's selective scan: a diagonal recurrence whose coefficients are made from the input at every step."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from lrnn_jax.scans.diagonal import scan_diagonal
+from lrnn_jax.scans.method import choose_method
+from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
+
+METHODS = ("sequential", "associative")
+
+
+def scan_selective(
+    u: Float[Array, "B T E"],
+    dt: Float[Array, "B T E"],
+    a: Float[Array, "E N"],
+    b: Float[Array, "B T N"],
+    c: Float[Array, "B T N"],
+    *,
+    negative_eigenvalues: bool = False,
+    h0: Float[Array, "B E N"] | None = None,
+    reset: Bool[Array, "B T"] | None = None,
+    method: str = "auto",
+    reverse: bool = False,
+) -> tuple[Float[Array, "B T E"], Float[Array, "B E N"]]:
+    """Computes ``h_t = abar_t * h_{t-1} + dt_t u_t b_t^T`` and ``y_t = h_t c_t`` with ``abar_t = exp(dt_t a)``.
+
+    Args:
+      u: input per channel.
+      dt: step size, positive.
+      a: continuous-time decay rates, negative.
+      b: input direction.
+      c: readout direction.
+      negative_eigenvalues: uses ``abar_t = 2 exp(dt_t a) - 1``, in [-1, 1] instead of [0, 1]; the input term is unchanged.
+      h0: state before the first position; zeros if None.
+      reset: True where a new sequence starts.
+      method: ``"sequential"`` (never holds ``[B T E N]``), ``"associative"`` (does), or ``"auto"`` (sequential on a CPU,
+        associative elsewhere).
+      reverse: runs from the last position to the first.
+
+    Returns:
+      ``(y, h_last)`` in float32.
+
+    Raises:
+      ValueError: unknown method.
+
+    Source: Gu and Dao 2023; the range [-1, 1]: Grazzi et al. 2025, Eq. 2 and its released kernel.
+    """
+    method = choose_method(method, METHODS, accelerator="associative")
+    u, dt, a, b, c = (x.astype(jnp.float32) for x in (u, dt, a, b, c))
+    h0 = jnp.zeros((u.shape[0], *a.shape), jnp.float32) if h0 is None else h0.astype(jnp.float32)
+    if method == "sequential":
+        keep = keep_mask(reset, reverse=reverse)
+        step = functools.partial(_step, negative_eigenvalues)
+        return run_recurrence(step, a, h0, (u, dt, b, c, keep), reverse=reverse)
+    abar = transition_eigenvalues(dt, a, negative_eigenvalues=negative_eigenvalues)
+    inputs = (dt * u)[..., None] * b[:, :, None, :]
+    h, h_last = scan_diagonal(abar, inputs, h0=h0, reset=reset, method=method, reverse=reverse)
+    return jnp.sum(h * c[:, :, None, :], axis=-1), h_last
+
+
+def transition_eigenvalues(
+    dt: Float[Array, "*batch E"], a: Float[Array, "E N"], *, negative_eigenvalues: bool
+) -> Float[Array, "*batch E N"]:
+    """Returns ``exp(dt a)``, or ``2 exp(dt a) - 1`` for the range [-1, 1]."""
+    decay = jnp.exp(dt[..., None] * a.reshape((1,) * (dt.ndim - 1) + a.shape))
+    return 2.0 * decay - 1.0 if negative_eigenvalues else decay
+
+
+def _step(
+    negative_eigenvalues: bool, a: jax.Array, h: jax.Array, x: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array]:
+    u, dt, b, c, keep = x
+    if keep is not None:
+        h = h * keep[:, None, None]
+    abar = transition_eigenvalues(dt, a, negative_eigenvalues=negative_eigenvalues)
+    h = abar * h + (dt * u)[..., None] * b[:, None, :]
+    return h, jnp.sum(h * c[:, None, :], axis=-1)

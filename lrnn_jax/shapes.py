@@ -1,0 +1,22 @@
+"""The one legend of dimension letters, used in docstrings, array annotations and einsums.
+
+======  ==========================================================================
+letter  meaning
+======  ==========================================================================
+B       batch: independent sequences
+T       time: positions in a sequence
+D       model width: features between blocks
+H       heads
+N       state size: scalars per channel (Mamba) or per layer (diagonal, LRU)
+E       expanded width inside a layer (Mamba's ``expand * D``)
+K       key dimension of one head
+V       value dimension of one head
+M       block size (BD-LRU) or order (H-LRU)
+C       chunk: consecutive time steps handled together
+L       layers (blocks of the backbone)
+S       seeds trained side by side
+O       outputs: classes or vocabulary
+======  ==========================================================================
+
+Batch comes first and time second everywhere: ``[B T ...]``. Axes after time are features.
+"""

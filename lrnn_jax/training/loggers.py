@@ -1,0 +1,131 @@
+"""Where metrics go besides ``metrics.jsonl``: the progress line, wandb, TensorBoard."""
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from ml_collections import ConfigDict
+
+from lrnn_jax.errors import UserError
+
+
+class Sink(Protocol):
+    """A service that metrics are copied to."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Copies one line of metrics."""
+
+    def close(self) -> None:
+        """Flushes."""
+
+
+def open_sinks(config: ConfigDict, workdir: Path) -> list[Sink]:
+    """Opens the services that ``config.log`` asks for; none by default.
+
+    Raises:
+      UserError: one of them is not installed or cannot be reached.
+    """
+    sinks: list[Sink] = []
+    if config.log.wandb != "off":
+        sinks.append(_Wandb(config, workdir))
+    if config.log.tensorboard:
+        sinks.append(_TensorBoard(workdir))
+    return sinks
+
+
+class _Wandb:
+    def __init__(self, config: ConfigDict, workdir: Path) -> None:
+        import wandb
+
+        try:
+            self._run = wandb.init(
+                project=config.log.wandb_project,
+                name=workdir.name,
+                id=f"{workdir.name}-{config.seed}",
+                resume="allow",
+                mode=config.log.wandb,
+                dir=str(workdir),
+                config=config.to_dict(),
+                settings=wandb.Settings(silent=True),
+            )
+        except wandb.errors.Error as error:
+            raise UserError(f"log.wandb={config.log.wandb!r}: {str(error).splitlines()[0]} (offline needs no account)") from error
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._run.finish(quiet=True)
+
+
+class _TensorBoard:
+    def __init__(self, workdir: Path) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError as error:
+            raise UserError("log.tensorboard=True needs the extra: pip install 'lrnn-jax[tensorboard]'") from error
+        self._writer: Any = SummaryWriter(str(workdir / "tensorboard"))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Progress:
+    """Steps, steps/s, time left and the latest metrics: one live line on a terminal, else a line every few seconds."""
+
+    def __init__(self, total: int, *, start: int = 0, seconds_between_lines: float = 10.0) -> None:
+        """Starts at step ``start`` of ``total``; writes to standard error."""
+        self._bar = None
+        self._total = total
+        self._start, self._started = start, time.monotonic()
+        self._seconds = seconds_between_lines
+        self._last_line = self._started
+        self._metrics = ""
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True)
+
+    def update(self, step: int) -> None:
+        """Says that ``step`` steps are done."""
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= self._seconds:
+            self._last_line = now
+            rate = (step - self._start) / max(now - self._started, 1e-9)
+            left = (self._total - step) / rate if rate else float("inf")
+            self.say(f"step {step}/{self._total}  {rate:.1f} steps/s  {_clock(left)} left{self._metrics}")
+
+    def show(self, values: Mapping[str, float]) -> None:
+        """Puts metrics on the line."""
+        text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        self._metrics = f"  {text}"
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+
+    def say(self, text: str) -> None:
+        """Prints a line of its own."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Ends the line."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _clock(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "?"
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes}:{seconds:02d}"

@@ -1,0 +1,192 @@
+"""A run's folder: its lock, its config, its metrics and its result."""
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from lrnn_jax.config import config_hash, differing_fields
+from lrnn_jax.errors import UserError
+from lrnn_jax.training.optimizer import parameter_paths
+
+
+class RunFolder:
+    """One run on disk: ``config.json``, ``metrics.jsonl``, ``result.json`` and ``checkpoints/``."""
+
+    def __init__(self, path: Path) -> None:
+        """Names the folder; nothing is touched yet."""
+        self.path = path
+        self.config_file = path / "config.json"
+        self.metrics_file = path / "metrics.jsonl"
+        self.result_file = path / "result.json"
+        self.checkpoint_folder = path / "checkpoints"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for this process; the lock goes with the process, however that ends.
+
+        Raises:
+          UserError: another process holds it, or the folder cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = open(self.path / ".lock", "a+")  # noqa: SIM115 - held open for as long as the lock
+        except OSError as error:
+            raise UserError(f"cannot write in --workdir={self.path}: {error.strerror}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                owner = file.read().strip() or "unknown"
+                raise UserError(f"{self.path} is being written by another process (pid {owner}); wait or choose another --workdir") from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def claim(self, config: ConfigDict) -> None:
+        """Writes ``config.json``, or checks that the one there describes the same run.
+
+        Raises:
+          UserError: the folder holds another config's run (says which fields differ), or cannot be written.
+        """
+        if self.config_file.exists():
+            differences = differing_fields(config, self.read_config().to_dict())
+            if differences:
+                shown = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
+                raise UserError(f"{self.path} holds another config's run, which differs in {shown}; choose another --workdir")
+            return
+        if self.checkpoint_folder.exists() and any(self.checkpoint_folder.iterdir()):
+            raise UserError(f"{self.path} holds checkpoints but no config.json; choose another --workdir")
+        write_json(self.config_file, config.to_dict())
+
+    def read_config(self) -> ConfigDict:
+        """Returns the run's resolved config.
+
+        Raises:
+          UserError: there is no readable ``config.json``.
+        """
+        try:
+            return ConfigDict(json.loads(self.config_file.read_text()))
+        except (OSError, json.JSONDecodeError) as error:
+            raise UserError(f"{self.path} is not a run: cannot read {self.config_file.name} ({error})") from error
+
+    def read_result(self) -> dict[str, Any] | None:
+        """Returns ``result.json``, or None where the run has not ended."""
+        try:
+            return json.loads(self.result_file.read_text())
+        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+            return None
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Adds one line to ``metrics.jsonl``; values that are not finite become null.
+
+        Raises:
+          UserError: the disk is full or cannot be written.
+        """
+        clean = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in line.items()}
+        try:
+            with self.metrics_file.open("a") as file:
+                file.write(json.dumps(clean) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {self.metrics_file}: {error.strerror}") from error
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drops the lines after ``step`` and any half-written one: the resumed run writes them again."""
+        if not self.metrics_file.exists():
+            return
+        kept = []
+        for text in self.metrics_file.read_text().splitlines():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:
+                continue
+            if line["step"] <= step:
+                kept.append(text + "\n")
+        replace_text(self.metrics_file, "".join(kept))
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Writes ``result.json`` in one piece."""
+        write_json(self.result_file, result)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON in one piece: readers and a killed writer see the old file or the new one, never a part.
+
+    Raises:
+      UserError: the disk is full or cannot be written; an earlier file is intact.
+    """
+    replace_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replaces a file's text in one piece, as `write_json`."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def hash_params(params: Any) -> str:
+    """Returns the SHA-256 of every parameter's path, dtype, shape and bits."""
+    digest = hashlib.sha256()
+    for path, leaf in zip(parameter_paths(params), jax.tree.leaves(params), strict=True):
+        array = np.asarray(leaf)
+        digest.update(f"{path} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def describe_origin(config: ConfigDict) -> dict[str, Any]:
+    """Returns where a result comes from: config hash, commit, versions, device."""
+    packages = ("lrnn-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {
+        "config_hash": config_hash(config),
+        "git_commit": _git_commit(),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()}, {os.cpu_count()} cores)",
+        "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git_commit() -> str | None:
+    """The checkout's commit, with ``+`` where tracked files were changed; None outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    if not (root / ".git").exists():
+        return None
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,158 @@
+"""What is compiled: initialisation, K training steps per call, and evaluation."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lrnn_jax.models.backbone import Backbone
+from lrnn_jax.tasks.base import Batch, Sums, Task
+from lrnn_jax.training.optimizer import parameter_paths
+
+Tree = Any
+
+# Every use of randomness has its own stream: fold_in(fold_in(key(seed), stream), step).
+STREAMS = {"train": 0, "validation": 1, "test": 2, "init": 3, "dropout": 4}
+
+
+class TrainState(NamedTuple):
+    """Everything that training carries from step to step; a checkpoint is this and nothing else.
+
+    Attributes:
+      step: optimiser steps taken, int32.
+      alive: False once a loss, gradient or update was not finite; nothing changes any more then, so the state stays the
+        last good one.
+      params: parameters.
+      batch_stats: BatchNorm's running statistics; empty without BatchNorm.
+      opt_state: the optimiser's state.
+    """
+
+    step: jax.Array
+    alive: jax.Array
+    params: Tree
+    batch_stats: Tree
+    opt_state: Tree
+
+
+def stream_key(seed: jax.Array | int, stream: str) -> jax.Array:
+    """Returns the random key of one of `STREAMS` for a seed."""
+    return jax.random.fold_in(jax.random.key(seed), STREAMS[stream])
+
+
+def init_variables(model: Backbone, seed: jax.Array | int) -> dict[str, Tree]:
+    """Initialises parameters and BatchNorm statistics; shapes do not depend on the sequence length used here."""
+    shape = (1, 1) if model.vocab_size else (1, 1, 1)
+    inputs = jnp.zeros(shape, jnp.int32 if model.vocab_size else jnp.float32)
+    return dict(model.init(stream_key(seed, "init"), inputs))
+
+
+def init_state(model: Backbone, optimizer: optax.GradientTransformation, seed: jax.Array | int) -> TrainState:
+    """Returns the state before the first step."""
+    variables = init_variables(model, seed)
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        alive=jnp.ones((), bool),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(params),
+    )
+
+
+class Trainable(NamedTuple):
+    """The static parts of a training program.
+
+    Attributes:
+      task: makes batches, loss and metrics.
+      model: maps batches to logits.
+      optimizer: maps gradients to updates.
+      batch_size: examples per step.
+      length: (shortest, longest) training sequence.
+    """
+
+    task: Task
+    model: Backbone
+    optimizer: optax.GradientTransformation
+    batch_size: int
+    length: tuple[int, int]
+
+    def batch_at(self, seed: jax.Array, step: jax.Array) -> Batch:
+        """Returns the training batch of a step: a pure function of seed and step."""
+        key = jax.random.fold_in(stream_key(seed, "train"), step)
+        return self.task.batch(key, self.batch_size, self.length)
+
+    def gradients(self, state: TrainState, seed: jax.Array, batch: Batch) -> tuple[Tree, Tree, jax.Array, Sums]:
+        """Returns (gradients of the mean loss, new batch statistics, mean loss, metric sums) of one batch."""
+        dropout = jax.random.fold_in(stream_key(seed, "dropout"), state.step)
+
+        def mean_loss(params: Tree) -> tuple[jax.Array, tuple[Tree, Sums]]:
+            (logits, _), updated = self.model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                batch.inputs,
+                lengths=batch.lengths,
+                train=True,
+                rngs={"dropout": dropout},
+                mutable=["batch_stats"],
+            )
+            total, weight = self.task.loss(logits, batch)
+            sums = {"loss": (total, weight), **self.task.metrics(logits, batch)}
+            return total / weight, (updated.get("batch_stats", {}), sums)
+
+        (loss, (batch_stats, sums)), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        return grads, batch_stats, loss, sums
+
+    def step(self, state: TrainState, seed: jax.Array, batch: Batch) -> tuple[TrainState, Sums]:
+        """Takes one optimiser step, or none at all where loss, gradient or update is not finite."""
+        grads, batch_stats, loss, sums = self.gradients(state, seed, batch)
+        grad_norm = optax.global_norm(grads)
+        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        good = state.alive & jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(optax.global_norm(updates))
+        new = TrainState(state.step + 1, good, optax.apply_updates(state.params, updates), batch_stats, opt_state)
+        old = state._replace(alive=good)
+        state = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
+        one = jnp.ones((), jnp.float32)
+        sums["grad_norm"] = (grad_norm, one)
+        return state, jax.tree.map(lambda x: jnp.where(good, x, jnp.zeros_like(x)), sums)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3), donate_argnums=1)
+def train_many(trainable: Trainable, state: TrainState, seed: jax.Array, steps: int) -> tuple[TrainState, Sums]:
+    """Takes ``steps`` optimiser steps in one compiled call; metric sums run over all of them."""
+
+    def body(state: TrainState, _: None) -> tuple[TrainState, Sums]:
+        return trainable.step(state, seed, trainable.batch_at(seed, state.step))
+
+    state, sums = jax.lax.scan(body, state, None, length=steps)
+    return state, jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
+def evaluate_bucket(
+    trainable: Trainable,
+    params: Tree,
+    batch_stats: Tree,
+    key: jax.Array,
+    length: tuple[int, int],
+    batches: int,
+    batch_size: int,
+) -> Sums:
+    """Returns the metric sums over ``batches`` batches of one length bucket."""
+
+    def body(_: None, i: jax.Array) -> tuple[None, Sums]:
+        batch = trainable.task.batch(jax.random.fold_in(key, i), batch_size, length)
+        logits, _ = trainable.model.apply(
+            {"params": params, "batch_stats": batch_stats}, batch.inputs, lengths=batch.lengths
+        )
+        return None, {"loss": trainable.task.loss(logits, batch), **trainable.task.metrics(logits, batch)}
+
+    _, sums = jax.lax.scan(body, None, jnp.arange(batches))
+    return jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
+
+
+def find_nonfinite(trainable: Trainable, state: TrainState, seed: jax.Array) -> list[str]:
+    """Repeats the gradient of the step that stopped training and returns the paths whose gradients are not finite."""
+    grads, _, _, _ = jax.jit(trainable.gradients)(state, seed, trainable.batch_at(seed, state.step))
+    finite = [bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(grads)]
+    return [path for path, good in zip(parameter_paths(grads), finite, strict=True) if not good]
