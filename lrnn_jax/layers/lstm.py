@@ -1,5 +1,7 @@
 """The LSTM, the nonlinear baseline: no parallel form exists."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -63,7 +65,7 @@ def _step(recurrent: jax.Array, state: State, x: tuple[jax.Array, jax.Array | No
     return {"c": c, "h": h}, (h, forget)
 
 
-def _init_bias(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+def _init_bias(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
     size = shape[0] // 4
     return jnp.zeros(shape, dtype).at[size : 2 * size].set(1.0)
 

@@ -1,0 +1,1 @@
+"""What surrounds a layer: norms, convolution, channel mixers, the backbone."""

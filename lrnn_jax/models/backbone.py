@@ -14,6 +14,7 @@ from lrnn_jax.models.norm import make_norm
 HEADS = ("token", "last", "mean")
 NORM_POSITIONS = ("pre", "post")
 
+
 class Block(nn.Module):
     """``x + dropout(layer(norm(x)))``, or the norm after the sum; then the channel mixer (see `lrnn_jax.models.mixer`).
 
@@ -28,12 +29,10 @@ class Block(nn.Module):
     mixer_hidden: int
     residual: bool
     dropout: float
-    dtype: jnp.dtype
+    dtype: Any
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, *, state: Any, reset: jax.Array | None, method: str, train: bool
-    ) -> tuple[jax.Array, Any]:
+    def __call__(self, x: jax.Array, *, state: Any, reset: jax.Array | None, method: str, train: bool) -> tuple[jax.Array, Any]:
         """Maps ``[B T D]`` to ``[B T D]`` and carries the layer's state."""
 
         def recur(u: jax.Array) -> tuple[jax.Array, Any]:

@@ -1,8 +1,9 @@
 """What mixes channels after a recurrence has mixed positions."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 # "glu" follows the layer inside the same residual branch (S4, S5, LRU);
 # "mlp" and "swiglu" are a second residual branch with a norm of their own (Transformer, DeltaNet).
@@ -14,7 +15,7 @@ class GatedLinearUnit(nn.Module):
 
     width: int
     dropout: float
-    dtype: jnp.dtype
+    dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -32,7 +33,7 @@ class MLP(nn.Module):
     width: int
     hidden: int
     gated: bool
-    dtype: jnp.dtype
+    dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -1,15 +1,15 @@
 """Normalisations over features (LayerNorm, RMSNorm) or over batch and time (BatchNorm)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 NORMS = ("layernorm", "rmsnorm", "batchnorm", "none")
 
 
-def make_norm(kind: str, *, train: bool, dtype: jnp.dtype, name: str | None = None) -> Callable[[jax.Array], jax.Array]:
+def make_norm(kind: str, *, train: bool, dtype: Any, name: str | None = None) -> Callable[[jax.Array], jax.Array]:
     """Returns the normalisation called ``kind``; statistics are computed in float32.
 
     Args:

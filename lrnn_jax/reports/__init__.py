@@ -1,0 +1,1 @@
+"""Runs read from disk, rendered as tables and plots."""

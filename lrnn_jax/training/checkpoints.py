@@ -169,9 +169,7 @@ class Checkpoints:
 def _describe(tree: Tree) -> dict[str, str]:
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     names = ["/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path) for path, _ in leaves]
-    return {
-        name: f"{jnp.dtype(leaf.dtype).name}{list(leaf.shape)}" for name, (_, leaf) in zip(names, leaves, strict=True)
-    }
+    return {name: f"{jnp.dtype(leaf.dtype).name}{list(leaf.shape)}" for name, (_, leaf) in zip(names, leaves, strict=True)}
 
 
 def _on_device(target: Tree) -> Tree:

@@ -51,7 +51,9 @@ class _Wandb:
                 settings=wandb.Settings(silent=True),
             )
         except wandb.errors.Error as error:
-            raise UserError(f"log.wandb={config.log.wandb!r}: {str(error).splitlines()[0]} (offline needs no account)") from error
+            raise UserError(
+                f"log.wandb={config.log.wandb!r}: {str(error).splitlines()[0]} (offline needs no account)"
+            ) from error
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)

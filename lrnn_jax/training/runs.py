@@ -52,7 +52,9 @@ class RunFolder:
             except OSError as error:
                 file.seek(0)
                 owner = file.read().strip() or "unknown"
-                raise UserError(f"{self.path} is being written by another process (pid {owner}); wait or choose another --workdir") from error
+                raise UserError(
+                    f"{self.path} is being written by another process (pid {owner}); wait or choose another --workdir"
+                ) from error
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()

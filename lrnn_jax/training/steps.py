@@ -106,9 +106,10 @@ class Trainable(NamedTuple):
     def step(self, state: TrainState, seed: jax.Array, batch: Batch) -> tuple[TrainState, Sums]:
         """Takes one optimiser step, or none at all where loss, gradient or update is not finite."""
         grads, batch_stats, loss, sums = self.gradients(state, seed, batch)
-        grad_norm = optax.global_norm(grads)
-        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
-        good = state.alive & jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(optax.global_norm(updates))
+        grad_norm = optax.tree.norm(grads)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes its integer step counter with floats
+            updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        good = state.alive & jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(optax.tree.norm(updates))
         new = TrainState(state.step + 1, good, optax.apply_updates(state.params, updates), batch_stats, opt_state)
         old = state._replace(alive=good)
         state = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
@@ -142,9 +143,7 @@ def evaluate_bucket(
 
     def body(_: None, i: jax.Array) -> tuple[None, Sums]:
         batch = trainable.task.batch(jax.random.fold_in(key, i), batch_size, length)
-        logits, _ = trainable.model.apply(
-            {"params": params, "batch_stats": batch_stats}, batch.inputs, lengths=batch.lengths
-        )
+        logits, _ = trainable.model.apply({"params": params, "batch_stats": batch_stats}, batch.inputs, lengths=batch.lengths)
         return None, {"loss": trainable.task.loss(logits, batch), **trainable.task.metrics(logits, batch)}
 
     _, sums = jax.lax.scan(body, None, jnp.arange(batches))

@@ -26,7 +26,6 @@ from lrnn_jax.training.optimizer import (
     format_groups,
     make_optimizer,
     make_schedule,
-    parameter_paths,
 )
 from lrnn_jax.training.runs import RunFolder, describe_origin, hash_params
 from lrnn_jax.training.steps import (
