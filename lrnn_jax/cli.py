@@ -120,8 +120,27 @@ def _prepare_config_flags(rest: list[str], values: flags.FlagValues) -> list[str
                 check_field(config, name.removeprefix("no").removeprefix("config."))
     elif any(word.lstrip("-").startswith("config.") for word in rest):
         raise UserError("--config.FIELD needs --config=FILE first")
+    config_flags.register_flag_parser_for_type(list, _ListParser())
     config_flags.DEFINE_config_file("config", None, "config FILE[:ARG]", values, sys_argv=["lrnn", *rest])
     return rest
+
+
+class _ListParser(flags.ArgumentParser):
+    """Reads a Python list, such as ``[3,40]``; ml_collections itself has no parser for lists."""
+
+    syntactic_help = "a list, such as [3,40]"
+
+    def parse(self, argument: Any) -> list[Any]:
+        try:
+            value = ast.literal_eval(argument) if isinstance(argument, str) else argument
+        except (ValueError, SyntaxError):
+            value = None
+        if not isinstance(value, list):
+            raise ValueError(f"{argument!r} is not {self.syntactic_help}")
+        return value
+
+    def flag_type(self) -> str:
+        return "list"
 
 
 def _flag_value(arguments: list[str], name: str) -> tuple[str | None, int]:
@@ -194,7 +213,7 @@ def _define_reproduce(values: flags.FlagValues) -> None:
 def _run_reproduce(values: flags.FlagValues, positional: list[str]) -> int:
     if len(positional) != 1:
         raise UserError("lrnn reproduce needs one TABLE (`lrnn list tables` shows all)")
-    from lrnn_jax.reports.reproduce import reproduce
+    from lrnn_jax.sweeps.reproduce import reproduce
 
     print(reproduce(positional[0], scale=values.scale, workdir=Path(values.workdir), results=values.results))
     return 0

@@ -65,7 +65,7 @@ class DeltaNet(RecurrentLayer):
         if self.conv_width:
             self.conv = CausalConv(3 * self.width, self.conv_width, use_bias=False, dtype=self.dtype)
         self.beta = nn.Dense(self.heads, use_bias=False, dtype=self.dtype)
-        self.norm = nn.RMSNorm(epsilon=1e-5, dtype=self.dtype)
+        self.norm = nn.RMSNorm(epsilon=1e-5, dtype=jnp.float32)
         self.out = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
 
     def __call__(
@@ -74,7 +74,7 @@ class DeltaNet(RecurrentLayer):
         state = self.init_state(x.shape[0]) if state is None else state
         q, k, v, beta, history = self._project(x, state.get("conv"), reset)
         o, s = scan_delta_rule(q, k, v, beta, h0=state["S"], reset=reset, method=method)
-        y = self.out(self.norm(o.astype(self.dtype)).reshape(x.shape))
+        y = self.out(self.norm(o).reshape(x.shape).astype(self.dtype))
         return y, {"S": s} if history is None else {"S": s, "conv": history}
 
     def init_state(self, batch: int) -> State:

@@ -1,12 +1,15 @@
 """The delta rule: a matrix-valued state, erased along the key before it is written."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.scans.method import choose_method
-from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
+from lrnn_jax.scans.recurrence import keep_mask, loop_over_time
 
 METHODS = ("sequential", "associative")
 
@@ -31,7 +34,7 @@ def scan_delta_rule(
       beta: writing strength: in [0, 1] for eigenvalues in [0, 1], in [0, 2] for eigenvalues in [-1, 1].
       h0: state before the first position; zeros if None.
       reset: True where a new sequence starts.
-      method: ``"sequential"`` (O(KV) state, the states recomputed in the backward pass), ``"associative"`` (all T
+      method: ``"sequential"`` (one state at a time, in the backward pass too), ``"associative"`` (all T
         transition matrices at once: O(T K (K + V)) memory), or ``"auto"`` (sequential on a CPU, associative elsewhere).
       reverse: runs from the last position to the first.
 
@@ -49,7 +52,7 @@ def scan_delta_rule(
     h0 = jnp.zeros((batch, heads, key_dim, v.shape[-1]), jnp.float32) if h0 is None else h0.astype(jnp.float32)
     keep = keep_mask(reset, reverse=reverse)
     if method == "sequential":
-        return run_recurrence(_step, (), h0, (q, k, v, beta, keep), reverse=reverse)
+        return _sequential(reverse, q, k, v, beta, h0, keep)
     return _associative(q, k, v, beta, h0, keep, reverse)
 
 
@@ -59,49 +62,63 @@ def transition_matrices(k: Float[Array, "B T H K"], beta: Float[Array, "B T H"])
     return identity - beta[..., None, None] * _outer(k, k)
 
 
-Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array | None]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sequential(
+    reverse: bool, q: jax.Array, k: jax.Array, v: jax.Array, beta: jax.Array, h0: jax.Array, keep: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    return _sequential_forward(reverse, q, k, v, beta, h0, keep)[0]
 
 
-@jax.custom_vjp
-def _step(_: tuple, s: jax.Array, x: Inputs) -> tuple[jax.Array, jax.Array]:
+def _sequential_forward(
+    reverse: bool, q: jax.Array, k: jax.Array, v: jax.Array, beta: jax.Array, h0: jax.Array, keep: Any
+) -> Any:
+    (o, error), s = loop_over_time(_write_and_read, h0, (q, k, v, beta, keep), reverse=reverse)
+    return (o, s), (q, k, v, beta, h0, keep, error)
+
+
+def _sequential_backward(reverse: bool, residual: Any, cotangents: Any) -> Any:
+    """Two more loops and no stored state: the cotangent runs backward, then the state forward once more.
+
+    With e_t = beta_t (v_t - S_{t-1}^T k_t), so that S_t = S_{t-1} + k_t e_t^T, and with G_t the cotangent of S_t: d_t =
+    G_t^T k_t is the cotangent of e_t, dv_t = beta_t d_t, G_{t-1} = G_t - k_t dv_t^T (plus q_{t-1} do_{t-1}^T). The first loop
+    gives d and the part G e of dk; the second, which rebuilds S from e, the parts that need S: dq and the rest of dk.
+    """
+    q, k, v, beta, h0, keep, error = residual
+    do, ds = cotangents
+    (dv, dk, dbeta_v), dh0 = loop_over_time(_pull_back, ds, (q, k, beta, do, error, keep), reverse=not reverse)
+    (s_do, s_dv, s_k), _ = loop_over_time(_rebuild, h0, (k, error, do, dv, keep), reverse=reverse)
+    dq = s_do + k * _dot(error, do)
+    dbeta = jnp.sum(dbeta_v * (v - s_k), axis=-1)
+    return dq, dk - s_dv, dv, dbeta, dh0, None if keep is None else jnp.zeros_like(keep)
+
+
+_sequential.defvjp(_sequential_forward, _sequential_backward)
+
+
+def _write_and_read(_: tuple, s: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     q, k, v, beta, keep = x
-    if keep is not None:
-        s = s * keep[:, None, None, None]
+    s = _cut(s, keep)
     error = beta[..., None] * (v - _read_out(s, k))
     s = s + _outer(k, error)
-    return s, _read_out(s, q)
+    return s, (_read_out(s, q), error)
 
 
-def _step_residual(_: tuple, s: jax.Array, x: Inputs) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, Inputs]]:
-    return _step((), s, x), (s, x)
+def _pull_back(_: tuple, g: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+    q, k, beta, do, error, keep = x
+    d_error = _read_out(g, k) + do * _dot(q, k)
+    dv = beta[..., None] * d_error
+    dk = _contract_values(g, error) + q * _dot(do, error)
+    return _cut(g + _outer(q, do) - _outer(k, dv), keep), (dv, dk, d_error)
 
 
-def _step_pullback(residual: tuple[jax.Array, Inputs], cotangents: tuple[jax.Array, jax.Array]) -> tuple:
-    """Touches the state's cotangent once: every other term is a product of a matrix with a vector.
-
-    With G = dS + q do^T the cotangent of S_t, e = beta r and r = v - S^T k: de = G^T k, dr = beta de, dk = G e - S dr,
-    dq = S_t do, dS_{t-1} = G - k dr^T. G is never formed.
-    """
-    s, (q, k, v, beta, keep) = residual
-    ds, do = cotangents
-    if keep is not None:
-        s = s * keep[:, None, None, None]
-    r = v - _read_out(s, k)
-    error = beta[..., None] * r
-    d_error = _read_out(ds, k) + do * _dot(q, k)
-    dr = beta[..., None] * d_error
-    dq = _contract_values(s, do) + k * _dot(error, do)
-    dk = _contract_values(ds, error) + q * _dot(do, error) - _contract_values(s, dr)
-    dbeta = jnp.sum(d_error * r, axis=-1)
-    ds = ds + _outer(q, do) - _outer(k, dr)
-    dkeep = None
-    if keep is not None:
-        ds = ds * keep[:, None, None, None]
-        dkeep = jnp.zeros_like(keep)  # made from booleans, so nothing ever asks for this gradient
-    return (), ds, (dq, dk, dr, dbeta, dkeep)
+def _rebuild(_: tuple, s: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+    k, error, do, dv, keep = x
+    s = _cut(s, keep)
+    return s + _outer(k, error), (_contract_values(s, do), _contract_values(s, dv), _read_out(s, k))
 
 
-_step.defvjp(_step_residual, _step_pullback)
+def _cut(s: jax.Array, keep: jax.Array | None) -> jax.Array:
+    return s if keep is None else s * keep[:, None, None, None]
 
 
 def _read_out(s: jax.Array, q: jax.Array) -> jax.Array:

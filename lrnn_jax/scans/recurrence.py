@@ -51,6 +51,20 @@ def run_recurrence(
     return _run(step, emits_state, reverse, constants, h0, xs)
 
 
+def loop_over_time(step: Step, h0: Tree, xs: Tree, *, reverse: bool = False) -> tuple[Tree, Tree]:
+    """Runs ``h_t, y_t = step((), h_{t-1}, x_t)`` in place, as `run_recurrence`, but without a gradient of its own."""
+    length = _length(xs)
+
+    def advance(i: jax.Array, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+        h, ys = carry
+        t = length - 1 - i if reverse else i
+        h, y = step((), h, _read(xs, t))
+        return h, _write(ys, y, t)
+
+    h, ys = lax.fori_loop(0, length, advance, (h0, _empty_outputs(step, (), h0, xs)))
+    return ys, h
+
+
 def keep_mask(reset: jax.Array | None, *, reverse: bool) -> jax.Array | None:
     """Returns the float32 ``[B T]`` factor that the incoming state is multiplied with: 0 at a reset, 1 elsewhere.
 

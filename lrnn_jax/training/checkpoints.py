@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,18 @@ import orbax.checkpoint as ocp
 from lrnn_jax.errors import UserError
 
 Tree = Any
-_policy = ocp.checkpoint_managers
+
+
+class _NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
+    """Keeps the newest ``n`` checkpoints and the one that ``best`` names."""
+
+    def __init__(self, n: int, best: Callable[[], int | None]) -> None:
+        self._n = n
+        self._best = best
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        oldest_kept = len(checkpoints) - self._n
+        return [i >= oldest_kept or checkpoint.step == self._best() for i, checkpoint in enumerate(checkpoints)]
 
 
 class Checkpoints:
@@ -33,28 +44,30 @@ class Checkpoints:
         self.best_metric = best_metric
         self.best_mode = best_mode
         self._keep = keep
+        self._values: dict[int, float] = {}
         self._read_only = read_only
         self._manager = self._open()
+        # Orbax would keep the metrics too, but a damaged file of them then stops it from opening the folder at all.
+        self._values = self._read_values() if best_metric else {}
 
     def _open(self) -> ocp.CheckpointManager:
-        policies: list[Any] = [_policy.LatestN(n=self._keep)]
-        if self.best_metric:
-            policies.append(
-                _policy.BestN(
-                    get_metric_fn=lambda metrics: metrics[self.best_metric],
-                    reverse=self.best_mode == "min",
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                )
-            )
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_policy.AnyPreservationPolicy(policies),
-            best_fn=(lambda metrics: metrics[self.best_metric]) if self.best_metric else None,
-            best_mode=self.best_mode,
+            preservation_policy=_NewestAndBest(self._keep, lambda: self.best_step),
             cleanup_tmp_directories=not self._read_only,
             read_only=self._read_only,
         )
-        return ocp.CheckpointManager(self.folder.absolute(), options=options)
+        handlers: dict[str, Any] = {"state": ocp.StandardCheckpointHandler(), "info": ocp.JsonCheckpointHandler()}
+        return ocp.CheckpointManager(self.folder.absolute(), options=options, item_handlers=handlers)
+
+    def _read_values(self) -> dict[int, float]:
+        values = {}
+        for step in self._manager.all_steps():
+            try:
+                info = self._manager.restore(step, args=ocp.args.Composite(info=ocp.args.JsonRestore()))["info"]
+                values[step] = info["metrics"][self.best_metric]
+            except Exception as error:  # noqa: BLE001 - whatever a damaged file raises, or a checkpoint without metrics
+                logging.debug("checkpoint of step %d has no %s: %s", step, self.best_metric, error)
+        return values
 
     def save(self, step: int, state: Tree, info: dict[str, Any], metrics: dict[str, float] | None = None) -> None:
         """Starts saving ``state`` and the small dictionary ``info``; returns before they are on disk.
@@ -63,7 +76,7 @@ class Checkpoints:
           step: names the checkpoint; one that exists already stays as it is.
           state: pytree of arrays. It may be donated as soon as this returns.
           info: JSON values to find again with the state.
-          metrics: validation metrics, for choosing the best.
+          metrics: validation metrics of the state, for choosing the best.
 
         Raises:
           UserError: the disk is full or cannot be written; earlier checkpoints are intact.
@@ -72,8 +85,11 @@ class Checkpoints:
             return
         # On a CPU the writer would read the very buffers that the next step is about to reuse.
         state = jax.tree.map(jnp.copy, state)
+        info = {**info, "metrics": metrics or {}}
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info))
-        self._guard(lambda: self._manager.save(step, args=arguments, metrics=metrics, force=True))
+        if self.best_metric and self.best_metric in info["metrics"]:
+            self._values[step] = info["metrics"][self.best_metric]
+        self._guard(lambda: self._manager.save(step, args=arguments, force=True))
 
     def wait(self) -> None:
         """Returns once everything started is on disk.
@@ -123,14 +139,18 @@ class Checkpoints:
 
     @property
     def best_step(self) -> int | None:
-        """Step of the checkpoint with the best metric; None where none was measured."""
-        return self._manager.best_step() if self.best_metric else None
+        """Step of the checkpoint with the best metric, the earliest of equals; None where none was measured."""
+        if not self._values:
+            return None
+        sign = 1.0 if self.best_mode == "max" else -1.0
+        return max(sorted(self._values), key=lambda step: sign * self._values[step])
 
-    @property
-    def best_value(self) -> float | None:
-        """The best metric so far; None where none was measured."""
-        step = self.best_step
-        return None if step is None else self._manager.metrics(step)[self.best_metric]
+    def is_best(self, metrics: dict[str, float]) -> bool:
+        """Says whether ``metrics`` beat those of every checkpoint so far."""
+        value, step = metrics[self.best_metric], self.best_step
+        if step is None:
+            return True
+        return value > self._values[step] if self.best_mode == "max" else value < self._values[step]
 
     def close(self) -> None:
         """Waits for pending saves and lets the folder go."""
@@ -154,6 +174,7 @@ class Checkpoints:
         aside.mkdir(exist_ok=True)
         shutil.rmtree(aside / str(step), ignore_errors=True)
         (self.folder / str(step)).rename(aside / str(step))
+        self._values.pop(step, None)
         self._manager.close()
         self._manager = self._open()
 

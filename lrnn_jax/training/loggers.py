@@ -100,10 +100,10 @@ class Progress:
             self._bar.update(step - self._bar.n)
             return
         now = time.monotonic()
-        if now - self._last_line >= self._seconds:
+        if now - self._last_line >= self._seconds and step > self._start:
             self._last_line = now
-            rate = (step - self._start) / max(now - self._started, 1e-9)
-            left = (self._total - step) / rate if rate else float("inf")
+            rate = (step - self._start) / (now - self._started)
+            left = (self._total - step) / rate
             self.say(f"step {step}/{self._total}  {rate:.1f} steps/s  {_clock(left)} left{self._metrics}")
 
     def show(self, values: Mapping[str, float]) -> None:
@@ -127,7 +127,5 @@ class Progress:
 
 
 def _clock(seconds: float) -> str:
-    if seconds == float("inf"):
-        return "?"
     minutes, seconds = divmod(int(seconds), 60)
     return f"{minutes}:{seconds:02d}"

@@ -43,7 +43,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = open(self.path / ".lock", "a+")  # noqa: SIM115 - held open for as long as the lock
+            file = (self.path / ".lock").open("a+")
         except OSError as error:
             raise UserError(f"cannot write in --workdir={self.path}: {error.strerror}") from error
         with file:

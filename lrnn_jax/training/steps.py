@@ -78,6 +78,15 @@ class Trainable(NamedTuple):
     batch_size: int
     length: tuple[int, int]
 
+    def metric_names(self) -> list[str]:
+        """Returns the names of the evaluation's metrics, from shapes alone."""
+
+        def measure() -> Sums:
+            batch = self.task.batch(jax.random.key(0), 1, self.length)
+            return self.task.metrics(jnp.zeros((*batch.targets.shape, self.task.outputs)), batch)
+
+        return ["loss", *jax.eval_shape(measure)]
+
     def batch_at(self, seed: jax.Array, step: jax.Array) -> Batch:
         """Returns the training batch of a step: a pure function of seed and step."""
         key = jax.random.fold_in(stream_key(seed, "train"), step)

@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lrnn_jax.config import config_hash, interval_steps, train_steps, validate_config
-from lrnn_jax.errors import UserError
+from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.registry import build_model, build_task, load_layer
 from lrnn_jax.training.checkpoints import Checkpoints
 from lrnn_jax.training.loggers import Progress, Sink, open_sinks
@@ -123,6 +123,10 @@ def make_program(config: ConfigDict) -> Program:
     schedule = make_schedule(config.optim, warmup_steps=interval_steps(config, "optim.warmup"), total_steps=total)
     optimizer = make_optimizer(config.optim, params, groups, schedule)
     trainable = Trainable(task, model, optimizer, config.train.batch_size, tuple(config.train.length))
+    name = config.checkpoint.best_metric
+    if name and name.partition("/")[0] not in trainable.metric_names():
+        names = trainable.metric_names()
+        raise UserError(f"checkpoint.best_metric={name!r} is not one of {', '.join(names)}{suggest(name, names)}")
     return Program(config, trainable, groups, total, every)
 
 
@@ -241,19 +245,10 @@ class _Training:
         return state
 
     def _save(self, state: TrainState, step: int, metrics: dict[str, float] | None) -> None:
-        best = self.checkpoints.best_metric
-        self.checkpoints.save(
-            step, state, {"elapsed_s": self.elapsed}, {best: metrics[best]} if metrics is not None and best else None
-        )
+        self.checkpoints.save(step, state, {"elapsed_s": self.elapsed}, metrics)
 
     def _is_best(self, metrics: dict[str, float] | None) -> bool:
-        name, mode = self.config.checkpoint.best_metric, self.config.checkpoint.best_mode
-        if not name or metrics is None:
-            return False
-        if name not in metrics:
-            raise UserError(f"checkpoint.best_metric={name!r} is not one of {', '.join(sorted(metrics))}")
-        best = self.checkpoints.best_value
-        return best is None or (metrics[name] > best if mode == "max" else metrics[name] < best)
+        return metrics is not None and bool(self.checkpoints.best_metric) and self.checkpoints.is_best(metrics)
 
     def _write_training(self, progress: Progress) -> None:
         """Writes the training metrics that were due one dispatch ago, and so are ready without waiting."""

@@ -1,0 +1,1 @@
+"""Many runs: which of them a table needs, and where they are."""
