@@ -6,11 +6,13 @@ PLACEHOLDER
 from ml_collections import ConfigDict
 
 from lrnn_jax.config import SCALES, base_config, layer_config, layer_names, parse_arg, task_config
+from typing import Any
+
 from lrnn_jax.errors import UserError
 
 # What differs by layer on a laptop. Keys of mixed sign need linear key activations; Mamba is as in the released parity
 # configuration (two layers, no convolution) with fewer states.
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
     "deltanet": {"heads": 2, "conv_width": 0, "key_activation": "linear"},
     "mamba": {"state_size": 4, "conv_width": 1},
 }

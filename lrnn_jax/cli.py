@@ -181,7 +181,7 @@ def _define_eval(values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", None, "the run's folder", values)
     flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "which checkpoint", values)
     flags.DEFINE_list("lengths", None, "length buckets instead of the config's, such as 40-64,512-1024", values)
-    flags.DEFINE_integer("examples", None, "examples per bucket instead of the config's", values, lower_bound=1)
+    flags.DEFINE_integer("examples", None, "examples per bucket instead of the config's", flag_values=values, lower_bound=1)
 
 
 def _run_eval(values: flags.FlagValues, positional: list[str]) -> int:
@@ -263,7 +263,7 @@ def _list_files(folder: str, *, suffix: str) -> list[tuple[str, ...]]:
     from lrnn_jax.config import data_folder
 
     prefix = f"{folder}/" if suffix else ""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for file in sorted(data_folder(folder).glob("*.py")):
         doc = ast.get_docstring(ast.parse(file.read_text())) or ""
         rows.append((f"{prefix}{file.stem}{suffix}", doc.splitlines()[0] if doc else ""))

@@ -30,17 +30,17 @@ from lrnn_jax.training.trainer import make_program
 ROUNDS, STEPS = 7, 200
 
 
-def numpy_batch(step: int, size: int, length: tuple[int, int]) -> Batch:
+def numpy_batch(step: int, size: int, length: tuple[int, int]) -> tuple[np.ndarray, ...]:
     """A parity batch from whole-array NumPy."""
     rng = np.random.default_rng(step)
     lengths = rng.integers(length[0], length[1] + 1, size, dtype=np.int32) - 1
     bits = rng.integers(0, 2, (size, length[1]), dtype=np.int32)
     inside = np.arange(length[1])[None] < lengths[:, None]
     targets = np.where(inside, bits, 0).sum(axis=1, dtype=np.int32) % 2
-    return Batch(np.where(inside, bits + 1, 0), targets, np.ones(size, np.float32), lengths)
+    return np.where(inside, bits + 1, 0), targets, np.ones(size, np.float32), lengths
 
 
-def dataset_batch(step: int, size: int, length: tuple[int, int]) -> Batch:
+def dataset_batch(step: int, size: int, length: tuple[int, int]) -> tuple[np.ndarray, ...]:
     """A parity batch from a map-style data set: one seeded generator per example, then collation."""
     rows = []
     for i in range(size):
@@ -50,7 +50,7 @@ def dataset_batch(step: int, size: int, length: tuple[int, int]) -> Batch:
         padded = np.zeros(length[1], np.int32)
         padded[:n] = bits + 1
         rows.append((padded, np.int32(bits.sum() % 2), np.float32(1.0), np.int32(n)))
-    return Batch(*(np.stack(column) for column in zip(*rows, strict=True)))
+    return tuple(np.stack(column) for column in zip(*rows, strict=True))
 
 
 def main() -> None:
@@ -66,10 +66,10 @@ def main() -> None:
             state, _ = train_many(trainable, state, seed, per_call)
         return state
 
-    def loop(make: Callable[..., Batch]) -> Callable[[TrainState], TrainState]:
+    def loop(make: Callable[..., tuple[np.ndarray, ...]]) -> Callable[[TrainState], TrainState]:
         def run(state: TrainState) -> TrainState:
             for step in range(STEPS):
-                batch = jax.tree.map(jnp.asarray, make(step, trainable.batch_size, trainable.length))
+                batch = Batch(*map(jnp.asarray, make(step, trainable.batch_size, trainable.length)))
                 state, _ = one_step(trainable, state, seed, batch)
             return state
 

@@ -95,7 +95,7 @@ class DeltaNet(RecurrentLayer):
 
     def _project(self, x: jax.Array, history: jax.Array | None, reset: jax.Array | None) -> tuple:
         qkv = jnp.concatenate([self.q(x), self.k(x), self.v(x)], axis=-1)
-        if self.conv_width:
+        if history is not None:
             qkv, history = self.conv(qkv, history, reset)
         q, k, v = jnp.split(qkv.astype(jnp.float32), 3, axis=-1)
         if self.key_activation == "silu":

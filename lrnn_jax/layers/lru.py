@@ -68,8 +68,8 @@ class LRU(RecurrentLayer):
     ) -> tuple[jax.Array, State]:
         x = x.astype(self.dtype)
         gamma = jnp.exp(self.gamma_log)[:, None]
-        b = tuple(x @ (gamma * part).astype(self.dtype).T for part in (self.B_re, self.B_im))
-        h, state = scan_diagonal_complex(self._eigenvalue_parts(), b, h0=state, reset=reset, method=method)
+        b_re, b_im = (x @ (gamma * part).astype(self.dtype).T for part in (self.B_re, self.B_im))
+        h, state = scan_diagonal_complex(self._eigenvalue_parts(), (b_re, b_im), h0=state, reset=reset, method=method)
         h_re, h_im = (part.astype(self.dtype) for part in h)
         y = h_re @ self.C_re.astype(self.dtype).T - h_im @ self.C_im.astype(self.dtype).T
         return y + self.D.astype(self.dtype)[None, None] * x, state

@@ -1,6 +1,7 @@
 """Mamba's selective scan: a diagonal recurrence whose coefficients are made from the input at every step."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,7 @@ def transition_eigenvalues(
 
 
 def _step(
-    negative_eigenvalues: bool, a: jax.Array, h: jax.Array, x: tuple[jax.Array | None, ...]
+    negative_eigenvalues: bool, a: jax.Array, h: jax.Array, x: tuple[Any, ...]
 ) -> tuple[jax.Array, jax.Array]:
     u, dt, b, c, keep = x
     if keep is not None:

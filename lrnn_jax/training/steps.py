@@ -150,10 +150,10 @@ def evaluate_bucket(
 ) -> Sums:
     """Returns the metric sums over ``batches`` batches of one length bucket."""
 
-    def body(_: None, i: jax.Array) -> tuple[None, Sums]:
+    def body(carry: None, i: jax.Array) -> tuple[None, Sums]:
         batch = trainable.task.batch(jax.random.fold_in(key, i), batch_size, length)
         logits, _ = trainable.model.apply({"params": params, "batch_stats": batch_stats}, batch.inputs, lengths=batch.lengths)
-        return None, {"loss": trainable.task.loss(logits, batch), **trainable.task.metrics(logits, batch)}
+        return carry, {"loss": trainable.task.loss(logits, batch), **trainable.task.metrics(logits, batch)}
 
     _, sums = jax.lax.scan(body, None, jnp.arange(batches))
     return jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)

@@ -372,13 +372,13 @@ def _interruptible() -> Iterator[list[int]]:
     def receive(signum: int, _: Any) -> None:
         received.append(signum)
         logging.warning("%s: saving after this dispatch; once more stops at once", signal.Signals(signum).name)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for earlier, handler in previous.items():
+            signal.signal(earlier, handler)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         previous[number] = signal.signal(number, receive)
     try:
         yield received
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for earlier, handler in previous.items():
+            signal.signal(earlier, handler)
