@@ -3,11 +3,11 @@
 PLACEHOLDER
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from lrnn_jax.config import SCALES, base_config, layer_config, layer_names, parse_arg, task_config
-from typing import Any
-
 from lrnn_jax.errors import UserError
 
 # What differs by layer on a laptop. Keys of mixed sign need linear key activations; Mamba is as in the released parity
@@ -17,8 +17,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "mamba": {"state_size": 4, "conv_width": 1},
 }
 SMALL_DEPTH = {"mamba": 2}
-SMALL_LR = {"mamba": 3e-3}
-SMALL_DURATION = {"mamba": "2500 steps"}
+SMALL_LR = {"diagonal": 3e-3, "mamba": 3e-3}
+SMALL_DURATION = {"diagonal": "4000 steps", "mamba": "2500 steps"}
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

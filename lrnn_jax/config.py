@@ -17,7 +17,7 @@ from lrnn_jax.registry import LAYERS, build_task, load_layer, load_task
 # Sections that change what is written down, not what is computed.
 UNHASHED_SECTIONS = ("checkpoint", "log")
 DTYPES = ("float32", "bfloat16")
-SCALES = ("smoke", "cpu", "paper")
+SCALES = ("cpu", "smoke", "paper")  # the default first
 
 
 def base_config() -> ConfigDict:
@@ -109,6 +109,7 @@ def parse_arg(arg: str | None, **options: Sequence[str]) -> ConfigDict:
       UserError: a value that no option allows; names the nearest.
     """
     chosen = ConfigDict({name: values[0] for name, values in options.items()})
+    given: set[str] = set()
     for word in filter(None, (part.strip() for part in (arg or "").split(","))):
         name, _, value = word.rpartition("=")
         if name and name not in options:
@@ -117,6 +118,9 @@ def parse_arg(arg: str | None, **options: Sequence[str]) -> ConfigDict:
         allowed = options[name] if name else [value for values in options.values() for value in values]
         if not owners or value not in options[owners[0]]:
             raise UserError(f"config argument {word!r} is not one of {', '.join(allowed)}{suggest(value, allowed)}")
+        if owners[0] in given:
+            raise UserError(f"config argument {word!r}: {owners[0]} is given twice")
+        given.add(owners[0])
         chosen[owners[0]] = value
     return chosen
 
@@ -223,7 +227,7 @@ def config_hash(config: ConfigDict) -> str:
 
 def differing_fields(config: ConfigDict, other: Mapping[str, Any]) -> list[str]:
     """Returns ``path: ours -> theirs`` for every hashed field in which two configs differ."""
-    ours, theirs = dict(flatten(config)), dict(flatten(other))
+    ours, theirs = (json.loads(json.dumps(dict(flatten(fields)))) for fields in (config, other))
     paths = [path for path in sorted({*ours, *theirs}) if path.split(".")[0] not in UNHASHED_SECTIONS]
     missing = "(absent)"
     return [
@@ -243,8 +247,8 @@ def train_steps(config: ConfigDict) -> int:
     )
 
 
-def interval_steps(config: ConfigDict, field: str) -> int:
-    """Returns the duration at the dotted path ``field`` in optimiser steps, at least 1."""
+def interval_steps(config: ConfigDict, field: str, *, least: int = 1) -> int:
+    """Returns the duration at the dotted path ``field`` in optimiser steps, at least ``least``."""
     section, name = field.split(".")
     steps = count_steps(
         field,
@@ -253,7 +257,7 @@ def interval_steps(config: ConfigDict, field: str) -> int:
         tokens_per_example=config.train.length[1],
         total_steps=train_steps(config),
     )
-    return max(1, steps)
+    return max(least, steps)
 
 
 def validate_config(config: ConfigDict) -> None:
@@ -283,10 +287,10 @@ def validate_config(config: ConfigDict) -> None:
         "log.wandb": ("off", "offline", "online"),
     }.items():
         _check_choice(config, path, choices)
+    fields = dict(flatten(config))
     for path, low, high in _RANGES:
-        section, name = path.split(".")
-        if not low <= config[section][name] <= high:
-            raise UserError(f"{path}={config[section][name]} must be between {low:g} and {high:g}")
+        if not low <= fields[path] <= high:
+            raise UserError(f"{path}={fields[path]} must be between {low:g} and {high:g}")
     if config.model.mixer in ("mlp", "swiglu") and config.model.mixer_hidden < 1:
         raise UserError(f"model.mixer={config.model.mixer!r} needs model.mixer_hidden of at least 1")
     _check_lengths(config, task)
@@ -298,12 +302,16 @@ def validate_config(config: ConfigDict) -> None:
 
 _MANY = 2**31 - 1
 _RANGES = (
+    ("seed", 0, 2**32 - 1),
     ("model.width", 1, _MANY),
     ("model.depth", 1, _MANY),
     ("model.dropout", 0.0, 0.999),
     ("optim.lr", 0.0, 1e6),
     ("optim.final_lr", 0.0, 1e6),
     ("optim.weight_decay", 0.0, 1e6),
+    ("optim.beta1", 0.0, 0.9999999),
+    ("optim.beta2", 0.0, 0.9999999),
+    ("optim.eps", 1e-30, 1.0),
     ("optim.clip_norm", 0.0, 1e30),
     ("train.batch_size", 1, _MANY),
     ("train.steps_per_dispatch", 1, _MANY),

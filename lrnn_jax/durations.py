@@ -1,11 +1,14 @@
 """Durations in exactly one unit, and what they are in optimiser steps."""
 
+import math
 import re
+from fractions import Fraction
 
 from lrnn_jax.errors import UserError, suggest
 
+MAX_STEPS = 2**31 - 1  # the step counter is an int32
 UNITS = ("steps", "examples", "tokens", "epochs", "%")
-_PATTERN = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][0-9]+)?)\s*([A-Za-z]+|%)\s*")
+_PATTERN = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][0-9]{1,3})?)\s*([A-Za-z]+|%)\s*")
 
 
 def count_steps(
@@ -33,18 +36,21 @@ def count_steps(
     match = _PATTERN.fullmatch(str(duration))
     if not match:
         raise UserError(f"{field}={duration!r} must be a number and one unit of {', '.join(UNITS)}, such as '3000 steps'")
-    number, unit = float(match[1].replace("_", "")), match[2]
+    number, unit = Fraction(match[1].replace("_", "")), match[2]
     if unit not in UNITS:
         raise UserError(f"{field}={duration!r}: unknown unit {unit!r}{suggest(unit, UNITS)} (one of {', '.join(UNITS)})")
     if unit == "epochs" and examples_per_epoch is None:
         raise UserError(f"{field}={duration!r}: this task makes its data on the fly and has no epochs; give steps")
     if unit == "%" and total_steps is None:
         raise UserError(f"{field}={duration!r}: nothing to take a percentage of; give steps, examples, tokens or epochs")
-    steps = {
-        "steps": 1.0,
-        "examples": 1.0 / batch_size,
-        "tokens": 1.0 / (batch_size * tokens_per_example),
-        "epochs": (examples_per_epoch or 0) / batch_size,
-        "%": (total_steps or 0) / 100.0,
-    }[unit] * number
-    return -int(-steps // 1)
+    per_unit = {
+        "steps": Fraction(1),
+        "examples": Fraction(1, batch_size),
+        "tokens": Fraction(1, batch_size * tokens_per_example),
+        "epochs": Fraction(examples_per_epoch or 0, batch_size),
+        "%": Fraction(total_steps or 0, 100),
+    }
+    steps = math.ceil(number * per_unit[unit])
+    if steps > MAX_STEPS:
+        raise UserError(f"{field}={duration!r} is more than {MAX_STEPS} steps")
+    return steps

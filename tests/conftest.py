@@ -10,7 +10,7 @@ from jaxtyping import install_import_hook
 # Checks every array annotation of the pure functions and of what surrounds the layers, while tests run.
 install_import_hook(["lrnn_jax.scans", "lrnn_jax.models", "lrnn_jax.tasks"], "beartype.beartype")
 
-import jax
+import jax  # noqa: E402 - after the hook and the flags
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

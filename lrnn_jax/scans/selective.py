@@ -71,9 +71,7 @@ def transition_eigenvalues(
     return 2.0 * decay - 1.0 if negative_eigenvalues else decay
 
 
-def _step(
-    negative_eigenvalues: bool, a: jax.Array, h: jax.Array, x: tuple[Any, ...]
-) -> tuple[jax.Array, jax.Array]:
+def _step(negative_eigenvalues: bool, a: jax.Array, h: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
     u, dt, b, c, keep = x
     if keep is not None:
         h = h * keep[:, None, None]

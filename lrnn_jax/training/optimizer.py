@@ -1,6 +1,7 @@
 """AdamW with regex parameter groups whose coverage is checked, and the learning-rate schedule."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -64,8 +65,13 @@ def assign_groups(
     """
     try:
         own = {str(pattern): {"lr": float(lr), "wd": float(wd)} for pattern, lr, wd in config_rules}
-        for pattern in own:
+        for pattern, multipliers in own.items():
             re.compile(pattern)
+            if not all(math.isfinite(m) and m >= 0.0 for m in multipliers.values()):
+                raise ValueError(f"the multipliers of {pattern!r} must be finite and not negative")
+        patterns = [str(rule[0]) for rule in config_rules]
+        if len(own) < len(patterns):
+            raise ValueError(f"{next(p for p in patterns if patterns.count(p) > 1)!r} stands there twice")
     except (TypeError, ValueError, re.error) as error:
         raise UserError(f"optim.groups must be [[regex, lr multiplier, wd multiplier], ...]: {error}") from error
     members: dict[tuple[str, str], list[tuple[str, int]]] = {("config", pattern): [] for pattern in own}

@@ -120,7 +120,7 @@ def make_program(config: ConfigDict) -> Program:
         layer_rules=layer.PARAM_GROUPS,
         backbone_rules=model.PARAM_GROUPS,
     )
-    schedule = make_schedule(config.optim, warmup_steps=interval_steps(config, "optim.warmup"), total_steps=total)
+    schedule = make_schedule(config.optim, warmup_steps=interval_steps(config, "optim.warmup", least=0), total_steps=total)
     optimizer = make_optimizer(config.optim, params, groups, schedule)
     trainable = Trainable(task, model, optimizer, config.train.batch_size, tuple(config.train.length))
     name = config.checkpoint.best_metric

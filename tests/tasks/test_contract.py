@@ -1,0 +1,264 @@
+"""What every registered task promises (`lrnn_jax.tasks.base.Task`)."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lrnn_jax.errors import UserError
+from lrnn_jax.registry import TASKS, load_task
+
+LENGTH = (5, 9)
+
+
+@pytest.fixture(params=sorted(TASKS), scope="module")
+def task(request):
+    return load_task(request.param)()
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))
+def make(task, seed, size, length):
+    return task.batch(jax.random.key(seed), size, length)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def score(task, logits, batch):
+    return {"loss": task.loss(logits, batch), **task.metrics(logits, batch)}
+
+
+def draw(task, seed, size=32, length=LENGTH):
+    """A batch as NumPy arrays; few sizes and lengths, since each compiles a program."""
+    return jax.tree.map(np.asarray, make(task, seed, size, length))
+
+
+def large(task, seed):
+    return draw(task, seed, 4096, task.EVAL_LENGTHS[0])
+
+
+def rate(sums):
+    total, weight = sums
+    return float(total / weight)
+
+
+def bound(p, n):
+    """Five standard deviations of a share p measured on n examples."""
+    return 5.0 * math.sqrt(p * (1.0 - p) / n)
+
+
+def assert_same(batch, other):
+    jax.tree.map(np.testing.assert_array_equal, batch, other)
+
+
+def random_logits(task, batch, seed=1):
+    return np.random.default_rng(seed).normal(size=(*batch.targets.shape, task.outputs)).astype(np.float32)
+
+
+def one_hot(task, labels):
+    return np.eye(task.outputs, dtype=np.float32)[labels]
+
+
+def oracle_labels(task, batch):
+    """The oracle's labels, shaped as the targets; -1 where it says nothing (padding of dense tasks)."""
+    labels = np.full(batch.targets.shape, -1)
+    for i, length in enumerate(batch.lengths):
+        here = (i, slice(length)) if task.DENSE else i
+        labels[here] = task.oracle(batch.inputs[i, :length].tolist())
+    return labels
+
+
+def test_same_key_same_batch_other_key_another(task):
+    batch = draw(task, 0)
+    assert_same(batch, draw(task, 0))
+    other = draw(task, 1)
+    for name in ("inputs", "targets", "lengths"):
+        assert not np.array_equal(getattr(batch, name), getattr(other, name)), name
+
+
+def test_examples_of_one_batch_differ(task):
+    assert len({row.tobytes() for row in large(task, 0).inputs[:64]}) > 48
+
+
+def test_jit_equals_eager(task):
+    assert_same(draw(task, 3), task.batch(jax.random.key(3), 32, LENGTH))
+
+
+def test_vmap_over_keys_equals_one_by_one(task):
+    together = jax.jit(jax.vmap(lambda seed: task.batch(jax.random.key(seed), 32, LENGTH)))(jnp.arange(3))
+    for i in range(3):
+        assert_same(jax.tree.map(lambda x, i=i: x[i], together), draw(task, i))
+
+
+def test_shapes_and_dtypes(task):
+    batch = draw(task, 0)
+    assert batch.inputs.shape[:2] == (32, LENGTH[1])
+    assert batch.inputs.dtype == (np.int32 if task.vocab_size else np.float32)
+    assert batch.targets.shape == batch.weights.shape == ((32, LENGTH[1]) if task.DENSE else (32,))
+    assert batch.targets.dtype == np.int32
+    assert batch.weights.dtype == np.float32
+    assert (batch.lengths.shape, batch.lengths.dtype) == ((32,), np.int32)
+
+
+def test_tokens_and_targets_use_their_whole_range(task):
+    batch = large(task, 0)
+    assert set(np.unique(batch.targets)) == set(range(task.outputs))
+    if task.vocab_size:
+        assert (batch.inputs.min(), batch.inputs.max()) == (0, task.vocab_size - 1)
+
+
+@pytest.mark.parametrize("which", ["short", "evaluation"])
+def test_labels_equal_the_oracle(task, which):
+    batch = draw(task, 5, 320, (task.MIN_LENGTH, task.MIN_LENGTH + 12)) if which == "short" else large(task, 5)
+    batch = jax.tree.map(lambda x: x[:320], batch)
+    asked = batch.weights > 0
+    assert np.sum(asked) >= 300
+    np.testing.assert_array_equal(batch.targets[asked], oracle_labels(task, batch)[asked])
+
+
+def test_lengths_are_uniform_over_the_whole_range(task):
+    shortest, longest = task.MIN_LENGTH + 1, task.MIN_LENGTH + 8
+    lengths = draw(task, 6, 4096, (shortest, longest)).lengths
+    # a length may count the answer's place, which holds padding
+    place = longest - lengths.max()
+    assert place in (0, 1)
+    values, counts = np.unique(lengths, return_counts=True)
+    np.testing.assert_array_equal(values, np.arange(shortest, longest + 1) - place)
+    np.testing.assert_allclose(counts / 4096, 1 / 8, atol=bound(1 / 8, 4096))
+
+
+def test_one_length_asked_one_length_made(task):
+    shortest = draw(task, 7, 32, (task.MIN_LENGTH, task.MIN_LENGTH))
+    assert len(set(shortest.lengths)) == 1
+    assert shortest.lengths[0] >= 1
+
+
+def test_padding_is_zero_and_weighs_nothing(task):
+    batch = large(task, 8)
+    outside = np.arange(batch.inputs.shape[1])[None] >= batch.lengths[:, None]
+    assert outside.any()
+    assert not batch.inputs[outside].any()
+    if task.DENSE:
+        assert not batch.weights[outside].any()
+
+
+def test_chance_is_the_share_of_every_class(task):
+    batch = large(task, 9)
+    targets = batch.targets[batch.weights > 0]
+    shares = np.bincount(targets, minlength=task.outputs) / targets.size
+    assert shares.max() == pytest.approx(task.CHANCE, abs=bound(task.CHANCE, 4096))
+    if task.outputs * task.CHANCE == pytest.approx(1.0):
+        np.testing.assert_allclose(shares, task.CHANCE, atol=bound(task.CHANCE, 4096))
+
+
+def test_the_oracle_reaches_the_ceiling(task):
+    assert 0.0 < task.CHANCE < task.CEILING <= 1.0
+    batch = draw(task, 10)
+    sums = score(task, 50.0 * one_hot(task, oracle_labels(task, batch)), batch)
+    assert rate(sums["accuracy"]) == pytest.approx(task.CEILING, abs=1e-6)
+
+
+def test_eval_lengths_are_ordered_disjoint_and_allowed(task):
+    edges = [edge for bucket in task.EVAL_LENGTHS for edge in bucket]
+    assert all(low <= high for low, high in task.EVAL_LENGTHS)
+    assert all(high < low for high, low in zip(edges[1::2], edges[2::2], strict=False))
+    assert edges[0] >= task.MIN_LENGTH
+    assert edges[-1] <= task.MAX_LENGTH
+    for bucket in task.EVAL_LENGTHS:
+        task.check_length("eval.lengths", bucket)
+
+
+def test_check_length_accepts_the_ends(task):
+    task.check_length("train.length", (task.MIN_LENGTH, task.MAX_LENGTH))
+    task.check_length("train.length", (task.MIN_LENGTH, task.MIN_LENGTH))
+
+
+@pytest.mark.parametrize("wrong", ["too short", "too long", "reversed"])
+def test_check_length_refuses_and_names_the_field(task, wrong):
+    low, high = task.MIN_LENGTH, task.MAX_LENGTH
+    length = {"too short": (low - 1, high), "too long": (low, high + 1), "reversed": (low + 1, low)}[wrong]
+    with pytest.raises(UserError, match=r"eval\.lengths") as caught:
+        task.check_length("eval.lengths", length)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(list(length)) in message
+    assert f"{low}..{high}" in message
+
+
+def test_loss_and_metrics_are_sums_that_add_up(task):
+    batch = draw(task, 12)
+    logits = random_logits(task, batch)
+
+    def sums(part):
+        return score(task, logits[part], jax.tree.map(lambda x: x[part], batch))
+
+    whole, first, second = sums(slice(None)), sums(slice(0, 7)), sums(slice(7, None))
+    assert set(whole) >= {"loss", "accuracy", "scaled_accuracy"}
+    jax.tree.map(lambda w, a, b: np.testing.assert_allclose(w, a + b, rtol=1e-5, atol=1e-5), whole, first, second)
+    for total, weight in whole.values():
+        assert weight == np.sum(batch.weights)
+        assert total.shape == weight.shape == ()
+        assert total.dtype == weight.dtype == jnp.float32
+
+
+def test_loss_is_the_cross_entropy_in_nats(task):
+    batch = draw(task, 13)
+    logits = random_logits(task, batch)
+    z = logits.astype(np.float64)
+    log_p = z - np.log(np.exp(z).sum(-1, keepdims=True))
+    right = np.take_along_axis(log_p, batch.targets[..., None], -1)[..., 0]
+    total, _ = score(task, logits, batch)["loss"]
+    assert float(total) == pytest.approx(-np.sum(right * batch.weights), rel=1e-5)
+
+
+def test_weight_zero_counts_nothing(task):
+    batch = draw(task, 14)
+    logits = random_logits(task, batch)
+    counted = np.reshape(np.arange(32) < 12, (32, *[1] * (batch.weights.ndim - 1)))
+    muted = batch._replace(weights=np.where(counted, batch.weights, np.float32(0)))
+    other = np.where(counted[..., None], logits, -logits)
+    first, second = score(task, logits, muted), score(task, other, muted)
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    assert first["loss"][1] == batch.weights[:12].sum()
+
+
+def test_perfect_logits_score_one(task):
+    batch = draw(task, 15)
+    sums = score(task, 60.0 * one_hot(task, batch.targets), batch)
+    assert rate(sums["accuracy"]) == pytest.approx(1.0, abs=1e-6)
+    assert rate(sums["scaled_accuracy"]) == pytest.approx(1.0, abs=1e-6)
+    assert rate(sums["loss"]) < 1e-4
+
+
+def test_guessing_scores_about_zero(task):
+    batch = large(task, 16)
+    scaled = rate(score(task, random_logits(task, batch), batch)["scaled_accuracy"])
+    assert abs(scaled) < bound(task.CHANCE, 4096) / (1.0 - task.CHANCE)
+
+
+def test_always_wrong_scores_below_zero(task):
+    batch = draw(task, 17)
+    scaled = rate(score(task, -60.0 * one_hot(task, batch.targets), batch)["scaled_accuracy"])
+    assert scaled == pytest.approx(-task.CHANCE / (1.0 - task.CHANCE), abs=1e-5)
+
+
+def test_a_task_is_frozen_and_hashable(task):
+    again = type(task)()
+    assert (task, hash(task)) == (again, hash(again))
+    assert task is not again
+    field = next((f.name for f in dataclasses.fields(task)), "anything")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(task, field, 1)
+
+
+def test_a_task_with_other_fields_is_another_task(task):
+    for field in dataclasses.fields(task):
+        value = getattr(task, field.name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            assert dataclasses.replace(task, **{field.name: value + 1}) != task
+
+
+def test_the_docstring_names_its_source(task):
+    assert "Source:" in type(task).__doc__

@@ -1,0 +1,305 @@
+"""What is compiled: many steps equal single ones, a bad number freezes the state, evaluation equals NumPy."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lrnn_jax.config import base_config, layer_config, task_config
+from lrnn_jax.tasks.base import Batch
+from lrnn_jax.tasks.parity import Parity
+from lrnn_jax.training.steps import (
+    STREAMS,
+    evaluate_bucket,
+    find_nonfinite,
+    init_state,
+    init_variables,
+    stream_key,
+    train_many,
+)
+from lrnn_jax.training.trainer import make_program
+
+SEED = jnp.asarray(3, jnp.uint32)
+
+
+@functools.cache
+def make_trainable(**model):
+    c = base_config()
+    c.task = task_config("parity")
+    c.model.layer = layer_config("diagonal", gain=1.0)
+    c.model.width, c.model.depth = 4, 1
+    for name, value in model.items():
+        c.model[name] = value
+    c.optim.lr, c.optim.schedule, c.optim.warmup, c.optim.weight_decay = 0.05, "constant", "1 steps", 0.1
+    c.train.batch_size, c.train.length, c.train.duration = 8, [3, 8], "20 steps"
+    return make_program(c).trainable
+
+
+@pytest.fixture
+def trainable():
+    return make_trainable()
+
+
+@functools.cache
+def start(trainable):
+    """The state before the first step, as NumPy arrays: no dispatch can take it away."""
+    return jax.tree.map(np.asarray, jax.jit(lambda: init_state(trainable.model, trainable.optimizer, SEED))())
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def batch_at(trainable, step):
+    return trainable.batch_at(SEED, step)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def gradients(trainable, state, batch):
+    return trainable.gradients(state, SEED, batch)
+
+
+def run(trainable, *counts, state=None):
+    """State and metric sums in NumPy after dispatches of ``counts`` steps, 1 or 4 each: every count compiles a program."""
+    state = start(trainable) if state is None else jax.tree.map(jnp.copy, state)
+    total = None
+    for count in counts:
+        state, sums = train_many(trainable, state, SEED, count)
+        total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+    return jax.tree.map(np.asarray, (state, total))
+
+
+def assert_bitwise(tree, other):
+    assert jax.tree.structure(tree) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def assert_close(tree, other):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), tree, other)
+
+
+# --- many steps in one call ----------------------------------------------------------------------------------------
+
+
+def test_many_steps_equal_single_steps_bitwise(trainable):
+    single, sums = run(trainable, *[1] * 8)
+    for counts in [(4, 4), (1, 4, 1, 1, 1)]:
+        together, together_sums = run(trainable, *counts)
+        assert_bitwise(together, single)
+        assert_close(together_sums, sums)
+    assert single.step == 8
+    assert bool(single.alive)
+
+
+def test_many_steps_equal_the_step_written_out(trainable):
+    step = jax.jit(lambda state: trainable.step(state, SEED, batch_at(trainable, state.step)))
+    state = start(trainable)
+    losses = []
+    for _ in range(4):
+        state, sums = step(state)
+        losses.append(float(sums["loss"][0]))
+    together, total = run(trainable, 4)
+    assert_close(together.params, state.params)
+    assert float(total["loss"][0]) == pytest.approx(sum(losses), rel=1e-5)
+
+
+def test_training_changes_every_parameter(trainable):
+    before, after = start(trainable).params, run(trainable, 4)[0].params
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        assert not np.array_equal(a, b)
+
+
+def test_metric_sums_run_over_all_steps(trainable):
+    _, sums = run(trainable, 4, 1)
+    assert set(sums) == {"loss", "accuracy", "scaled_accuracy", "grad_norm"}
+    assert sums["loss"][1] == sums["accuracy"][1] == 5 * 8
+    assert sums["grad_norm"][1] == 5
+    assert 0 < sums["accuracy"][0] < 5 * 8
+
+
+def test_the_gradient_is_that_of_the_mean_loss(trainable):
+    state = start(trainable)
+    batch = batch_at(trainable, 0)
+
+    @jax.jit
+    @jax.value_and_grad
+    def mean_loss(params):
+        logits, _ = trainable.model.apply({"params": params}, batch.inputs, lengths=batch.lengths)
+        log_p = jax.nn.log_softmax(logits)
+        return -jnp.mean(jnp.take_along_axis(log_p, batch.targets[:, None], axis=1))
+
+    grads, _, loss, _ = gradients(trainable, state, batch)
+    expected_loss, expected = mean_loss(state.params)
+    assert float(loss) == pytest.approx(float(expected_loss), rel=1e-5)
+    assert_close(grads, expected)
+    _, sums = run(trainable, 1)
+    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(grads)))
+    assert float(sums["grad_norm"][0]) == pytest.approx(norm, rel=1e-5)
+
+
+def test_seeds_train_differently(trainable):
+    other, _ = train_many(trainable, jax.tree.map(jnp.asarray, start(trainable)), jnp.asarray(4, jnp.uint32), 4)
+    assert not np.array_equal(run(trainable, 4)[0].params["head"]["kernel"], other.params["head"]["kernel"])
+
+
+# --- a number that is not finite ------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Poisoned(Parity):
+    """Parity whose loss, or whose gradient alone, is not a number in the training steps from ``first_bad`` on."""
+
+    kind: str = "loss"
+    first_bad: int = 6
+
+    def batch(self, key, size, length):
+        batch = super().batch(key, size, length)
+        fold = jax.vmap(lambda step: jax.random.key_data(jax.random.fold_in(stream_key(SEED, "train"), step)))
+        bad = jnp.any(jnp.all(fold(jnp.arange(self.first_bad, 16)) == jax.random.key_data(key)[None], axis=1))
+        # a row of weight 2 marks the batch
+        return Batch(batch.inputs, batch.targets, jnp.where(bad, 2.0, 1.0) * batch.weights, batch.lengths)
+
+    def loss(self, logits, batch):
+        total, weight = super().loss(logits, batch)
+        bad = batch.weights[0] == 2.0
+        if self.kind == "loss":
+            return jnp.where(bad, jnp.nan, total), weight
+        # sqrt(0) is finite, its derivative is not
+        return total + jnp.sqrt(jnp.where(bad, 0.0 * jnp.sum(logits), 1.0)) - jnp.where(bad, 0.0, 1.0), weight
+
+
+def poison(trainable, kind):
+    return trainable._replace(task=Poisoned(kind=kind))
+
+
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_a_number_that_is_not_finite_freezes_the_last_good_state(trainable, kind):
+    poisoned = poison(trainable, kind)
+    good, good_sums = run(poisoned, *[1] * 6)
+    assert bool(good.alive)
+    # the bad step is the third of its dispatch
+    dead, dead_sums = run(poisoned, 4, 4, 4)
+    assert not bool(dead.alive)
+    assert dead.step == 6
+    assert_bitwise(dead._replace(alive=good.alive), good)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((dead, dead_sums)))
+    assert_close(dead_sums, good_sums)
+
+
+def test_until_the_bad_step_nothing_differs(trainable):
+    assert_close(run(poison(trainable, "gradient"), 4)[0].params, run(trainable, 4)[0].params)
+    assert_close(run(poison(trainable, "loss"), 4)[0].params, run(trainable, 4)[0].params)
+
+
+def test_a_dead_state_stays_dead_where_the_numbers_are_good_again(trainable):
+    dead, _ = run(poison(trainable, "loss"), 4, 4)
+    later, sums = run(trainable, 4, state=dead)
+    assert_bitwise(later, dead)
+    assert all(not leaf.any() for leaf in jax.tree.leaves(sums))
+
+
+def test_the_parameters_with_bad_gradients_are_named(trainable):
+    state, _ = run(poison(trainable, "gradient"), 4, 4)
+    paths = find_nonfinite(poison(trainable, "gradient"), state, SEED)
+    assert "head/kernel" in paths
+    assert find_nonfinite(trainable, state, SEED) == []
+
+
+# --- evaluation ----------------------------------------------------------------------------------------------------
+
+
+def evaluate(trainable, state, key, length=(10, 12), batches=3):
+    return jax.tree.map(np.asarray, evaluate_bucket(trainable, state.params, state.batch_stats, key, length, batches, 8))
+
+
+def test_evaluation_sums_equal_numpy_on_the_same_batches(trainable):
+    state, _ = run(trainable, 4)
+    key = stream_key(3, "test")
+    loss = right = 0.0
+
+    @jax.jit
+    def answer(key):
+        batch = trainable.task.batch(key, 8, (10, 12))
+        return trainable.model.apply({"params": state.params}, batch.inputs, lengths=batch.lengths)[0], batch
+
+    for i in range(3):
+        logits, batch = answer(jax.random.fold_in(key, i))
+        z, targets = np.asarray(logits, np.float64), np.asarray(batch.targets)
+        log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+        loss -= log_p[np.arange(8), targets].sum()
+        right += (z.argmax(axis=1) == targets).sum()
+    sums = evaluate(trainable, state, key)
+    assert set(sums) == {"loss", "accuracy", "scaled_accuracy"}
+    assert float(sums["loss"][0]) == pytest.approx(loss, rel=1e-5)
+    assert float(sums["accuracy"][0]) == right
+    assert float(sums["scaled_accuracy"][0]) == pytest.approx((right - 12) / 0.5)
+    assert {float(weight) for _, weight in sums.values()} == {24.0}
+
+
+def test_streams_and_seeds_have_keys_of_their_own():
+    keys = {jax.random.key_data(stream_key(seed, stream)).tobytes() for seed in range(3) for stream in STREAMS}
+    assert set(STREAMS) == {"train", "validation", "test", "init", "dropout"}
+    assert len(keys) == 3 * len(STREAMS)
+
+
+def test_train_validation_and_test_batches_differ(trainable):
+    make = jax.jit(lambda key: trainable.task.batch(key, 8, (3, 8)).inputs)
+    seen = {np.asarray(make(jax.random.fold_in(stream_key(3, stream), i))).tobytes() for stream in STREAMS for i in range(4)}
+    assert len(seen) == 4 * len(STREAMS)
+
+
+def test_the_training_batch_is_a_function_of_seed_and_step(trainable):
+    make = jax.jit(trainable.batch_at)
+    batches = [np.asarray(make(np.uint32(seed), step).inputs) for seed, step in [(3, 0), (3, 0), (3, 1), (4, 0)]]
+    np.testing.assert_array_equal(batches[0], batches[1])
+    assert len({batch.tobytes() for batch in batches}) == 3
+
+
+# --- dropout and batch statistics ----------------------------------------------------------------------------------
+
+
+def loss_at(trainable, step, batch):
+    return float(gradients(trainable, start(trainable)._replace(step=np.int32(step)), batch)[2])
+
+
+def test_dropout_is_random_per_step_in_training_and_absent_in_evaluation(trainable):
+    dropping = make_trainable(dropout=0.5)
+    batch = batch_at(trainable, 0)
+    assert loss_at(dropping, 0, batch) == loss_at(dropping, 0, batch)
+    assert loss_at(dropping, 0, batch) != loss_at(dropping, 1, batch)
+    assert loss_at(dropping, 0, batch) != loss_at(trainable, 0, batch)
+    assert loss_at(trainable, 0, batch) == loss_at(trainable, 1, batch)
+    state, key = start(trainable), stream_key(3, "test")
+    assert_close(evaluate(dropping, state, key), evaluate(trainable, state, key))
+
+
+def test_batch_statistics_move_in_training_and_rest_in_evaluation():
+    normed = make_trainable(norm="batchnorm", norm_position="pre")
+    state = start(normed)
+    before = jax.tree.map(np.asarray, state.batch_stats)
+    batch = batch_at(normed, 0)
+    x = np.asarray(state.params["embed"]["embedding"])[np.asarray(batch.inputs)]
+    after, _ = run(normed, 1, state=state)
+    stats = after.batch_stats["block_0"]["norm"]
+    # momentum 0.95, as S5 and LRU
+    np.testing.assert_allclose(stats["mean"], 0.05 * x.mean(axis=(0, 1)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(stats["var"], 0.95 + 0.05 * x.var(axis=(0, 1)), rtol=1e-4)
+    assert jax.tree.structure(before) == jax.tree.structure(after.batch_stats)
+    # evaluation uses what it is given
+    key = stream_key(3, "test")
+    shifted = after._replace(batch_stats=jax.tree.map(lambda x: x + np.float32(1), after.batch_stats))
+    assert float(evaluate(normed, after, key)["loss"][0]) != float(evaluate(normed, shifted, key)["loss"][0])
+
+
+def test_without_batchnorm_there_are_no_statistics(trainable):
+    assert start(trainable).batch_stats == {}
+    assert run(trainable, 1)[0].batch_stats == {}
+
+
+def test_initialisation_depends_on_the_seed_alone(trainable):
+    init = jax.jit(lambda seed: init_variables(trainable.model, seed)["params"])
+    state = start(trainable)
+    assert_bitwise(init(SEED), state.params)
+    assert not np.array_equal(init(SEED + np.uint32(1))["head"]["kernel"], state.params["head"]["kernel"])
+    assert (int(state.step), bool(state.alive)) == (0, True)
