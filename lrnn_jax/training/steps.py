@@ -159,8 +159,8 @@ def evaluate_bucket(
     return jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
 
 
-def find_nonfinite(trainable: Trainable, state: TrainState, seed: jax.Array) -> list[str]:
-    """Repeats the gradient of the step that stopped training and returns the paths whose gradients are not finite."""
-    grads, _, _, _ = jax.jit(trainable.gradients)(state, seed, trainable.batch_at(seed, state.step))
+def find_nonfinite(trainable: Trainable, state: TrainState, seed: jax.Array) -> tuple[bool, list[str]]:
+    """Repeats the step that stopped training; returns whether its loss was finite, and the paths whose gradients were not."""
+    grads, _, loss, _ = jax.jit(trainable.gradients)(state, seed, trainable.batch_at(seed, state.step))
     finite = [bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(grads)]
-    return [path for path, good in zip(parameter_paths(grads), finite, strict=True) if not good]
+    return bool(jnp.isfinite(loss)), [path for path, good in zip(parameter_paths(grads), finite, strict=True) if not good]

@@ -278,10 +278,11 @@ class _Training:
         if bool(alive):
             return
         step = int(state.step)
-        paths = find_nonfinite(self.program.trainable, state, self.seed)
+        loss_finite, paths = find_nonfinite(self.program.trainable, state, self.seed)
         groups = [g for g in self.program.groups if any(path in paths for path in g.paths)]
         named = "; ".join(f"group {g.source}: {g.pattern} ({next(p for p in g.paths if p in paths)})" for g in groups)
-        reason = f"step {step + 1}: not finite in {named or 'the update, every gradient was finite'}"
+        elsewhere = "the update; loss and gradients were finite" if loss_finite else "the loss; every gradient was finite"
+        reason = f"step {step + 1}: not finite in {named or elsewhere}"
         # the dead state is still the last good one
         self._save(state._replace(alive=jnp.ones((), bool)), step, None)
         self.checkpoints.wait()

@@ -184,7 +184,7 @@ def run_separately(name):
     The first row forgets its carried state at position 0, the second keeps it until position 2.
     """
     layer, variables, state = prepare(name)
-    length, starts = 7, ((0, 1, 4), (2, 6))
+    length, starts = 6, ((0, 3), (2, 5))
     reset = np.zeros((BATCH, length), bool)
     for row, positions in enumerate(starts):
         reset[row, list(positions)] = True
@@ -243,6 +243,16 @@ def test_long_bfloat16_sequences_stay_finite_and_near_float32(name):
     expected = np.asarray(jax.jit(lambda x: call(exact, "auto", variables, x, None)[0])(x))
     error = np.asarray(y, np.float64) - expected
     assert np.sqrt(np.mean(error**2)) < 0.05 * np.sqrt(np.mean(expected**2))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_bfloat16_layers_carry_states_without_rounding_them(name):
+    _, variables, start = prepare(name)
+    run = compile_quickly(functools.partial(call, make_layer(name, jnp.bfloat16), "sequential"))
+    x = make_input(7, dtype=jnp.bfloat16)
+    _, whole = run(variables, x, start, None)
+    _, state = run(variables, x[:, :3], start, None)
+    assert_near(run(variables, x[:, 3:], state, None)[1], whole, 1e-4)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])

@@ -1,0 +1,186 @@
+"""The trainer on bad input: what it says, and that nothing is lost."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from lrnn_jax import registry
+from lrnn_jax.config import base_config, layer_config, task_config
+from lrnn_jax.errors import UserError
+from lrnn_jax.training.loggers import Progress
+from lrnn_jax.training.trainer import TrainingFailed, evaluate_run, train
+
+BROKEN = '''
+import dataclasses
+import jax.numpy as jnp
+from lrnn_jax.tasks.parity import Parity
+
+@dataclasses.dataclass(frozen=True)
+class Broken(Parity):
+    """Parity whose loss is NaN wherever the first six answers of a batch are odd."""
+
+    def loss(self, logits, batch):
+        total, weight = super().loss(logits, batch)
+        return total * jnp.where(jnp.sum(batch.targets[:6]) == 6, jnp.nan, 1.0), weight
+'''
+
+
+def tiny_config(layer="diagonal", **fields):
+    config = base_config()
+    config.model.layer = layer_config(layer)
+    config.task = task_config("parity")
+    config.model.width, config.model.depth = 8, 1
+    config.train.duration, config.train.batch_size, config.train.length = "60 steps", 8, [3, 8]
+    config.train.steps_per_dispatch = 10
+    config.eval.lengths, config.eval.examples, config.eval.batch_size = [[40, 48]], 8, 8
+    config.checkpoint.every = "20 steps"
+    for path, value in fields.items():
+        section, _, name = path.partition("__")
+        config[section][name] = value
+    return config
+
+
+@pytest.fixture
+def broken_task(tmp_path, monkeypatch):
+    (tmp_path / "broken_task_for_tests.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(registry.TASKS, "broken", "broken_task_for_tests:Broken")
+
+
+def test_a_number_that_is_not_finite_stops_with_step_and_group_and_keeps_the_last_good_state(broken_task, tmp_path):
+    config = tiny_config()
+    config.task = task_config("broken")
+    config.train.duration = "2000 steps"
+    with pytest.raises(TrainingFailed, match=r"step \d+: not finite in group Diagonal: .*kernel") as first:
+        train(config, tmp_path / "run")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["status"] == "failed" and result["reason"].startswith(f"step {result['step'] + 1}:")
+    assert (tmp_path / "run" / "checkpoints" / str(result["step"])).is_dir()
+    # tried again, it starts at the kept state and fails at the same step, for the data are the same
+    with pytest.raises(TrainingFailed) as second:
+        train(config, tmp_path / "run")
+    assert str(second.value) == str(first.value)
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name_of_the_first_difference(tmp_path):
+    train(tiny_config(), tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    config = tiny_config(model__width=12)
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config.to_dict()))
+    with pytest.raises(UserError, match="incompatible model") as error:
+        train(config, tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["40", "60"]
+
+
+def test_checkpoints_without_a_config_are_not_overwritten(tmp_path):
+    train(tiny_config(), tmp_path / "run")
+    (tmp_path / "run" / "config.json").unlink()
+    with pytest.raises(UserError, match=r"no config\.json"):
+        train(tiny_config(), tmp_path / "run")
+
+
+def test_a_workdir_that_cannot_be_made_is_one_line():
+    with pytest.raises(UserError, match="cannot write in --workdir=/dev/null/x"):
+        train(tiny_config(), __import__("pathlib").Path("/dev/null/x"))
+
+
+def test_a_full_disk_is_an_error_that_leaves_the_last_good_checkpoint_intact(tmp_path):
+    whole = train(tiny_config(train__duration="200 steps"), tmp_path / "whole")
+    workdir = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-c",
+        "import sys, pathlib; sys.path.insert(0, sys.argv[1]);"
+        "from test_trainer_child import main; sys.exit(main(pathlib.Path(sys.argv[2]), int(sys.argv[3])))",
+        str(tmp_path),
+        str(workdir),
+    ]
+    (tmp_path / "test_trainer_child.py").write_text(
+        "import json, resource, sys\n"
+        "from ml_collections import ConfigDict\n"
+        "from lrnn_jax.training.trainer import train\n"
+        "from lrnn_jax.training.checkpoints import Checkpoints\n"
+        "from lrnn_jax.errors import UserError\n"
+        f"CONFIG = json.loads({tiny_config(train__duration='200 steps').to_json()!r})\n"
+        "def main(workdir, full_from):\n"
+        "    save = Checkpoints.save\n"
+        "    def save_on_a_disk_that_fills_up(self, step, *rest):\n"
+        "        if step >= full_from:\n"
+        "            resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))\n"
+        "        return save(self, step, *rest)\n"
+        "    Checkpoints.save = save_on_a_disk_that_fills_up\n"
+        "    try:\n"
+        "        train(ConfigDict(CONFIG), workdir)\n"
+        "    except UserError as error:\n"
+        "        print('UserError:', error)\n"
+        "        return 2\n"
+        "    return 0\n"
+    )
+    full = subprocess.run([*command, "120"], capture_output=True, text=True, timeout=120)
+    assert full.returncode == 2, full.stderr
+    assert "UserError: cannot write" in full.stdout
+    assert not (workdir / "result.json").exists()
+    again = subprocess.run([*command, "1000000"], capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0, again.stderr
+    # the asynchronous save of step 100 may have met the full disk already
+    assert re.search(rf"resuming {workdir} at step (80|100)\n", again.stderr)
+    assert json.loads((workdir / "result.json").read_text())["params_sha256"] == whole["params_sha256"]
+
+
+def test_the_same_config_and_seed_give_the_same_bits_and_another_seed_does_not(tmp_path):
+    first = train(tiny_config("lru"), tmp_path / "a")
+    second = train(tiny_config("lru"), tmp_path / "b")
+    other = tiny_config("lru")
+    other.seed = 1
+    third = train(other, tmp_path / "c")
+    assert first["params_sha256"] == second["params_sha256"] != third["params_sha256"]
+    assert first["metrics"] == second["metrics"]
+
+
+def test_the_best_checkpoint_by_the_named_metric_is_kept_and_tested(tmp_path):
+    config = tiny_config(eval__every="10 steps", checkpoint__best_metric="loss", checkpoint__best_mode="min", optim__lr=0.03)
+    config.train.duration = "200 steps"
+    result = train(config, tmp_path / "run")
+    lines = [json.loads(text) for text in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = {line["step"]: line["loss"] for line in lines if line["split"] == "validation"}
+    assert result["best"]["step"] == min(losses, key=losses.get)
+    assert (tmp_path / "run" / "checkpoints" / str(result["best"]["step"])).is_dir()
+    assert evaluate_run(tmp_path / "run", which="best", lengths=None, examples=None)["metrics"] == result["best"]["metrics"]
+
+
+def test_steps_per_dispatch_do_not_change_the_result(tmp_path):
+    ten = train(tiny_config(), tmp_path / "ten")
+    seven = train(tiny_config(train__steps_per_dispatch=7), tmp_path / "seven")
+    assert ten["params_sha256"] == seven["params_sha256"]
+
+
+def test_wandb_offline_and_tensorboard_write_beside_the_jsonl(tmp_path):
+    script = (
+        "import sys, json, pathlib; from ml_collections import ConfigDict; from lrnn_jax.training.trainer import train;"
+        "train(ConfigDict(json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]))"
+    )
+    config = tiny_config(log__wandb="offline", log__tensorboard=True, train__duration="20 steps")
+    environment = {**os.environ, "WANDB_SILENT": "true"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, config.to_json(), str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_progress_off_a_terminal_says_rate_and_time_left(capsys):
+    progress = Progress(100, seconds_between_lines=0.0)
+    progress.show({"loss": 0.5})
+    progress.update(50)
+    line = capsys.readouterr().err
+    assert "step 50/100" in line and "steps/s" in line and "left" in line and "loss 0.5" in line
