@@ -28,5 +28,7 @@ def make_norm(kind: str, *, train: bool, dtype: Any, name: str | None = None) ->
     }
     if kind == "none":
         return lambda x: x
+    if kind not in norms:
+        raise ValueError(f"norm {kind!r} is not one of {', '.join(NORMS)}")
     module = norms[kind]()
     return lambda x: module(x.astype(jnp.float32)).astype(dtype)
