@@ -27,15 +27,14 @@ from ml_collections import ConfigDict
 from lrnn_jax.config import SCALES, base_config, layer_config, layer_names, parse_arg, task_config
 from lrnn_jax.errors import UserError
 
-# What differs by layer on a laptop. Keys of mixed sign need linear key activations; Mamba is as in the released parity
-# configuration (two layers, no convolution) with fewer states.
+# What differs by layer on a laptop. Keys of mixed sign need linear key activations; Mamba has no convolution, as in the released parity
+# configuration; with 4 states instead of 16, half of the seeds find no solution in this time.
 SMALL: dict[str, dict[str, Any]] = {
     "deltanet": {"heads": 2, "conv_width": 0, "key_activation": "linear"},
-    "mamba": {"state_size": 4, "conv_width": 1},
+    "mamba": {"conv_width": 1},
 }
-SMALL_DEPTH = {"mamba": 2}
 SMALL_LR = {"diagonal": 3e-3, "mamba": 3e-3}
-SMALL_DURATION = {"diagonal": "4000 steps", "mamba": "2500 steps"}
+SMALL_DURATION = {"diagonal": "4000 steps"}
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -65,7 +64,7 @@ def _set_model(c: ConfigDict, chosen: ConfigDict) -> None:
         if chosen.layer == "deltanet":
             c.model.mixer, c.model.mixer_hidden = "swiglu", 512
     else:
-        c.model.width, c.model.depth = 32, SMALL_DEPTH.get(chosen.layer, 1)
+        c.model.width, c.model.depth = 32, 1
     if chosen.layer == "lru":  # the block of Orvieto et al. 2023
         c.model.mixer = "glu"
 
