@@ -14,6 +14,9 @@ from lrnn_jax.errors import UserError
 
 Tree = Any
 
+# Orbax warns of its own defaults at every opening; what fails is raised, not only logged.
+logging.getLogger("absl").setLevel(logging.ERROR)
+
 
 class _NewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
     """Keeps the newest ``n`` checkpoints and the one that ``best`` names."""
