@@ -82,16 +82,22 @@ def base_config() -> ConfigDict:
 
 def layer_config(name: str, **fields: Any) -> ConfigDict:
     """Returns the section ``model.layer``: the layer's own fields at their defaults, but for ``fields``."""
-    return _component_config(load_layer(name), name, fields, skip=("width", "dtype", "parent", "name"))
+    return _component_config(load_layer(name), name, fields)
 
 
 def task_config(name: str, **fields: Any) -> ConfigDict:
     """Returns the section ``task``: the task's own fields at their defaults, but for ``fields``."""
-    return _component_config(load_task(name), name, fields, skip=())
+    return _component_config(load_task(name), name, fields)
 
 
-def _component_config(cls: type, name: str, fields: Mapping[str, Any], skip: Sequence[str]) -> ConfigDict:
-    defaults = {f.name: f.default for f in dataclasses.fields(cls) if f.name not in skip}
+def _own_fields(cls: type) -> dict[str, Any]:
+    """A component's fields and defaults, without those that the backbone and the module system set."""
+    given = ("width", "dtype", "parent", "name")
+    return {f.name: f.default for f in dataclasses.fields(cls) if f.name not in given}
+
+
+def _component_config(cls: type, name: str, fields: Mapping[str, Any]) -> ConfigDict:
+    defaults = _own_fields(cls)
     for key in fields:
         if key not in defaults:
             raise UserError(f"{name!r} has no field {key!r}{suggest(key, defaults)}")
@@ -271,8 +277,8 @@ def validate_config(config: ConfigDict) -> None:
     from lrnn_jax.models.norm import NORMS
 
     layer = load_layer(config.model.layer.name)
-    _check_component("model.layer", config.model.layer, layer, skip=("width", "dtype", "parent", "name"))
-    _check_component("task", config.task, load_task(config.task.name), skip=())
+    _check_component("model.layer", config.model.layer, layer)
+    _check_component("task", config.task, load_task(config.task.name))
     task = build_task(config.task)
     layer.check({"width": config.model.width, **config.model.layer})
     for path, choices in {
@@ -321,8 +327,8 @@ _RANGES = (
 )
 
 
-def _check_component(section: str, config: ConfigDict, cls: type, skip: Sequence[str]) -> None:
-    known = {f.name: f.default for f in dataclasses.fields(cls) if f.name not in skip}
+def _check_component(section: str, config: ConfigDict, cls: type) -> None:
+    known = _own_fields(cls)
     for key in config:
         if key != "name" and key not in known:
             arg = "the part after the colon of --config=FILE:LAYER" if section == "model.layer" else "another config file"

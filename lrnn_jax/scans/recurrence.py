@@ -55,12 +55,7 @@ def loop_over_time(step: Step, h0: Tree, xs: Tree, *, reverse: bool = False) -> 
     """Runs ``h_t, y_t = step((), h_{t-1}, x_t)`` in place, as `run_recurrence`, but without a gradient of its own."""
     length = _length(xs)
 
-    def advance(i: jax.Array, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
-        h, ys = carry
-        t = length - 1 - i if reverse else i
-        h, y = step((), h, _read(xs, t))
-        return h, _write(ys, y, t)
-
+    advance = _make_advance(step, (), xs, reverse)
     h, ys = lax.fori_loop(0, length, advance, (h0, _empty_outputs(step, (), h0, xs)))
     return ys, h
 
@@ -86,15 +81,9 @@ def _forward(
     step: Step, emits_state: bool, reverse: bool, constants: Tree, h0: Tree, xs: Tree
 ) -> tuple[tuple[Tree, Tree], Tree]:
     length = _length(xs)
-    chunk = length if emits_state else _chunk_size(length)
-    starts = _empty_stack(h0, -(-length // chunk))
+    chunk = _chunk_size(length)
     ys = _empty_outputs(step, constants, h0, xs)
-
-    def advance(i: jax.Array, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
-        h, ys = carry
-        t = length - 1 - i if reverse else i
-        h, y = step(constants, h, _read(xs, t))
-        return h, _write(ys, y, t)
+    advance = _make_advance(step, constants, xs, reverse)
 
     def run_chunk(c: jax.Array, carry: tuple[Tree, Tree, Tree]) -> tuple[Tree, Tree, Tree]:
         h, ys, starts = carry
@@ -105,7 +94,8 @@ def _forward(
     if emits_state:
         h, ys = _unrolled_loop(length, advance, (h0, ys))
         return (ys, h), (constants, h0, xs, ys)
-    h, ys, starts = lax.fori_loop(0, -(-length // chunk), run_chunk, (h0, ys, starts))
+    chunks = -(-length // chunk)
+    h, ys, starts = lax.fori_loop(0, chunks, run_chunk, (h0, ys, _empty_stack(h0, chunks)))
     return (ys, h), (constants, h0, xs, starts)
 
 
@@ -158,6 +148,21 @@ def _backward(step: Step, emits_state: bool, reverse: bool, residual: Tree, cota
 
 
 _run.defvjp(_forward, _backward)
+
+
+def _make_advance(
+    step: Step, constants: Tree, xs: Tree, reverse: bool
+) -> Callable[[jax.Array, tuple[Tree, Tree]], tuple[Tree, Tree]]:
+    """The body of the forward loops: the i-th step from (state, outputs so far) to the next."""
+    length = _length(xs)
+
+    def advance(i: jax.Array, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+        h, ys = carry
+        t = length - 1 - i if reverse else i
+        h, y = step(constants, h, _read(xs, t))
+        return h, _write(ys, y, t)
+
+    return advance
 
 
 def _length(xs: Tree) -> int:

@@ -44,6 +44,12 @@ def steps_saved(workdir):
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
 
 
+def wait_for_a_checkpoint(workdir):
+    deadline = time.monotonic() + 60
+    while not steps_saved(workdir) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def finish(workdir, cache):
     process = start(workdir, cache)
     _, err = process.communicate(timeout=120)
@@ -94,9 +100,7 @@ def test_a_polite_signal_saves_and_says_how_to_resume(uninterrupted, tmp_path, s
     expected, _, cache = uninterrupted
     workdir = tmp_path / "stopped"
     process = start(workdir, cache)
-    deadline = time.monotonic() + 60
-    while not steps_saved(workdir) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for_a_checkpoint(workdir)
     process.send_signal(signum)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signum
@@ -112,9 +116,7 @@ def test_a_second_process_is_refused_the_same_workdir(uninterrupted, tmp_path):
     _, _, cache = uninterrupted
     workdir = tmp_path / "shared"
     first = start(workdir, cache)
-    deadline = time.monotonic() + 60
-    while not steps_saved(workdir) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for_a_checkpoint(workdir)
     second = start(workdir, cache)
     _, err = second.communicate(timeout=60)
     first.kill()
