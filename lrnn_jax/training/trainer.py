@@ -183,8 +183,7 @@ class _Training:
         self.began = time.monotonic()
         self.sums: Sums | None = None
         self.unwritten: tuple[int, Sums] | None = None
-        self.logged = 0
-        self.logged_at = self.began
+        self.logged, self.logged_at = 0, 0.0
 
     @property
     def elapsed(self) -> float:
@@ -211,9 +210,11 @@ class _Training:
         else:
             state, info = restored
             step, self.elapsed_before = int(state.step), info["elapsed_s"]
+            self.logged, self.logged_at = info["logged"], info["logged_at_s"]
+            if info["sums"] is not None:
+                self.sums = {name: (jnp.float32(total), jnp.float32(weight)) for name, (total, weight) in info["sums"].items()}
             print(f"resuming {self.folder.path} at step {step}", file=sys.stderr)
         self.folder.rewind_metrics(step)
-        self.logged = step
         return state, step
 
     def _loop(self, state: TrainState, step: int, progress: Progress, signals: list[int]) -> TrainState:
@@ -245,7 +246,10 @@ class _Training:
         return state
 
     def _save(self, state: TrainState, step: int, metrics: dict[str, float] | None) -> None:
-        self.checkpoints.save(step, state, {"elapsed_s": self.elapsed}, metrics)
+        """Saves the state, with the sums since the last training line, so that the next line is whole after a resume too."""
+        sums = jax.tree.map(float, jax.device_get(self.sums))
+        logged = {"logged": self.logged, "logged_at_s": self.logged_at, "sums": sums}
+        self.checkpoints.save(step, state, {"elapsed_s": self.elapsed, **logged}, metrics)
 
     def _is_best(self, metrics: dict[str, float] | None) -> bool:
         return metrics is not None and bool(self.checkpoints.best_metric) and self.checkpoints.is_best(metrics)
@@ -256,7 +260,7 @@ class _Training:
             return
         (step, sums), self.unwritten = self.unwritten, None
         values = _means(sums)
-        now = time.monotonic()
+        now = self.elapsed
         values["steps_per_s"] = (step - self.logged) / max(now - self.logged_at, 1e-9)
         self.logged, self.logged_at = step, now
         self._write(step, "train", values)
