@@ -13,12 +13,12 @@ Scale `cpu`, seed 0, modulus 3, two runs side by side on 2 cores; scaled accurac
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import SCALES, layer_names, load_config, parse_arg, task_config
+from lrnn_jax.config import SCALES, layer_names, load_own_config, parse_arg, task_config
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the config for ``LAYER,positive|negative,scale=smoke|cpu|paper``: as parity, but for the task."""
-    c = load_config(f"configs/parity.py:{arg or ''}").unlock()
+    c = load_own_config(f"configs/parity.py:{arg or ''}").unlock()
     c.task = task_config("modular_counting")
     c.model.depth = 2
     chosen = parse_arg(arg, layer=layer_names("deltanet"), eigenvalues=["negative", "positive"], scale=SCALES)

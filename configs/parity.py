@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 
 from lrnn_jax.config import SCALES, base_config, layer_config, layer_names, parse_arg, task_config
 from lrnn_jax.errors import UserError
+from lrnn_jax.sweeps.combinators import grid, seeds
 
 # What differs by layer on a laptop. Keys of mixed sign need linear key activations; Mamba has no convolution, as in the
 # released parity configuration, and with 4 states instead of 16 half of the seeds found no solution in this time.
@@ -50,7 +51,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     elif chosen.eigenvalues == "positive":
         raise UserError(f"config argument 'positive': {chosen.layer!r} has no choice of eigenvalue range")
     c.eval.lengths = [[40, 64], [65, 128], [129, 192], [193, 256], [257, 512]]  # the paper's 40 to 256, and beyond
-    c.checkpoint.best_metric = "scaled_accuracy"
+    c.eval.best_metric = "scaled_accuracy"
     _set_model(c, chosen)
     _set_training(c, chosen)
     return c
@@ -86,3 +87,13 @@ def _set_training(c: ConfigDict, chosen: ConfigDict) -> None:
         c.train.duration, c.train.batch_size = "100000 steps", 1024
     if chosen.scale == "paper":
         c.eval.examples, c.eval.batch_size = 2048, 256  # 8192 over 40 to 256
+
+
+def sweep() -> list[dict[str, Any]]:
+    """Learning rate and seed, for the layer after the colon."""
+    return grid({"optim.lr": [1e-3, 3e-3, 1e-2]}, seeds(3))
+
+
+def sweep_layers() -> list[dict[str, Any]]:
+    """Learning rate and seed, for every layer."""
+    return grid({"arg": layer_names("deltanet")}, sweep())

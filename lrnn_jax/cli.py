@@ -1,6 +1,7 @@
 """The command ``lrnn``. Heavy libraries are imported by the command that needs them, so that help answers at once."""
 
 import ast
+import csv
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from lrnn_jax.errors import UserError, suggest
+from lrnn_jax.errors import Interrupted, TrainingFailed, UserError, suggest
 
 
 class Command(NamedTuple):
@@ -37,6 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(str(error), 2)
     except flags.Error as error:
         return _complain(str(error).splitlines()[0], 2)
+    except TrainingFailed as error:
+        return _complain(f"training failed at {error}", 1)
+    except Interrupted as error:
+        return _complain(str(error), 128 + error.signum)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
     except BrokenPipeError:
@@ -68,8 +73,8 @@ def _dispatch(arguments: list[str]) -> int:
         command.define(values)
         print(f"lrnn {verb} {command.usage}\n\n{command.summary}\n\n{_describe_flags(values)}")
         return 0
-    if verb == "train":
-        rest = _prepare_config_flags(rest, values)
+    if verb in ("train", "sweep"):
+        rest = _prepare_config_flags(verb, rest, values)
     command.define(values)
     try:
         positional = values([f"lrnn {verb}", *rest])[1:]
@@ -102,7 +107,7 @@ def _describe_flags(values: flags.FlagValues) -> str:
     return "\n".join(rows)
 
 
-def _prepare_config_flags(rest: list[str], values: flags.FlagValues) -> list[str]:
+def _prepare_config_flags(verb: str, rest: list[str], values: flags.FlagValues) -> list[str]:
     """Finds the config file, checks every override against it, and defines the flags of ml_collections."""
     from ml_collections import config_flags
 
@@ -121,7 +126,7 @@ def _prepare_config_flags(rest: list[str], values: flags.FlagValues) -> list[str
     elif any(word.lstrip("-").startswith("config.") for word in rest):
         raise UserError("--config.FIELD needs --config=FILE first")
     config_flags.register_flag_parser_for_type(list, _ListParser())
-    config_flags.DEFINE_config_file("config", None, "config FILE[:ARG]", values, sys_argv=["lrnn", *rest])
+    config_flags.DEFINE_config_file("config", None, "config FILE[:ARG]", values, sys_argv=[f"lrnn {verb}", *rest])
     return rest
 
 
@@ -154,27 +159,131 @@ def _flag_value(arguments: list[str], name: str) -> tuple[str | None, int]:
 
 
 def _define_train(values: flags.FlagValues) -> None:
+    _define_config(values)
+    flags.DEFINE_string(
+        "workdir", None, "the run's folder (default: runs/<hash of the config>); with seeds above 1 the folder of the runs", values
+    )
+
+
+def _define_config(values: flags.FlagValues) -> None:
     if "config" not in values:
         flags.DEFINE_string("config", None, "config FILE[:ARG]; --config.SECTION.FIELD=VALUE overrides a field", values)
-    flags.DEFINE_string("workdir", None, "the run's folder (default: runs/<hash of the config>)", values)
 
 
 def _run_train(values: flags.FlagValues, positional: list[str]) -> int:
     _no_positional(positional)
     if values.config is None:
         raise UserError("lrnn train needs --config=FILE, such as --config=configs/parity.py")
-    from lrnn_jax.training.trainer import Interrupted, TrainingFailed, default_workdir, train
+    from lrnn_jax.config import split_seeds, validate_config
+    from lrnn_jax.sweeps.store import default_workdir
+
+    validate_config(values.config)
+    if values.config.seeds > 1:
+        return _run_all(split_seeds(values.config), Path(values.workdir or "runs"), executor="vmap", retry_failed=True)
+    from lrnn_jax.training.trainer import train
 
     workdir = Path(values.workdir) if values.workdir else default_workdir(values.config)
-    try:
-        result = train(values.config, workdir)
-    except TrainingFailed as error:
-        return _complain(f"training failed at {error}", 1)
-    except Interrupted as error:
-        return _complain(str(error), 128 + error.signum)
+    result = train(values.config, workdir)
     print(_format_metrics(result["metrics"]))
     print(f"\n{workdir / 'result.json'}: {result['steps']} steps, {result['wall_time_s']:.1f} s")
     return 0
+
+
+def _run_all(configs: Sequence[Any], store: Path, *, part: bool = False, **options: Any) -> int:
+    """Trains many runs and prints one line for each; 1 if any of them failed."""
+    from lrnn_jax.sweeps.executors import execute
+    from lrnn_jax.sweeps.store import locked_store, read_rows
+
+    with locked_store(store, shared=part):
+        results = execute(configs, store, **options)
+    names = {result["config_hash"] for result in results if result}
+    _print_rows([row for row in read_rows(store) if row["run"] in names])
+    failed = sum(result is None or result["status"] != "finished" for result in results)
+    if failed:
+        return _complain(f"{failed} of {len(results)} runs failed; --retry_failed tries them again", 1)
+    return 0
+
+
+def _define_sweep(values: flags.FlagValues) -> None:
+    _define_config(values)
+    flags.DEFINE_string("sweep", "", "which: def sweep_NAME() of the config file, def sweep() if empty", values)
+    flags.DEFINE_string("executor", "vmap", "vmap: side by side in one program | local: one by one | ray: on a cluster", values)
+    flags.DEFINE_string("workdir", "runs", "folder of the runs", values)
+    flags.DEFINE_boolean("plan", False, "print programs, time and memory, and train nothing", values)
+    flags.DEFINE_boolean("retry_failed", False, "try failed runs again", values)
+    flags.DEFINE_string("part", None, "I/N: only the I-th of N parts, as in an array job", values)
+    flags.DEFINE_string("ray_address", None, "Ray cluster to run on (default: one on this machine)", values)
+    flags.DEFINE_integer("workers", None, "runs at a time on this machine's Ray (default: cores)", 1, flag_values=values)
+
+
+def _run_sweep(values: flags.FlagValues, positional: list[str]) -> int:
+    _no_positional(positional)
+    if values.config is None:
+        raise UserError("lrnn sweep needs --config=FILE, such as --config=configs/parity.py")
+    from ml_collections import config_flags
+
+    from lrnn_jax.sweeps.sweep import describe_structure, format_plan, plan, resolve_sweep, take_part
+
+    flag = values["config"]
+    overrides = config_flags.get_override_values(flag)
+    configs = resolve_sweep(config_flags.get_config_filename(flag), values.sweep, overrides)
+    total = len(configs)
+    if values.part:
+        configs = take_part(configs, values.part)
+    said = describe_structure(configs)
+    print(f"{len(configs)} of {total} runs" + (f"; {said}" if said else ""), file=sys.stderr)
+    store = Path(values.workdir)
+    if values.plan:
+        print(format_plan(plan(configs, store, executor=values.executor), len(configs)))
+        return 0
+    return _run_all(
+        configs,
+        store,
+        part=bool(values.part),
+        executor=values.executor,
+        retry_failed=values.retry_failed,
+        ray_address=values.ray_address,
+        workers=values.workers,
+    )
+
+
+def _define_runs(values: flags.FlagValues) -> None:
+    flags.DEFINE_multi_string("where", [], "condition such as model.layer.name=mamba or scaled_accuracy>=0.9; repeatable", values)
+    flags.DEFINE_list("columns", None, "fields, metrics (also best/METRIC) and result entries (default: what differs)", values)
+    flags.DEFINE_string("sort", None, "column to sort by", values)
+    flags.DEFINE_boolean("csv", False, "comma-separated values instead of a table", values)
+
+
+def _run_runs(values: flags.FlagValues, positional: list[str]) -> int:
+    if len(positional) != 1:
+        raise UserError("lrnn runs needs one DIR, the folder of the runs")
+    from lrnn_jax.sweeps.store import check_column, read_rows, select_rows
+
+    rows = read_rows(Path(positional[0]))
+    known = {name for row in rows for name in row}
+    for name in [*(values.columns or []), *([values.sort] if values.sort else [])]:
+        check_column(name, known)
+    rows = select_rows(rows, values.where)
+    if values.sort:
+        rows.sort(key=lambda row: (row.get(values.sort) is None, row.get(values.sort)))
+    _print_rows(rows, columns=values.columns, as_csv=values.csv)
+    return 0
+
+
+def _print_rows(rows: Sequence[dict[str, Any]], *, columns: Sequence[str] | None = None, as_csv: bool = False) -> None:
+    from lrnn_jax.sweeps.store import default_columns
+
+    columns = columns or default_columns(rows)
+    if as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([row.get(column, "") for column in columns] for row in rows)
+    else:
+        print(_align([tuple(columns), *(tuple(_cell(row.get(column)) for column in columns) for row in rows)]))
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _define_eval(values: flags.FlagValues) -> None:
@@ -188,7 +297,7 @@ def _run_eval(values: flags.FlagValues, positional: list[str]) -> int:
     _no_positional(positional)
     if not values.workdir:
         raise UserError("lrnn eval needs --workdir=RUN")
-    from lrnn_jax.training.trainer import evaluate_run
+    from lrnn_jax.training.evaluation import evaluate_run
 
     lengths = [_parse_bucket(text) for text in values.lengths] if values.lengths else None
     result = evaluate_run(Path(values.workdir), which=values.checkpoint, lengths=lengths, examples=values.examples)
@@ -199,7 +308,7 @@ def _run_eval(values: flags.FlagValues, positional: list[str]) -> int:
 
 def _parse_bucket(text: str) -> list[int]:
     low, _, high = text.partition("-")
-    if not low.isdigit() or not (high or low).isdigit():
+    if not (low + high).isascii() or not low.isdigit() or not (high or low).isdigit():
         raise UserError(f"--lengths={text!r} must be SHORTEST-LONGEST, such as 40-64")
     return [int(low), int(high or low)]
 
@@ -208,14 +317,31 @@ def _define_reproduce(values: flags.FlagValues) -> None:
     flags.DEFINE_string("scale", "cpu", "smoke | cpu | paper, as far as the table has them", values)
     flags.DEFINE_string("workdir", "runs", "folder of the runs", values)
     flags.DEFINE_string("results", None, "folder of tables and plots (default: experiments/results)", values)
+    flags.DEFINE_multi_string("cells", [], "rows to train, with * and ?; repeatable (default: all)", values)
+    flags.DEFINE_string("executor", "vmap", "vmap: seeds side by side in one program | local: one by one | ray", values)
+    flags.DEFINE_boolean("render", False, "draw table and plot again from the records; train nothing", values)
+    flags.DEFINE_boolean("retry_failed", False, "try failed runs again", values)
+    flags.DEFINE_boolean("list", False, "list the tables", values)
 
 
 def _run_reproduce(values: flags.FlagValues, positional: list[str]) -> int:
+    if values.list and not positional:
+        return _run_list(values, ["tables"])
     if len(positional) != 1:
-        raise UserError("lrnn reproduce needs one TABLE (`lrnn list tables` shows all)")
+        raise UserError("lrnn reproduce needs one TABLE (`lrnn reproduce --list` shows all)")
     from lrnn_jax.sweeps.reproduce import reproduce
 
-    print(reproduce(positional[0], scale=values.scale, workdir=Path(values.workdir), results=values.results))
+    text = reproduce(
+        positional[0],
+        scale=values.scale,
+        workdir=Path(values.workdir),
+        results=values.results,
+        executor=values.executor,
+        cells=values.cells,
+        retry_failed=values.retry_failed,
+        only_render=values.render,
+    )
+    print(text)
     return 0
 
 
@@ -304,10 +430,22 @@ COMMANDS = {
         _define_train,
         _run_train,
     ),
+    "sweep": Command(
+        "trains a config's sweep: many runs, side by side where they can share a program",
+        "--config=FILE[:ARG] [--sweep=NAME] [--executor=vmap|local|ray] [--plan]",
+        _define_sweep,
+        _run_sweep,
+    ),
+    "runs": Command(
+        "lists the runs in a folder, with any field or metric as a column",
+        "DIR [--where=CONDITION ...] [--columns=A,B] [--sort=A] [--csv]",
+        _define_runs,
+        _run_runs,
+    ),
     "eval": Command("evaluates a run's checkpoint", "--workdir=RUN [--checkpoint=last|best]", _define_eval, _run_eval),
     "reproduce": Command(
         "trains what a paper's table or figure needs and writes it beside the paper's numbers",
-        "TABLE [--scale=smoke|cpu|paper]",
+        "TABLE [--scale=smoke|cpu|paper] [--cells=ROW ...] [--executor=vmap|local|ray] [--render]",
         _define_reproduce,
         _run_reproduce,
     ),

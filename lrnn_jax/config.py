@@ -4,7 +4,9 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ def base_config() -> ConfigDict:
     """Returns every field that all experiments share, with its default. A config file changes what differs."""
     c = ConfigDict()
     c.seed = 0  # integer; fixes initialisation, data and dropout
+    c.seeds = 1  # runs with seed, seed + 1, ... trained side by side in one compiled program
 
     c.task = ConfigDict()  # see `task_config`
 
@@ -64,13 +67,13 @@ def base_config() -> ConfigDict:
     c.eval.lengths = [[40, 64]]  # length buckets [shortest, longest], positions
     c.eval.headline = [40, 256]  # buckets within these lengths make the metrics without a bucket in their name
     c.eval.examples = 1024  # examples per bucket
-    c.eval.batch_size = 128  # examples per compiled step
+    c.eval.batch_size = 128  # examples per compiled step; divides eval.examples, or exceeds it
+    c.eval.best_metric = ""  # validation metric whose best parameters are kept and tested too; empty: none
+    c.eval.patience = 0  # validations without a better best_metric after which a run stops; 0: never
 
     c.checkpoint = ConfigDict()
     c.checkpoint.every = "10%"  # duration between checkpoints
     c.checkpoint.keep = 2  # newest checkpoints kept
-    c.checkpoint.best_metric = ""  # validation metric whose best checkpoint is kept and tested too; empty: none
-    c.checkpoint.best_mode = "max"  # max | min
 
     c.log = ConfigDict()
     c.log.every = "2%"  # duration between lines of metrics.jsonl
@@ -162,21 +165,68 @@ def load_config(spec: str) -> ConfigDict:
     """Runs ``get_config`` of the file in ``FILE[:ARG]`` and returns the locked config, overrides not yet applied.
 
     Raises:
-      UserError: no such file, or an argument that the file refuses.
+      UserError: no such file, an argument that the file refuses, or a file that fails.
     """
     path, _, arg = spec.partition(":")
     file = find_config(path)
-    module_spec = importlib.util.spec_from_file_location(file.stem, file)
-    if module_spec is None or module_spec.loader is None:
-        raise UserError(f"{file} is not a Python file")
-    module = importlib.util.module_from_spec(module_spec)
-    try:
-        module_spec.loader.exec_module(module)
-    except (SyntaxError, ImportError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from error
-    if not hasattr(module, "get_config"):
+    get_config = _find_function(file, "get_config")
+    if get_config is None:
         raise UserError(f"{file} defines no get_config(arg)")
-    return module.get_config(arg or None).lock()
+    config = _call(file, get_config, arg or None)
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"get_config of {file} returns no ConfigDict but {type(config).__name__}")
+    return config.lock()
+
+
+def load_own_config(spec: str) -> ConfigDict:
+    """As `load_config`, but only ever from the project's own files, whatever the working directory holds."""
+    path, colon, arg = spec.partition(":")
+    return load_config(f"{data_folder('configs').parent / path}{colon}{arg}")
+
+
+def load_sweep(path: str, name: str) -> list[dict[str, Any]]:
+    """Runs ``sweep_<name>`` of a config file (``sweep`` where the name is empty) and returns its points.
+
+    Raises:
+      UserError: no such sweep; names the nearest. Or an empty one.
+    """
+    file = find_config(path)
+    function = _find_function(file, f"sweep_{name}" if name else "sweep")
+    if function is None:
+        names = [key.removeprefix("sweep").removeprefix("_") for key in vars(_load_module(file)) if key.startswith("sweep")]
+        shown = ", ".join(repr(known) for known in names) or "none"
+        raise UserError(f"{file} has no sweep {name!r}{suggest(name, names)} (it has {shown})")
+    points = _call(file, function)
+    if not points:
+        raise UserError(f"the sweep {name!r} of {file} is empty")
+    return points
+
+
+def _load_module(file: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{file} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    _call(file, spec.loader.exec_module, module)
+    return module
+
+
+def _find_function(file: Path, name: str) -> Callable[..., Any] | None:
+    return getattr(_load_module(file), name, None)
+
+
+def _call(file: Path, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Runs a user's code; what it raises becomes one line that names the file's own line."""
+    try:
+        return function(*arguments)
+    except UserError:
+        raise
+    except SyntaxError as error:
+        raise UserError(f"{file}:{error.lineno}: {error.msg}") from error
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        where = f"{file}:{lines[-1]}" if lines else str(file)
+        raise UserError(f"{where}: {type(error).__name__}: {error}") from error
 
 
 def set_field(config: ConfigDict, path: str, value: Any) -> None:
@@ -186,14 +236,19 @@ def set_field(config: ConfigDict, path: str, value: Any) -> None:
       UserError: no such field, or a value of another type.
     """
     check_field(config, path)
-    section, _, name = path.rpartition(".")
-    target = config
-    for part in filter(None, section.split(".")):
-        target = target[part]
+    section, name = _find_section(config, path)
     try:
-        target[name] = value
+        section[name] = value
     except TypeError as error:
         raise UserError(f"config field {path!r}={value!r}: {str(error).splitlines()[0]}") from error
+
+
+def _find_section(config: ConfigDict, path: str) -> tuple[ConfigDict, str]:
+    """Returns the section that holds a dotted path's field, and the field's own name."""
+    *sections, name = path.split(".")
+    for section in sections:
+        config = config[section]
+    return config, name
 
 
 def check_field(config: ConfigDict, path: str) -> None:
@@ -223,6 +278,42 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+def traced_values(config: ConfigDict) -> dict[str, Any]:
+    """Returns the fields that compiled programs take as arguments, so that runs which differ in them can share one.
+
+    These are the seed, the learning rates, the weight decay and the layer's own float fields, which by contract are values
+    and never structure.
+    """
+    own = {f"model.layer.{name}": value for name, value in config.model.layer.items() if isinstance(value, float)}
+    return {"seed": config.seed, **{path: config.optim[path.partition(".")[2]] for path in _TRACED}, **own}
+
+
+def with_values(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+    """Returns a copy of the config with traced arrays in place of the fields that ``values`` names."""
+    copy = ConfigDict(config.to_dict())
+    with copy.ignore_type():
+        for path, value in values.items():
+            section, name = _find_section(copy, path)
+            section[name] = value
+    return copy
+
+
+def structure(config: ConfigDict) -> dict[str, Any]:
+    """Returns every field but the traced ones: what two runs of one program must have in common."""
+    traced = traced_values(config)
+    return {path: value for path, value in flatten(config) if path not in traced and path != "seeds"}
+
+
+def split_seeds(config: ConfigDict) -> list[ConfigDict]:
+    """Returns one config for each of the ``seeds`` seeds from ``seed`` on, as a run of its own would have it."""
+    members = []
+    for i in range(config.seeds):
+        member = ConfigDict(config)
+        member.seed, member.seeds = config.seed + i, 1
+        members.append(member)
+    return members
 
 
 def config_hash(config: ConfigDict) -> str:
@@ -276,9 +367,13 @@ def validate_config(config: ConfigDict) -> None:
     from lrnn_jax.models.mixer import MIXERS
     from lrnn_jax.models.norm import NORMS
 
+    _check_sections(config)
     layer = load_layer(config.model.layer.name)
     _check_component("model.layer", config.model.layer, layer)
     _check_component("task", config.task, load_task(config.task.name))
+    for path, value in flatten(config):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{path}={value} must be a finite number")
     task = build_task(config.task)
     layer.check({"width": config.model.width, **config.model.layer})
     for path, choices in {
@@ -289,7 +384,6 @@ def validate_config(config: ConfigDict) -> None:
         "model.method": ("auto", *layer.METHODS),
         "model.head": ("token",) if task.DENSE else tuple(head for head in HEADS if head != "token"),
         "optim.schedule": ("cosine", "constant"),
-        "checkpoint.best_mode": ("max", "min"),
         "log.wandb": ("off", "offline", "online"),
     }.items():
         _check_choice(config, path, choices)
@@ -302,13 +396,24 @@ def validate_config(config: ConfigDict) -> None:
     _check_lengths(config, task)
     if train_steps(config) < 1:
         raise UserError(f"train.duration={config.train.duration!r} is no training at all")
-    for path in ("optim.warmup", "eval.every", "checkpoint.every", "log.every"):
-        interval_steps(config, path)
+    for path in ("eval.every", "checkpoint.every", "log.every"):
+        if interval_steps(config, path, least=0) < 1:
+            raise UserError(f"{path}={fields[path]!r} must be more than nothing")
+    if interval_steps(config, "optim.warmup", least=0) > train_steps(config):
+        raise UserError(f"optim.warmup={config.optim.warmup!r} is longer than train.duration={config.train.duration!r}")
+    if config.eval.examples > config.eval.batch_size and config.eval.examples % config.eval.batch_size:
+        raise UserError(
+            f"eval.examples={config.eval.examples} must be a multiple of eval.batch_size={config.eval.batch_size}, or below it"
+        )
+    if config.eval.patience and not config.eval.best_metric:
+        raise UserError(f"eval.patience={config.eval.patience} needs eval.best_metric")
 
 
+_TRACED = ("optim.lr", "optim.final_lr", "optim.weight_decay")
 _MANY = 2**31 - 1
 _RANGES = (
     ("seed", 0, 2**32 - 1),
+    ("seeds", 1, 100_000),
     ("model.width", 1, _MANY),
     ("model.depth", 1, _MANY),
     ("model.dropout", 0.0, 0.999),
@@ -323,12 +428,28 @@ _RANGES = (
     ("train.steps_per_dispatch", 1, _MANY),
     ("eval.examples", 1, _MANY),
     ("eval.batch_size", 1, _MANY),
+    ("eval.patience", 0, _MANY),
     ("checkpoint.keep", 1, _MANY),
 )
 
 
+def _check_sections(config: ConfigDict) -> None:
+    """A config file may build its sections by hand, and a run may come from an older version."""
+    own = ("task", "model.layer")
+    expected = {path for path, _ in flatten(base_config())} | {f"{section}.name" for section in own}
+    present = {path for path, _ in flatten(config) if not path.startswith(own) or path.endswith(".name")}
+    for path in sorted(expected - present):
+        raise UserError(f"the config has no field {path!r}{suggest(path, present - expected)}")
+    for path in sorted(present - expected):
+        raise UserError(f"unknown config field {path!r}{suggest(path, expected)}")
+
+
 def _check_component(section: str, config: ConfigDict, cls: type) -> None:
     known = _own_fields(cls)
+    for key in known:
+        if key not in config:
+            arg = "the part after the colon of --config=FILE:LAYER" if section == "model.layer" else "another config file"
+            raise UserError(f"{section}.{key} is missing, which {config.name!r} needs (to change {section}.name, use {arg})")
     for key in config:
         if key != "name" and key not in known:
             arg = "the part after the colon of --config=FILE:LAYER" if section == "model.layer" else "another config file"

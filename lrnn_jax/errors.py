@@ -1,4 +1,4 @@
-"""What a user's mistake becomes: one line that says what was wrong, where, and what to do."""
+"""What ends a command early: a user's mistake, in one line that says what to do; failed training; a signal."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,6 +6,18 @@ from collections.abc import Iterable
 
 class UserError(Exception):
     """A mistake in a config, a flag or a folder. The command line prints its one line and exits with code 2."""
+
+
+class TrainingFailed(Exception):
+    """Training stopped because a number was not finite. The last good checkpoint is kept."""
+
+
+class Interrupted(Exception):
+    """A signal asked for an end. Everything is saved."""
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.signum = signum
 
 
 def suggest(word: str, names: Iterable[str]) -> str:

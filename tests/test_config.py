@@ -174,7 +174,7 @@ def test_layers_own_check_is_asked(layer, field, value):
 
 
 def test_best_metric_that_is_never_measured_is_refused_before_training(config):
-    from lrnn_jax.training.trainer import make_program
+    from lrnn_jax.training.program import make_program
 
     config.checkpoint.best_metric = "scaled_acuracy"
     message = refusal(make_program, config)

@@ -1,54 +1,75 @@
 """From a table's declaration to its rendering: trains the runs that are missing, keeps one record of each."""
 
+import fnmatch
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from lrnn_jax.config import data_folder, load_config, set_field, validate_config
+from lrnn_jax.config import data_folder
 from lrnn_jax.errors import UserError, suggest
-from lrnn_jax.reports.tables import Row, Table, load_table, record_name, render
+from lrnn_jax.reports.tables import Run, Table, list_runs, load_table, record_name, render
+from lrnn_jax.sweeps.executors import execute
+from lrnn_jax.sweeps.store import default_workdir, locked_store
 from lrnn_jax.training.runs import RunFolder, write_json
-from lrnn_jax.training.trainer import TrainingFailed, default_workdir, train
 
 
-def reproduce(name: str, *, scale: str, workdir: Path, results: str | None) -> str:
+def reproduce(
+    name: str,
+    *,
+    scale: str,
+    workdir: Path,
+    results: str | None = None,
+    executor: str = "vmap",
+    cells: Sequence[str] = (),
+    retry_failed: bool = False,
+    only_render: bool = False,
+) -> str:
     """Trains what ``experiments/<name>.py`` needs at ``scale``, renders it, and returns the table as Markdown.
 
     Args:
       name: the table.
       scale: one of the table's scales.
-      workdir: folder of the runs, each in a folder named by its config's hash; finished ones are not run again.
+      workdir: folder of the runs; finished ones are not run again.
       results: folder of the records and renderings; ``experiments/results`` if None.
+      executor: one of `lrnn_jax.sweeps.executors.EXECUTORS`.
+      cells: names of the rows to train, with wildcards; all if empty.
+      retry_failed: tries failed runs again.
+      only_render: trains nothing and reads no run, only the records.
 
     Raises:
-      UserError: no such table or scale, or a config that cannot run.
+      UserError: no such table, scale or cell, or a config that cannot run.
     """
     table = load_table(name)
-    if scale not in table.scales:
-        raise UserError(f"--scale={scale!r} is not one of {', '.join(table.scales)}{suggest(scale, table.scales)}")
-    runs = [(row, seed, _run_config(row, scale, seed)) for row in table.rows for seed in range(table.seeds)]
-    for _, _, config in runs:
-        validate_config(config)
+    runs = _choose_cells(list_runs(table, scale), cells)
     folder = (Path(results) if results else _results_folder()) / name / scale
-    for i, (row, seed, config) in enumerate(runs):
-        print(f"run {i + 1}/{len(runs)}: {row.name}, seed {seed}", file=sys.stderr)
-        run = RunFolder(workdir / default_workdir(config).name)
-        try:
-            result = train(config, run.path)
-        except TrainingFailed as error:
-            print(f"failed: {error}", file=sys.stderr)
-            result = run.read_result() or {}
-        write_json(folder / record_name(table, row, seed), _record(table, row, result, run))
-    return f"{render(table, folder)}\nwritten to {folder}: table.md, table.csv, plot.png"
+    if only_render:
+        if not any(folder.glob("*.json")):
+            raise UserError(f"{folder} holds no records to render")
+        return f"{render(table, scale, folder)}\nrendered in {folder}"
+    with locked_store(workdir):
+        # row by row, so that what is there can be looked at while the rest is trained
+        for row in dict.fromkeys(run.row.name for run in runs):
+            own = [run for run in runs if run.row.name == row]
+            found = execute([run.config for run in own], workdir, executor=executor, retry_failed=retry_failed)
+            for run, result in zip(own, found, strict=True):
+                if result:
+                    write_json(folder / record_name(run), _record(table, run, result, workdir))
+            text = render(table, scale, folder)
+    return f"{text}\nwritten to {folder}: table.md, table.csv, plot.png"
 
 
-def _run_config(row: Row, scale: str, seed: int) -> ConfigDict:
-    config = load_config(f"{row.config},scale={scale}")
-    set_field(config, "seed", seed)
-    return config
+def _choose_cells(runs: Sequence[Run], cells: Sequence[str]) -> list[Run]:
+    names = list(dict.fromkeys(run.row.name for run in runs))
+    for cell in cells:
+        if not any(_matches(name, cell) for name in names):
+            raise UserError(f"--cells={cell!r} is not one of {', '.join(names)}{suggest(cell, names)}")
+    return [run for run in runs if not cells or any(_matches(run.row.name, cell) for cell in cells)]
+
+
+def _matches(name: str, cell: str) -> bool:
+    """Brackets are common in the names of rows, so only * and ? are wildcards."""
+    return fnmatch.fnmatchcase(name, cell.replace("[", "[[]"))
 
 
 def _results_folder() -> Path:
@@ -57,7 +78,8 @@ def _results_folder() -> Path:
     return experiments / "results" if (experiments.parent / "pyproject.toml").exists() else Path("experiments/results")
 
 
-def _record(table: Table, row: Row, result: dict[str, Any], run: RunFolder) -> dict[str, Any]:
-    lines = [json.loads(text) for text in run.metrics_file.read_text().splitlines()]
-    curve = [[line["step"], line[table.metric]] for line in lines if line["split"] == "validation"]
-    return {"row": row.name, "config": row.config, "curve": curve, **result}
+def _record(table: Table, run: Run, result: dict[str, Any], store: Path) -> dict[str, Any]:
+    file = RunFolder(default_workdir(run.config, store)).metrics_file
+    lines = [json.loads(text) for text in file.read_text().splitlines()] if file.exists() else []
+    curve = [[line["step"], line[table.metric]] for line in lines if line["split"] == "validation" and table.metric in line]
+    return {"row": run.row.name, "point": dict(run.point), "curve": curve, **result}

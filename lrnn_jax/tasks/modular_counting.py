@@ -63,5 +63,10 @@ class ModularCounting(Task):
         bits = (rank < ones[:, None]).astype(jnp.int32)
         return make_counting_batch(bits, lengths, modulus=self.modulus)
 
+    def check_length(self, field: str, length: tuple[int, int]) -> None:
+        super().check_length(field, length)
+        if field == "eval.lengths" and length[0] < self.modulus:
+            raise UserError(f"{field}={list(length)}: task.modulus={self.modulus} has all its answers from that length on only")
+
     def oracle(self, example: list[int]) -> int:
         return sum(token == 2 for token in example) % self.modulus

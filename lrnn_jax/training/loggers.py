@@ -1,13 +1,15 @@
 """Where metrics go besides ``metrics.jsonl``: the progress line, wandb, TensorBoard."""
 
+import hashlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from ml_collections import ConfigDict
 
+from lrnn_jax.config import config_hash
 from lrnn_jax.errors import UserError
 
 
@@ -43,7 +45,7 @@ class _Wandb:
             self._run = wandb.init(
                 project=config.log.wandb_project,
                 name=workdir.name,
-                id=f"{workdir.name}-{config.seed}",
+                id=f"{config_hash(config)}-{hashlib.sha256(str(workdir.absolute()).encode()).hexdigest()[:8]}",
                 resume="allow",
                 mode=config.log.wandb,
                 dir=str(workdir),
@@ -106,9 +108,9 @@ class Progress:
             left = (self._total - step) / rate
             self.say(f"step {step}/{self._total}  {rate:.1f} steps/s  {_clock(left)} left{self._metrics}")
 
-    def show(self, values: Mapping[str, float]) -> None:
-        """Puts metrics on the line."""
-        text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+    def show(self, values: Mapping[str, Sequence[float]]) -> None:
+        """Puts metrics on the line, of one run or of several."""
+        text = "  ".join(f"{name} {format_spread(numbers)}" for name, numbers in values.items())
         self._metrics = f"  {text}"
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
@@ -124,6 +126,13 @@ class Progress:
         """Ends the line."""
         if self._bar is not None:
             self._bar.close()
+
+
+def format_spread(numbers: Sequence[float]) -> str:
+    """Returns one number, or the mean and range of several."""
+    if len(numbers) < 2:
+        return "".join(f"{number:.4f}" for number in numbers)
+    return f"{sum(numbers) / len(numbers):.4f} ({min(numbers):.3f} to {max(numbers):.3f})"
 
 
 def _clock(seconds: float) -> str:

@@ -124,7 +124,10 @@ def make_schedule(optim: Any, *, warmup_steps: int, total_steps: int) -> optax.S
     """Returns learning rate of step: linear from 0 over the warm-up, then cosine to ``final_lr``, or constant."""
     if optim.schedule == "cosine":
         decay_steps = max(1, total_steps - warmup_steps)
-        after: optax.Schedule = optax.cosine_decay_schedule(optim.lr, decay_steps, optim.final_lr / max(optim.lr, 1e-30))
+        part = optax.cosine_decay_schedule(1.0, decay_steps)
+
+        def after(step: Any) -> Any:
+            return optim.final_lr + (optim.lr - optim.final_lr) * part(step)
     else:
         after = optax.constant_schedule(optim.lr)
     return optax.join_schedules([optax.linear_schedule(0.0, optim.lr, warmup_steps), after], [warmup_steps])

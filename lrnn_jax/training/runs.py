@@ -55,9 +55,12 @@ class RunFolder:
                 raise UserError(
                     f"{self.path} is being written by another process (pid {owner}); wait or choose another --workdir"
                 ) from error
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            try:
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
+            except OSError as error:
+                raise UserError(f"cannot write in --workdir={self.path}: {error.strerror}") from error
             yield
 
     def claim(self, config: ConfigDict) -> None:
@@ -83,9 +86,12 @@ class RunFolder:
           UserError: there is no readable ``config.json``.
         """
         try:
-            return ConfigDict(json.loads(self.config_file.read_text()))
+            fields = json.loads(self.config_file.read_text())
         except (OSError, json.JSONDecodeError) as error:
             raise UserError(f"{self.path} is not a run: cannot read {self.config_file.name} ({error})") from error
+        if not isinstance(fields, dict):
+            raise UserError(f"{self.path} is not a run: {self.config_file.name} holds no config")
+        return ConfigDict(fields)
 
     def read_result(self) -> dict[str, Any] | None:
         """Returns ``result.json``, or None where the run has not ended."""
@@ -108,17 +114,17 @@ class RunFolder:
             raise UserError(f"cannot write {self.metrics_file}: {error.strerror}") from error
 
     def rewind_metrics(self, step: int) -> None:
-        """Drops the lines after ``step`` and any half-written one: the resumed run writes them again."""
+        """Drops the lines after ``step``, of the test and half-written ones: the resumed run writes them again."""
         if not self.metrics_file.exists():
             return
         kept = []
         for text in self.metrics_file.read_text().splitlines():
             try:
                 line = json.loads(text)
-            except json.JSONDecodeError:
+                if line["step"] <= step and line["split"] != "test":
+                    kept.append(text + "\n")
+            except (json.JSONDecodeError, KeyError, TypeError):
                 continue
-            if line["step"] <= step:
-                kept.append(text + "\n")
         replace_text(self.metrics_file, "".join(kept))
 
     def write_result(self, result: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
-"""What is compiled: initialisation, K training steps per call, and evaluation."""
+"""What one run computes: initialisation, training steps, and evaluation, as pure functions."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -127,9 +126,8 @@ class Trainable(NamedTuple):
         return state, jax.tree.map(lambda x: jnp.where(good, x, jnp.zeros_like(x)), sums)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3), donate_argnums=1)
-def train_many(trainable: Trainable, state: TrainState, seed: jax.Array, steps: int) -> tuple[TrainState, Sums]:
-    """Takes ``steps`` optimiser steps in one compiled call; metric sums run over all of them."""
+def run_steps(trainable: Trainable, state: TrainState, seed: jax.Array, steps: int) -> tuple[TrainState, Sums]:
+    """Takes ``steps`` optimiser steps inside one `lax.scan`; metric sums run over all of them."""
 
     def body(state: TrainState, _: None) -> tuple[TrainState, Sums]:
         return trainable.step(state, seed, trainable.batch_at(seed, state.step))
@@ -138,20 +136,21 @@ def train_many(trainable: Trainable, state: TrainState, seed: jax.Array, steps: 
     return state, jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
-def evaluate_bucket(
+def run_bucket(
     trainable: Trainable,
     params: Tree,
     batch_stats: Tree,
     key: jax.Array,
-    length: tuple[int, int],
+    bucket: tuple[int, int],
     batches: int,
     batch_size: int,
 ) -> Sums:
     """Returns the metric sums over ``batches`` batches of one length bucket."""
+    # the bucket's own numbers, so that it holds the same examples whichever others are evaluated beside it
+    key = jax.random.fold_in(jax.random.fold_in(key, bucket[0]), bucket[1])
 
     def body(carry: None, i: jax.Array) -> tuple[None, Sums]:
-        batch = trainable.task.batch(jax.random.fold_in(key, i), batch_size, length)
+        batch = trainable.task.batch(jax.random.fold_in(key, i), batch_size, bucket)
         logits, _ = trainable.model.apply({"params": params, "batch_stats": batch_stats}, batch.inputs, lengths=batch.lengths)
         return carry, {"loss": trainable.task.loss(logits, batch), **trainable.task.metrics(logits, batch)}
 

@@ -1,12 +1,14 @@
-"""The one trainer: a resolved config and a folder in; a trained, evaluated and checkpointed result out."""
+"""The one training loop: compiled dispatches, logs, validations, checkpoints, resumption, for one run or many at once."""
 
 import dataclasses
 import logging
+import math
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,123 +17,21 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import config_hash, interval_steps, train_steps, validate_config
-from lrnn_jax.errors import UserError, suggest
-from lrnn_jax.registry import build_model, build_task, load_layer
+from lrnn_jax.errors import Interrupted, TrainingFailed
+from lrnn_jax.tasks.base import Sums
 from lrnn_jax.training.checkpoints import Checkpoints
-from lrnn_jax.training.loggers import Progress, Sink, open_sinks
-from lrnn_jax.training.optimizer import (
-    Group,
-    assign_groups,
-    format_groups,
-    make_optimizer,
-    make_schedule,
-)
+from lrnn_jax.training.loggers import Progress, Sink, format_spread, open_sinks
+from lrnn_jax.training.optimizer import format_groups
+from lrnn_jax.training.program import Program, make_program, member_means, take_member
 from lrnn_jax.training.runs import RunFolder, describe_origin, hash_params
-from lrnn_jax.training.steps import (
-    Sums,
-    Trainable,
-    TrainState,
-    evaluate_bucket,
-    find_nonfinite,
-    init_state,
-    init_variables,
-    stream_key,
-    train_many,
-)
+from lrnn_jax.training.steps import TrainState, Tree, find_nonfinite
 
-
-class TrainingFailed(Exception):
-    """Training stopped because a number was not finite. The last good checkpoint is kept."""
-
-
-class Interrupted(Exception):
-    """A signal asked the run to stop. The checkpoint is saved."""
-
-    def __init__(self, signum: int, message: str) -> None:
-        super().__init__(message)
-        self.signum = signum
-
-
-@dataclasses.dataclass
-class Program:
-    """Everything made from the config alone, before any step is taken.
-
-    Attributes:
-      config: resolved and validated.
-      trainable: task, model and optimiser.
-      groups: parameter groups.
-      total: optimiser steps.
-      every: optimiser steps between logs, validations and checkpoints.
-    """
-
-    config: ConfigDict
-    trainable: Trainable
-    groups: list[Group]
-    total: int
-    every: dict[str, int]
-
-    @property
-    def state_shapes(self) -> TrainState:
-        """Shapes and dtypes of the training state."""
-        return jax.eval_shape(lambda: init_state(self.trainable.model, self.trainable.optimizer, self.config.seed))
-
-    def evaluate(self, state: TrainState, stream: str) -> dict[str, float]:
-        """Returns metrics per length bucket (``accuracy/40-64``) and over the headline lengths (``accuracy``).
-
-        The headline weighs each bucket by the lengths it spans: lengths are uniform over the whole range.
-        """
-        settings = self.config.eval
-        batches = -(-settings.examples // settings.batch_size)
-        low, high = settings.headline
-        metrics: dict[str, float] = {}
-        headline: dict[str, list[tuple[float, int]]] = {}
-        for i, (shortest, longest) in enumerate(settings.lengths):
-            key = jax.random.fold_in(stream_key(self.config.seed, stream), i)
-            sums = evaluate_bucket(
-                self.trainable, state.params, state.batch_stats, key, (shortest, longest), batches, settings.batch_size
-            )
-            for name, value in _means(sums).items():
-                metrics[f"{name}/{shortest}-{longest}"] = value
-                if low <= shortest and longest <= high:
-                    headline.setdefault(name, []).append((value, longest - shortest + 1))
-        for name, parts in headline.items():
-            metrics[name] = sum(value * span for value, span in parts) / sum(span for _, span in parts)
-        return metrics
-
-
-def make_program(config: ConfigDict) -> Program:
-    """Validates the config and builds task, model, parameter groups and optimiser; compiles nothing.
-
-    Raises:
-      UserError: the config cannot run.
-    """
-    validate_config(config)
-    task = build_task(config.task)
-    model = build_model(config.model, task)
-    total = train_steps(config)
-    every = {section: interval_steps(config, f"{section}.every") for section in ("log", "eval", "checkpoint")}
-    params = jax.eval_shape(lambda: init_variables(model, config.seed))["params"]
-    layer = load_layer(config.model.layer.name)
-    groups = assign_groups(
-        params,
-        config_rules=config.optim.groups,
-        layer_name=layer.__name__,
-        layer_rules=layer.PARAM_GROUPS,
-        backbone_rules=model.PARAM_GROUPS,
-    )
-    schedule = make_schedule(config.optim, warmup_steps=interval_steps(config, "optim.warmup", least=0), total_steps=total)
-    optimizer = make_optimizer(config.optim, params, groups, schedule)
-    trainable = Trainable(task, model, optimizer, config.train.batch_size, tuple(config.train.length))
-    name = config.checkpoint.best_metric
-    if name and name.partition("/")[0] not in trainable.metric_names():
-        names = trainable.metric_names()
-        raise UserError(f"checkpoint.best_metric={name!r} is not one of {', '.join(names)}{suggest(name, names)}")
-    return Program(config, trainable, groups, total, every)
+# Of these metrics less is better, of all others more.
+LESS_IS_BETTER = ("loss",)
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Trains, or resumes, or returns the finished run's result.
+    """Trains one run, or resumes it, or returns the finished run's result.
 
     Args:
       config: resolved config.
@@ -145,227 +45,340 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       TrainingFailed: loss, gradient or update was not finite.
       Interrupted: SIGTERM or Ctrl-C; everything is saved.
     """
-    program = make_program(config)
-    folder = RunFolder(workdir)
-    with folder.locked():
-        folder.claim(config)
-        result = folder.read_result()
-        if result and result["status"] == "finished":
-            print(f"{workdir} is finished; nothing to do", file=sys.stderr)
-            return result
-        print(format_groups(program.groups), file=sys.stderr)
-        checkpoints = Checkpoints(
-            folder.checkpoint_folder,
-            keep=config.checkpoint.keep,
-            best_metric=config.checkpoint.best_metric,
-            best_mode=config.checkpoint.best_mode,
-        )
-        sinks = open_sinks(config, workdir)
-        try:
-            return _Training(program, folder, checkpoints, sinks).run()
-        finally:
-            checkpoints.close()
-            for sink in sinks:
-                sink.close()
+    (result,) = train_members([config], [workdir], workdir / "checkpoints")
+    if result["status"] == "failed":
+        raise TrainingFailed(f"{result['reason']}; the state before it is kept in {workdir / 'checkpoints'}")
+    return result
+
+
+def train_members(
+    configs: Sequence[ConfigDict], workdirs: Sequence[Path], checkpoint_folder: Path, *, verbose: bool = True
+) -> list[dict[str, Any]]:
+    """Trains runs that share a program side by side: each gets its own folder, metrics, result and final checkpoint.
+
+    A run whose numbers are no longer finite, or that stops early, keeps its last good state; the others go on.
+
+    Args:
+      configs: resolved configs that differ in traced fields only (see `lrnn_jax.config.traced_values`).
+      workdirs: the runs' folders.
+      checkpoint_folder: where the state of all of them is kept while they train.
+      verbose: prints the parameter groups and every validation, not only the progress line.
+
+    Returns:
+      What each ``result.json`` holds; ``status`` is "finished" or "failed".
+
+    Raises:
+      UserError, Interrupted: as `train`.
+    """
+    program = make_program(*configs)
+    folders = [RunFolder(workdir) for workdir in workdirs]
+    with ExitStack() as stack:
+        for folder, config in zip(folders, configs, strict=True):
+            stack.enter_context(folder.locked())
+            folder.claim(config)
+        results = [folder.read_result() for folder in folders]
+        if all(result and result["status"] == "finished" for result in results):
+            print(f"{', '.join(map(str, workdirs))}: finished; nothing to do", file=sys.stderr)
+            return [result for result in results if result]
+        if verbose:
+            print(format_groups(program.groups), file=sys.stderr)
+        checkpoints = Checkpoints(checkpoint_folder, keep=program.config.checkpoint.keep)
+        stack.callback(checkpoints.close)
+        members = [_Member(c, f, open_sinks(c, f.path)) for c, f in zip(configs, folders, strict=True)]
+        for member in members:
+            for sink in member.sinks:
+                stack.callback(sink.close)
+        with _interruptible() as signals:
+            return _Training(program, members, checkpoints, signals, verbose=verbose).run()
+
+
+@dataclasses.dataclass
+class _Member:
+    """What the host knows of one run.
+
+    Attributes:
+      config: its config.
+      folder: its folder.
+      sinks: where its metrics go besides the folder.
+      best: step, value and age in validations of the best validation so far.
+      ended: status, step and reason, once it goes no further.
+    """
+
+    config: ConfigDict
+    folder: RunFolder
+    sinks: list[Sink]
+    best: dict[str, Any] | None = None
+    ended: dict[str, Any] | None = None
 
 
 class _Training:
-    """One run in progress."""
+    """Runs in progress."""
 
-    def __init__(self, program: Program, folder: RunFolder, checkpoints: Checkpoints, sinks: list[Sink]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        members: list[_Member],
+        checkpoints: Checkpoints,
+        signals: Sequence[int] = (),
+        *,
+        verbose: bool = False,
+    ) -> None:
         self.program = program
         self.config = program.config
-        self.folder = folder
+        self.members = members
         self.checkpoints = checkpoints
-        self.sinks = sinks
-        self.seed = jnp.asarray(self.config.seed, jnp.uint32)
+        self.signals = signals
+        self.verbose = verbose
         self.elapsed_before = 0.0
         self.began = time.monotonic()
         self.sums: Sums | None = None
         self.unwritten: tuple[int, Sums] | None = None
         self.logged, self.logged_at = 0, 0.0
+        self.best: Tree = None
 
     @property
     def elapsed(self) -> float:
         """Seconds of work, over all resumptions."""
         return self.elapsed_before + time.monotonic() - self.began
 
-    def run(self) -> dict[str, Any]:
+    @property
+    def metric(self) -> str:
+        """The validation metric that chooses the best parameters."""
+        return self.config.eval.best_metric
+
+    def run(self) -> list[dict[str, Any]]:
         state, step = self._start()
         progress = Progress(self.program.total, start=step)
         try:
-            with _interruptible() as signals:
-                state = self._loop(state, step, progress, signals)
-            progress.say("testing")
-            return self._finish(state)
+            state, step = self._loop(state, step, progress)
+            if self.verbose:
+                progress.say("testing")
+            return self._finish(state, step)
         finally:
             progress.close()
 
     def _start(self) -> tuple[TrainState, int]:
-        restored = self.checkpoints.restore_newest(self.program.state_shapes)
+        shapes = self.program.state_shapes
+        target = {"state": shapes, "best": _parameters(shapes)} if self.metric else {"state": shapes}
+        restored = self.checkpoints.restore_newest(target)
+        step = 0
         if restored is None:
-            trainable = self.program.trainable
-            state = jax.jit(lambda seed: init_state(trainable.model, trainable.optimizer, seed))(self.seed)
-            step = 0
+            state = self.program.init()
         else:
-            state, info = restored
-            step, self.elapsed_before = int(state.step), info["elapsed_s"]
+            kept, info = restored
+            state, self.best = kept["state"], kept.get("best")
+            step, self.elapsed_before = info["step"], info["elapsed_s"]
             self.logged, self.logged_at = info["logged"], info["logged_at_s"]
             if info["sums"] is not None:
-                self.sums = {name: (jnp.float32(total), jnp.float32(weight)) for name, (total, weight) in info["sums"].items()}
-            print(f"resuming {self.folder.path} at step {step}", file=sys.stderr)
-        self.folder.rewind_metrics(step)
+                self.sums = {name: (_floats(total), _floats(weight)) for name, (total, weight) in info["sums"].items()}
+            for i, member in enumerate(self.members):
+                member.best, member.ended = info["best"][i], info["ended"][i]
+            if len(self.members) == 1 and bool(state.alive):
+                self.members[0].ended = None
+            print(f"resuming {self._place()} at step {step}", file=sys.stderr)
+        for member in self.members:
+            member.folder.rewind_metrics(step)
         return state, step
 
-    def _loop(self, state: TrainState, step: int, progress: Progress, signals: list[int]) -> TrainState:
+    def _loop(self, state: TrainState, step: int, progress: Progress) -> tuple[TrainState, int]:
         """Dispatches K steps at a time, and looks at a dispatch only once the next one is under way."""
         total, every = self.program.total, self.program.every
         alive = jnp.copy(state.alive)
-        while step < total:
-            before, count = step, min(self.config.train.steps_per_dispatch, total - step)
-            state, sums = train_many(self.program.trainable, state, self.seed, count)
+        while step < total and not all(member.ended for member in self.members):
+            before, count = step, min(self.program.per_dispatch, total - step)
+            state, sums = self.program.advance(state, count)
             step += count
-            self._stop_if_dead(alive, state)
+            self._end_dead(alive, state, progress)
             self._write_training(progress)
             self.sums = sums if self.sums is None else jax.tree.map(jnp.add, self.sums, sums)
             # a copy: the state itself is given away to the next dispatch
             alive = jnp.copy(state.alive)
             progress.update(before)
-            due = {section: step // n > before // n or step == total for section, n in every.items()}
+            due = {section: step % n == 0 or step == total for section, n in every.items()}
             if due["log"]:
                 self.unwritten, self.sums = (step, self.sums), None
-            if due["eval"] or due["checkpoint"] or signals:
-                self._stop_if_dead(state.alive, state)
+            if due["eval"] or due["checkpoint"] or self.signals:
+                self._end_dead(state.alive, state, progress)
                 self._write_training(progress)
-            metrics = self._validate(state, step, progress) if due["eval"] else None
-            if due["checkpoint"] or self._is_best(metrics) or signals:
-                self._save(state, step, metrics)
-            if signals and step < total:
-                self._leave(step, signals[0])
+            if due["eval"]:
+                state = self._validate(state, step, progress)
+            if due["checkpoint"] or self.signals:
+                self._save(state, step)
+            if self.signals and step < total:
+                self._leave(step)
         progress.update(step)
-        return state
+        if len(self.members) == 1:
+            state, step = _reviving(state, step, self.members[0].ended)
+        self._save(state, step)
+        return state, step
 
-    def _save(self, state: TrainState, step: int, metrics: dict[str, float] | None) -> None:
+    def _save(self, state: TrainState, step: int) -> None:
         """Saves the state, with the sums since the last training line, so that the next line is whole after a resume too."""
-        sums = jax.tree.map(float, jax.device_get(self.sums))
-        logged = {"logged": self.logged, "logged_at_s": self.logged_at, "sums": sums}
-        self.checkpoints.save(step, state, {"elapsed_s": self.elapsed, **logged}, metrics)
-
-    def _is_best(self, metrics: dict[str, float] | None) -> bool:
-        return metrics is not None and bool(self.checkpoints.best_metric) and self.checkpoints.is_best(metrics)
+        info = {
+            "step": step,
+            "elapsed_s": self.elapsed,
+            "logged": self.logged,
+            "logged_at_s": self.logged_at,
+            "sums": jax.tree.map(lambda x: np.asarray(x).tolist(), self.sums),
+            "best": [member.best for member in self.members],
+            "ended": [member.ended for member in self.members],
+        }
+        tree = {"state": state, "best": _parameters(state) if self.best is None else self.best}
+        self.checkpoints.save(step, tree if self.metric else {"state": state}, info)
 
     def _write_training(self, progress: Progress) -> None:
         """Writes the training metrics that were due one dispatch ago, and so are ready without waiting."""
         if self.unwritten is None:
             return
         (step, sums), self.unwritten = self.unwritten, None
-        values = _means(sums)
         now = self.elapsed
-        values["steps_per_s"] = (step - self.logged) / max(now - self.logged_at, 1e-9)
+        rate = (step - self.logged) / max(now - self.logged_at, 1e-9)
         self.logged, self.logged_at = step, now
-        self._write(step, "train", values)
-        progress.show({name: values[name] for name in ("loss", "accuracy") if name in values})
+        means = member_means(sums, len(self.members))
+        going = [(member, values) for member, values in zip(self.members, means, strict=True) if not member.ended]
+        for member, values in going:
+            self._write(member, step, "train", {**values, "steps_per_s": rate})
+        progress.show({name: [values[name] for _, values in going] for name in ("loss", "accuracy")})
 
-    def _validate(self, state: TrainState, step: int, progress: Progress) -> dict[str, float]:
-        metrics = self.program.evaluate(state, "validation")
-        self._write(step, "validation", metrics)
-        shown = {name: value for name, value in metrics.items() if "/" not in name}
-        progress.say(f"step {step}  validation  " + "  ".join(f"{name} {value:.4f}" for name, value in shown.items()))
-        return metrics
+    def _validate(self, state: TrainState, step: int, progress: Progress) -> TrainState:
+        """Writes the validation metrics, keeps each member's best parameters, and ends members that have stopped improving."""
+        measured = self.program.evaluate(state.params, state.batch_stats, "validation")
+        better = [self._compare(member, values, step) for member, values in zip(self.members, measured, strict=True)]
+        if self.metric:
+            new = _parameters(state)
+            self.best = _choose(self._mask(better), new, new if self.best is None else self.best)
+        going = [(member, values) for member, values in zip(self.members, measured, strict=True) if not member.ended]
+        for member, values in going:
+            self._write(member, step, "validation", values)
+        if self.verbose:
+            shown = {name: [values[name] for _, values in going] for name in measured[0] if "/" not in name}
+            line = "  ".join(f"{name} {format_spread(values)}" for name, values in shown.items())
+            progress.say(f"step {step}  validation  {line}")
+        patience = self.config.eval.patience
+        stopped = [bool(patience and m.best and not m.ended and m.best["age"] >= patience) for m in self.members]
+        for i, member in enumerate(self.members):
+            if stopped[i]:
+                reason = f"no better {self.metric} in {patience} validations"
+                member.ended = {"status": "finished", "steps": step, "reason": reason}
+                progress.say(f"{self._name(i)}stopped at step {step}: {reason}")
+        return state._replace(alive=state.alive & ~self._mask(stopped)) if any(stopped) else state
 
-    def _write(self, step: int, split: str, values: dict[str, float]) -> None:
-        self.folder.append_metrics({"step": step, "split": split, "elapsed_s": self.elapsed, **values})
-        for sink in self.sinks:
+    def _compare(self, member: _Member, values: dict[str, float], step: int) -> bool:
+        """Says whether a validation is the member's best so far, and notes it."""
+        if not self.metric or member.ended:
+            return False
+        value, less = values[self.metric], self.metric.partition("/")[0] in LESS_IS_BETTER
+        old = member.best["value"] if member.best else math.inf if less else -math.inf
+        if value < old if less else value > old:
+            member.best = {"step": step, "value": value, "age": 0}
+            return True
+        if member.best:
+            member.best["age"] += 1
+        return False
+
+    def _end_dead(self, alive: jax.Array, state: TrainState, progress: Progress) -> None:
+        """Notes which members' numbers are no longer finite, and where; their states are the last good ones."""
+        fine = np.atleast_1d(np.asarray(alive))
+        for i, member in enumerate(self.members):
+            if fine[i] or member.ended:
+                continue
+            count = len(self.members)
+            own = take_member(state, i, count)
+            step = int(own.step)
+            seed = take_member(self.program.values, i, count)["seed"]
+            loss_finite, paths = find_nonfinite(self.program.trainable(i), own, seed)
+            groups = [g for g in self.program.groups if any(path in paths for path in g.paths)]
+            named = "; ".join(f"group {g.source}: {g.pattern} ({next(p for p in g.paths if p in paths)})" for g in groups)
+            elsewhere = "the update; loss and gradients were finite" if loss_finite else "the loss; every gradient was finite"
+            reason = f"step {step + 1}: not finite in {named or elsewhere}"
+            member.ended = {"status": "failed", "steps": step, "reason": reason}
+            if count > 1:
+                progress.say(f"{self._name(i)}failed at {reason}; the others go on")
+
+    def _write(self, member: _Member, step: int, split: str, values: dict[str, float]) -> None:
+        member.folder.append_metrics({"step": step, "split": split, "elapsed_s": self.elapsed, **values})
+        for sink in member.sinks:
             sink.write(step, {f"{split}/{name}": value for name, value in values.items()})
 
-    def _stop_if_dead(self, alive: jax.Array, state: TrainState) -> None:
-        if bool(alive):
-            return
-        step = int(state.step)
-        loss_finite, paths = find_nonfinite(self.program.trainable, state, self.seed)
-        groups = [g for g in self.program.groups if any(path in paths for path in g.paths)]
-        named = "; ".join(f"group {g.source}: {g.pattern} ({next(p for p in g.paths if p in paths)})" for g in groups)
-        elsewhere = "the update; loss and gradients were finite" if loss_finite else "the loss; every gradient was finite"
-        reason = f"step {step + 1}: not finite in {named or elsewhere}"
-        # the dead state is still the last good one
-        self._save(state._replace(alive=jnp.ones((), bool)), step, None)
+    def _leave(self, step: int) -> None:
         self.checkpoints.wait()
-        self.folder.write_result({"status": "failed", "reason": reason, "step": step, **describe_origin(self.config)})
-        raise TrainingFailed(f"{reason}; the state before it is kept in {self.folder.checkpoint_folder / str(step)}")
-
-    def _leave(self, step: int, signum: int) -> None:
-        self.checkpoints.wait()
+        signum = self.signals[0]
         name = signal.Signals(signum).name
-        raise Interrupted(signum, f"{name}: saved step {step} in {self.folder.path}; the same command resumes there")
+        raise Interrupted(signum, f"{name}: saved step {step} of {self._place()}; the same command resumes there")
 
-    def _finish(self, state: TrainState) -> dict[str, Any]:
-        metrics = self.program.evaluate(state, "test")
-        self._write(self.program.total, "test", metrics)
+    def _finish(self, state: TrainState, step: int) -> list[dict[str, Any]]:
+        """Tests every member and writes its result; where there are several, each also gets its part of the checkpoint."""
         self.checkpoints.wait()
-        best = None
-        if self.checkpoints.best_step is not None:
-            best_state, _ = self.checkpoints.restore(self.checkpoints.best_step, self.program.state_shapes)
-            best = {"step": self.checkpoints.best_step, "metrics": self.program.evaluate(best_state, "test")}
-        result = {
-            "status": "finished",
-            "task": self.config.task.name,
-            "layer": self.config.model.layer.name,
-            "seed": self.config.seed,
-            "steps": self.program.total,
-            "metrics": metrics,
-            "best": best,
-            "parameter_count": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-            "params_sha256": hash_params(state.params),
-            "wall_time_s": round(self.elapsed, 3),
-            **describe_origin(self.config),
-        }
-        self.folder.write_result(result)
-        return result
+        tested = self.program.evaluate(state.params, state.batch_stats, "test")
+        best_tested = tested if self.best is None else self.program.evaluate(**self.best, stream="test")
+        if self.signals:
+            self._leave(step)
+        results = []
+        for i, member in enumerate(self.members):
+            own = take_member(state, i, len(self.members))
+            ended = member.ended or {"status": "finished", "steps": step, "reason": None}
+            result: dict[str, Any] = {
+                **ended,
+                "task": self.config.task.name,
+                "layer": self.config.model.layer.name,
+                "seed": member.config.seed,
+                "parameter_count": sum(leaf.size for leaf in jax.tree.leaves(own.params)),
+                "params_sha256": hash_params(own.params),
+                "wall_time_s": round(self.elapsed, 3),
+                "trained_together": len(self.members),
+                **describe_origin(member.config),
+            }
+            if ended["status"] == "finished":
+                self._write(member, ended["steps"], "test", tested[i])
+                best = member.best and {"step": member.best["step"], "metrics": best_tested[i]}
+                result |= {"metrics": tested[i], "best": best}
+            if len(self.members) > 1:
+                self._save_part(i, state, ended["steps"])
+            member.folder.write_result(result)
+            results.append(result)
+        if len(self.members) > 1:
+            shutil.rmtree(self.checkpoints.folder.parent)
+        return results
+
+    def _save_part(self, i: int, state: TrainState, step: int) -> None:
+        """Gives a member a checkpoint of its own, as if it had been trained alone."""
+        member, count = self.members[i], len(self.members)
+        shutil.rmtree(member.folder.checkpoint_folder, ignore_errors=True)
+        checkpoints = Checkpoints(member.folder.checkpoint_folder)
+        best = None if self.best is None else take_member(self.best, i, count)
+        training = _Training(self.program, [member], checkpoints)
+        training.elapsed_before, training.best = self.elapsed, best
+        training._save(*_reviving(take_member(state, i, count), step, member.ended))
+        checkpoints.close()
+
+    def _mask(self, chosen: Sequence[bool]) -> jax.Array:
+        return jnp.asarray(chosen[0] if len(chosen) == 1 else chosen)
+
+    def _name(self, i: int) -> str:
+        return f"{self.members[i].folder.path}: " if len(self.members) > 1 else ""
+
+    def _place(self) -> str:
+        first = self.members[0].folder.path
+        return str(first) if len(self.members) == 1 else f"{len(self.members)} runs in {first.parent}"
 
 
-def evaluate_run(workdir: Path, *, which: str, lengths: list[list[int]] | None, examples: int | None) -> dict[str, Any]:
-    """Evaluates a run's checkpoint on its test stream.
-
-    Args:
-      workdir: the run's folder.
-      which: "last" or "best".
-      lengths: length buckets instead of the config's.
-      examples: examples per bucket instead of the config's.
-
-    Raises:
-      UserError: no run or no such checkpoint there, or lengths that the task cannot make.
-    """
-    folder = RunFolder(workdir)
-    config = folder.read_config()
-    if lengths:
-        config.eval.lengths = lengths
-        config.eval.headline = [min(low for low, _ in lengths), max(high for _, high in lengths)]
-    if examples:
-        config.eval.examples = examples
-    program = make_program(config)
-    if not folder.checkpoint_folder.is_dir():
-        raise UserError(f"{workdir} holds no checkpoint yet")
-    checkpoints = Checkpoints(
-        folder.checkpoint_folder,
-        best_metric=config.checkpoint.best_metric,
-        best_mode=config.checkpoint.best_mode,
-        read_only=True,
-    )
-    step = checkpoints.best_step if which == "best" else max(checkpoints.steps, default=None)
-    if step is None:
-        raise UserError(f"{workdir} holds no {which} checkpoint (checkpoint.best_metric={config.checkpoint.best_metric!r})")
-    state, _ = checkpoints.restore(step, program.state_shapes)
-    checkpoints.close()
-    return {"checkpoint": which, "step": step, "metrics": program.evaluate(state, "test")}
+def _reviving(state: TrainState, step: int, ended: dict[str, Any] | None) -> tuple[TrainState, int]:
+    """A failed run's last checkpoint is its last good state, from which it can be tried again."""
+    failed = ended is not None and ended["status"] == "failed"
+    return (state._replace(alive=jnp.ones_like(state.alive)), ended["steps"]) if ended and failed else (state, step)
 
 
-def default_workdir(config: ConfigDict) -> Path:
-    """Returns ``runs/<hash of the resolved config>``."""
-    return Path("runs") / config_hash(config)
+def _parameters(state: TrainState) -> Tree:
+    return {"params": state.params, "batch_stats": state.batch_stats}
 
 
-def _means(sums: Sums) -> dict[str, float]:
-    return {name: float(np.asarray(total) / np.maximum(np.asarray(weight), 1e-30)) for name, (total, weight) in sums.items()}
+def _choose(mask: jax.Array, new: Tree, old: Tree) -> Tree:
+    """Where the mask says so the new parameters, as arrays of their own: the state is given away to the next dispatch."""
+    return jax.tree.map(lambda n, o: jnp.where(mask.reshape(mask.shape + (1,) * (n.ndim - mask.ndim)), n, o), new, old)
+
+
+def _floats(numbers: Any) -> jax.Array:
+    return jnp.asarray(numbers, jnp.float32)
 
 
 @contextmanager

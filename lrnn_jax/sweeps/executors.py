@@ -1,0 +1,154 @@
+"""How the runs of a sweep are executed: one after another, side by side in one program, or on a Ray cluster."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lrnn_jax.config import config_hash, structure, validate_config
+from lrnn_jax.errors import UserError, suggest
+from lrnn_jax.sweeps.store import default_workdir, free_memory, read_status
+from lrnn_jax.training.program import make_program
+from lrnn_jax.training.runs import RunFolder, write_json
+from lrnn_jax.training.trainer import train_members
+
+EXECUTORS = ("vmap", "local", "ray")
+Result = dict[str, Any]
+Report = Callable[[Sequence[Result]], None]
+
+
+def execute(
+    configs: Sequence[ConfigDict],
+    store: Path,
+    *,
+    executor: str = "vmap",
+    retry_failed: bool = False,
+    ray_address: str | None = None,
+    workers: int | None = None,
+) -> list[Result | None]:
+    """Trains what is missing of ``configs`` in ``store``; finished runs are never run again.
+
+    Args:
+      configs: resolved configs, one per run; equal ones are one run.
+      store: folder of the runs.
+      executor: "vmap" (runs that can share a program are trained side by side), "local" (one after another), "ray".
+      retry_failed: tries failed runs again, from their last good state; otherwise they are left as they are.
+      ray_address: cluster to run on; None starts one on this machine.
+      workers: runs at a time on that machine; None for one per core.
+
+    Returns:
+      Each config's result; None where another process's failure left none.
+
+    Raises:
+      UserError: a config that cannot run, an unknown executor, or a cluster that does not answer.
+    """
+    if executor not in EXECUTORS:
+        raise UserError(f"--executor={executor!r} is not one of {', '.join(EXECUTORS)}{suggest(executor, EXECUTORS)}")
+    for config in configs:
+        validate_config(config)
+    distinct = {config_hash(config): config for config in configs}
+    todo = [c for c in distinct.values() if _is_due(c, store, retry_failed)]
+    progress = _Progress(len(distinct), len(distinct) - len(todo))
+    if executor == "ray" and todo:
+        from lrnn_jax.sweeps.ray_executor import run_on_ray
+
+        run_on_ray(todo, store, progress, address=ray_address, workers=workers)
+    else:
+        packs = pack(todo, list(distinct.values()), store) if executor == "vmap" else [[c] for c in todo]
+        for members in packs:
+            for part in split_to_fit(members):
+                progress(train_pack(part, store))
+    return [RunFolder(default_workdir(config, store)).read_result() for config in configs]
+
+
+def pack(todo: Sequence[ConfigDict], wanted: Sequence[ConfigDict], store: Path) -> list[list[ConfigDict]]:
+    """Groups runs that can share a program; a program that was interrupted keeps its members.
+
+    Args:
+      todo: the runs to train.
+      wanted: all runs of the sweep, finished ones included.
+      store: folder of the runs.
+    """
+    by_name = {config_hash(config): config for config in wanted}
+    left = {config_hash(config): config for config in todo}
+    packs = []
+    for names in _interrupted_programs(store):
+        if any(name in left for name in names) and all(name in by_name for name in names):
+            packs.append([by_name[name] for name in names])
+            left = {name: config for name, config in left.items() if name not in names}
+    shared: dict[str, list[ConfigDict]] = {}
+    for config in left.values():
+        shared.setdefault(json.dumps(structure(config), sort_keys=True), []).append(config)
+    return packs + list(shared.values())
+
+
+def split_to_fit(members: list[ConfigDict]) -> Iterator[list[ConfigDict]]:
+    """Yields the members in as few parts as fit into memory, by the compiler's account of one compiled call."""
+    if len(members) > 1:
+        need, have = make_program(*members).memory(), free_memory()
+        if need > have:
+            print(f"{len(members)} runs at once need {need / 2**30:.1f} GiB of {have / 2**30:.1f}: split", file=sys.stderr)
+            middle = len(members) // 2
+            yield from split_to_fit(members[:middle])
+            yield from split_to_fit(members[middle:])
+            return
+    yield members
+
+
+def train_pack(members: Sequence[ConfigDict], store: Path) -> list[Result]:
+    """Trains runs that share a program, each in its own folder of the store."""
+    workdirs = [default_workdir(config, store) for config in members]
+    if len(members) == 1:
+        return train_members(members, workdirs, workdirs[0] / "checkpoints", verbose=False)
+    names = [workdir.name for workdir in workdirs]
+    folder = store / "programs" / hashlib.sha256(" ".join(names).encode()).hexdigest()[:12]
+    write_json(folder / "members.json", names)
+    return train_members(members, workdirs, folder / "checkpoints", verbose=False)
+
+
+def _interrupted_programs(store: Path) -> Iterator[list[str]]:
+    for file in sorted((store / "programs").glob("*/members.json")):
+        try:
+            yield json.loads(file.read_text())
+        except (OSError, json.JSONDecodeError):
+            continue
+
+
+def _is_due(config: ConfigDict, store: Path, retry_failed: bool) -> bool:
+    status = read_status(config, store)
+    if status == "failed" and not retry_failed:
+        reason = (RunFolder(default_workdir(config, store)).read_result() or {}).get("reason")
+        print(f"{default_workdir(config, store)} failed before ({reason}); --retry_failed tries again", file=sys.stderr)
+        return False
+    return status != "finished"
+
+
+class _Progress:
+    """One line per ended run, with the time left."""
+
+    def __init__(self, total: int, done: int) -> None:
+        import time
+
+        self._clock = time.monotonic
+        self._began, self._total, self._done, self._done_before = self._clock(), total, done, done
+        if done:
+            print(f"{done} of {total} runs are there already", file=sys.stderr)
+
+    def __call__(self, results: Sequence[Result]) -> None:
+        for result in results:
+            self._done += 1
+            said = result.get("reason") if result["status"] == "failed" else _headline(result)
+            print(f"[{self._done}/{self._total}] {result['config_hash']}  {result['status']}  {said}", file=sys.stderr)
+        left = self._total - self._done
+        if left > 0:
+            seconds = (self._clock() - self._began) / (self._done - self._done_before) * left
+            print(f"about {seconds / 60:.0f} min left for {left} runs", file=sys.stderr)
+
+
+def _headline(result: Result) -> str:
+    values = {name: value for name, value in result["metrics"].items() if "/" not in name}
+    return "  ".join(f"{name} {value:.4f}" for name, value in values.items())

@@ -1,0 +1,64 @@
+"""Runs on a Ray cluster: one task per run; what a dead worker held is tried again and resumes from its checkpoint."""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lrnn_jax.errors import UserError
+
+
+def run_on_ray(
+    configs: Sequence[ConfigDict],
+    store: Path,
+    report: Callable[[list[dict[str, Any]]], None],
+    *,
+    address: str | None,
+    workers: int | None,
+) -> None:
+    """Trains every config as one Ray task in ``store``, which all machines of the cluster must see.
+
+    Args:
+      configs: resolved configs.
+      store: folder of the runs.
+      report: called with the results as they come.
+      address: cluster to run on; None starts one on this machine.
+      workers: tasks at a time on that machine; None for one per core.
+
+    Raises:
+      UserError: Ray is not installed, or nobody answers at the address.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("--executor=ray needs the extra: pip install 'lrnn-jax[ray]'") from error
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(num_cpus=workers, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise UserError(f"--ray_address={address!r}: no Ray cluster answers there ({reason})") from error
+    try:
+        # a worker is used once: the next run starts in a fresh process, and memory goes back to the system
+        task = ray.remote(num_cpus=1, max_retries=-1, retry_exceptions=False)(train_one)
+        waiting = [task.remote(config.to_json(), str(store.absolute())) for config in configs]
+        while waiting:
+            ready, waiting = ray.wait(waiting, num_returns=1)
+            report([json.loads(ray.get(ready[0]))])
+    finally:
+        ray.shutdown()
+
+
+def train_one(config: str, store: str) -> str:
+    """Trains one run in a worker; configs and results travel as JSON."""
+    from lrnn_jax.sweeps.executors import train_pack
+
+    (result,) = train_pack([ConfigDict(json.loads(config))], Path(store))
+    return json.dumps(result)

@@ -1,0 +1,152 @@
+"""The run store: a folder of runs, each in a folder named by the hash of its resolved config."""
+
+import fcntl
+import operator
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lrnn_jax.config import config_hash, flatten
+from lrnn_jax.errors import UserError, suggest
+from lrnn_jax.training.runs import RunFolder
+
+Row = dict[str, Any]
+COLUMNS = ("run", "status", "task.name", "model.layer.name", "seed", "steps", "wall_time_s")
+_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "!=": operator.ne,
+    "<": operator.lt,
+    ">": operator.gt,
+    "=": operator.eq,
+}
+
+
+def default_workdir(config: ConfigDict, store: Path = Path("runs")) -> Path:
+    """Returns ``store/<hash of the resolved config>``."""
+    return store / config_hash(config)
+
+
+def read_status(config: ConfigDict, store: Path) -> str:
+    """Returns "finished", "failed", "started" or "missing"."""
+    folder = RunFolder(default_workdir(config, store))
+    result = folder.read_result()
+    if result:
+        return result["status"]
+    return "started" if folder.config_file.exists() else "missing"
+
+
+@contextmanager
+def locked_store(store: Path, *, shared: bool = False) -> Iterator[None]:
+    """Holds the store for one sweep or table; with ``shared``, beside others that share it (the parts of one array job).
+
+    Raises:
+      UserError: another sweep holds it, or the folder cannot be made.
+    """
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        file = (store / ".lock").open("a+")
+    except OSError as error:
+        raise UserError(f"cannot write in --workdir={store}: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another sweep or table is writing {store}; wait or choose another --workdir") from error
+        yield
+
+
+def read_rows(store: Path) -> list[Row]:
+    """Returns one row per run in the store: its config's fields by dotted path, its result's, and its metrics by name.
+
+    ``status`` is "finished", "failed" (with ``reason``), "started", or "stale" where the folder's name is no longer the
+    hash of what it holds, as after a change of the defaults.
+
+    Raises:
+      UserError: no such folder, or no run in it.
+    """
+    folders = [RunFolder(path.parent) for path in sorted(store.glob("*/config.json"))]
+    if not folders:
+        raise UserError(f"{store} holds no runs")
+    return [_read_row(folder) for folder in folders]
+
+
+def _read_row(folder: RunFolder) -> Row:
+    config, result = folder.read_config(), folder.read_result() or {"status": "started"}
+    row: Row = {"run": folder.path.name, **dict(flatten(config))}
+    row |= {name: value for name, value in result.items() if not isinstance(value, dict)}
+    row |= result.get("metrics", {})
+    best = result.get("best") or {}
+    row |= {f"best/{name}": value for name, value in best.get("metrics", {}).items()}
+    named_by_hash = re.fullmatch(r"[0-9a-f]{12}", folder.path.name)
+    if named_by_hash and config_hash(config) != folder.path.name:
+        row["status"] = "stale"
+    return row
+
+
+def select_rows(rows: Sequence[Row], where: Sequence[str]) -> list[Row]:
+    """Returns the rows for which every condition holds, such as "model.layer.name=mamba" or "scaled_accuracy>=0.9".
+
+    A row that lacks the field does not satisfy the condition.
+
+    Raises:
+      UserError: not FIELD, comparison, VALUE; or a field that no run has.
+    """
+    known = {name for row in rows for name in row}
+    for condition in where:
+        match = re.fullmatch(r"\s*([^\s<>=!]+)\s*(<=|>=|!=|<|>|=)=?\s*(.*?)\s*", condition)
+        if not match:
+            raise UserError(f"--where={condition!r} must be FIELD=VALUE, or with one of != < <= > >=")
+        field, compare, text = match[1], _COMPARISONS[match[2]], match[3]
+        check_column(field, known)
+        rows = [row for row in rows if _holds(compare, row.get(field), text)]
+    return list(rows)
+
+
+def check_column(name: str, known: set[str]) -> None:
+    """Refuses a column that no run has.
+
+    Raises:
+      UserError: names the nearest.
+    """
+    if name not in known:
+        raise UserError(f"no run has a field {name!r}{suggest(name, known)}")
+
+
+def default_columns(rows: Sequence[Row]) -> list[str]:
+    """Returns `COLUMNS`, the fields in which the runs differ, and the headline metrics."""
+    config_fields = {path for row in rows for path in row if "." in path}
+    differing = sorted(path for path in config_fields if len({repr(row.get(path)) for row in rows}) > 1)
+    headline = sorted({name for row in rows for name in row if name in ("accuracy", "scaled_accuracy", "loss", "perplexity")})
+    reason = ["reason"] if any(row.get("reason") for row in rows) else []
+    return list(dict.fromkeys([*COLUMNS, *differing, *headline, *reason]))
+
+
+def _holds(compare: Callable[[Any, Any], bool], value: Any, text: str) -> bool:
+    if value is None:
+        return False
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            return compare(value, float(text))
+        except ValueError:
+            return False
+    return compare(str(value), text)
+
+
+def free_memory() -> int:
+    """Returns the bytes that a program may use: four fifths of what the device, or for a CPU the system, has left."""
+    import jax
+
+    stats = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return int(0.8 * (stats["bytes_limit"] - stats.get("bytes_in_use", 0)))
+    try:
+        text = Path("/proc/meminfo").read_text()
+        return int(0.8 * 1024 * int(re.findall(r"MemAvailable:\s+(\d+) kB", text)[0]))
+    except (OSError, IndexError):
+        return int(0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

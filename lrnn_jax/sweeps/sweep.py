@@ -1,0 +1,141 @@
+"""From ``def sweep()`` in a config file to resolved configs, and what running them would take."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from lrnn_jax.config import config_hash, load_config, load_sweep, set_field, structure, validate_config
+from lrnn_jax.errors import UserError
+from lrnn_jax.sweeps.executors import pack, split_to_fit
+from lrnn_jax.sweeps.store import read_status
+from lrnn_jax.training.program import Program, make_program
+
+
+def resolve_sweep(spec: str, name: str, overrides: Mapping[str, Any]) -> list[ConfigDict]:
+    """Returns one config per point of a sweep.
+
+    Args:
+      spec: ``FILE[:ARG]``.
+      name: of the sweep; empty for ``def sweep()``.
+      overrides: fields by dotted path, set before the point's own.
+
+    Raises:
+      UserError: no such sweep, a field that does not exist or has another type, or a config that cannot run.
+    """
+    path, _, arg = spec.partition(":")
+    configs = []
+    for point in load_sweep(path, name):
+        fields = dict(point)
+        words = [word for word in (arg, str(fields.pop("arg", ""))) if word]
+        config = load_config(f"{path}:{','.join(words)}")
+        for field, value in {**overrides, **fields}.items():
+            set_field(config, field, value)
+        validate_config(config)
+        configs.append(config)
+    return configs
+
+
+class PlannedProgram(NamedTuple):
+    """What one compiled program would take.
+
+    Attributes:
+      members: its runs.
+      seconds: compilation, training, validations and test.
+      bytes: memory of its largest compiled call.
+    """
+
+    members: list[ConfigDict]
+    seconds: float
+    bytes: int
+
+
+def plan(configs: Sequence[ConfigDict], store: Path, *, executor: str) -> list[PlannedProgram]:
+    """Compiles what would run, measures one dispatch and one evaluation of each program, and keeps nothing.
+
+    Args:
+      configs: resolved configs.
+      store: runs that are finished there are left out.
+      executor: as in `lrnn_jax.sweeps.executors.execute`.
+    """
+    todo = [config for config in configs if read_status(config, store) != "finished"]
+    packs = pack(todo, configs, store) if executor == "vmap" else [[config] for config in todo]
+    parts = [part for members in packs for part in (split_to_fit(members) if executor == "vmap" else [members])]
+    costs: dict[str, tuple[float, float, int]] = {}
+    planned = []
+    for part in parts:
+        key = f"{len(part)} {json.dumps(structure(part[0]), sort_keys=True)}"
+        compiling = 0.0 if key in costs and executor == "local" else None
+        if key not in costs:
+            costs[key] = _measure(make_program(*part))
+        compile_s, run_s, size = costs[key]
+        planned.append(PlannedProgram(part, run_s + (compile_s if compiling is None else compiling), size))
+    return planned
+
+
+def format_plan(planned: Sequence[PlannedProgram], total: int) -> str:
+    """Returns the plan as a table for people."""
+    if not planned:
+        return f"all {total} runs are finished; nothing to do"
+    lines = [f"{'program':<9}{'runs':>5}{'time':>10}{'memory':>12}  first run"]
+    for i, program in enumerate(planned):
+        config = program.members[0]
+        lines.append(
+            f"{i + 1:<9}{len(program.members):>5}{_minutes(program.seconds):>10}{program.bytes / 2**20:>8.0f} MiB  "
+            f"{config_hash(config)} {config.task.name} {config.model.layer.name} lr={config.optim.lr:g}"
+        )
+    runs = sum(len(program.members) for program in planned)
+    seconds = sum(program.seconds for program in planned)
+    lines.append(f"{runs} of {total} runs to train, about {_minutes(seconds)} one program after another; nothing was trained")
+    return "\n".join(lines)
+
+
+def describe_structure(configs: Sequence[ConfigDict]) -> str:
+    """Says which swept fields shape the program, so that their values cannot share one; empty where none does."""
+    fields = [structure(config) for config in configs]
+    differing = sorted({path for f in fields for path in f if len({json.dumps(g.get(path)) for g in fields}) > 1})
+    count = len({json.dumps(f, sort_keys=True) for f in fields})
+    return f"{count} programs, since they shape the program: {', '.join(differing)}" if differing else ""
+
+
+def take_part(configs: Sequence[ConfigDict], part: str) -> list[ConfigDict]:
+    """Returns the i-th of n parts of a sweep, for "i/n" with i from 1.
+
+    Raises:
+      UserError: not i/n with 1 <= i <= n.
+    """
+    first, _, count = part.partition("/")
+    if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
+        raise UserError(f"--part={part!r} must be I/N with 1 <= I <= N")
+    return list(configs)[int(first) - 1 :: int(count)]
+
+
+def _measure(program: Program) -> tuple[float, float, int]:
+    """Returns seconds to compile, seconds to run, and bytes."""
+    began = time.perf_counter()
+    size = program.memory()
+    state = program.init()
+    program.evaluate(state.params, state.batch_stats, "validation")
+    state, _ = program.advance(state, program.per_dispatch)
+    jax.block_until_ready(state)
+    compiled = time.perf_counter() - began
+    began = time.perf_counter()
+    dispatches = 0
+    while dispatches < 2 or time.perf_counter() - began < 1.0:
+        state, _ = program.advance(state, program.per_dispatch)
+        jax.block_until_ready(state)
+        dispatches += 1
+    per_step = (time.perf_counter() - began) / (dispatches * program.per_dispatch)
+    began = time.perf_counter()
+    program.evaluate(state.params, state.batch_stats, "validation")
+    evaluation = time.perf_counter() - began
+    evaluations = program.total // program.every["eval"] + (2 if program.config.eval.best_metric else 1)
+    return compiled, per_step * program.total + evaluation * evaluations, size
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"

@@ -1,0 +1,53 @@
+"""Evaluation of a run that is on disk."""
+
+from pathlib import Path
+from typing import Any
+
+from lrnn_jax.errors import UserError
+from lrnn_jax.training.checkpoints import Checkpoints
+from lrnn_jax.training.program import make_program
+from lrnn_jax.training.runs import RunFolder
+
+
+def evaluate_run(workdir: Path, *, which: str, lengths: list[list[int]] | None, examples: int | None) -> dict[str, Any]:
+    """Evaluates a run's checkpoint on its test stream.
+
+    Args:
+      workdir: the run's folder.
+      which: "last", or "best" by the config's ``eval.best_metric``.
+      lengths: length buckets instead of the config's; a bucket holds the same examples whichever others there are.
+      examples: examples per bucket instead of the config's.
+
+    Returns:
+      ``{"checkpoint": which, "step": optimiser steps, "metrics": {...}}``.
+
+    Raises:
+      UserError: no run or no such checkpoint there, or lengths that the task cannot make.
+    """
+    folder = RunFolder(workdir)
+    config = folder.read_config()
+    metric = config.eval.best_metric
+    if lengths:
+        config.eval.lengths = lengths
+        config.eval.headline = [min(low for low, _ in lengths), max(high for _, high in lengths)]
+        config.eval.best_metric, config.eval.patience = "", 0
+    if examples:
+        config.eval.examples = examples
+    program = make_program(config)
+    if not folder.checkpoint_folder.is_dir():
+        raise UserError(f"{workdir} holds no checkpoint yet")
+    checkpoints = Checkpoints(folder.checkpoint_folder, read_only=True)
+    state = program.state_shapes
+    parameters = {"params": state.params, "batch_stats": state.batch_stats}
+    restored = checkpoints.restore_newest({"state": state, "best": parameters} if metric else {"state": state})
+    checkpoints.close()
+    if restored is None:
+        raise UserError(f"{workdir} holds no checkpoint yet")
+    kept, info = restored
+    best = info["best"][0]
+    if which == "best" and best is None:
+        raise UserError(f"{workdir} holds no best checkpoint (eval.best_metric={metric!r})")
+    chosen = kept["best"] if which == "best" else {name: getattr(kept["state"], name) for name in parameters}
+    (metrics,) = program.evaluate(**chosen, stream="test")
+    step = best["step"] if which == "best" else int(kept["state"].step)
+    return {"checkpoint": which, "step": step, "metrics": metrics}

@@ -1,0 +1,278 @@
+"""What is compiled: one program for one run, or for many runs that differ in seeds and float fields only."""
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from lrnn_jax.config import interval_steps, structure, traced_values, train_steps, validate_config, with_values
+from lrnn_jax.errors import UserError, suggest
+from lrnn_jax.registry import build_model, build_task, load_layer
+from lrnn_jax.tasks.base import Sums
+from lrnn_jax.training.optimizer import Group, assign_groups, make_optimizer, make_schedule
+from lrnn_jax.training.steps import (
+    STREAMS,
+    Trainable,
+    TrainState,
+    Tree,
+    init_state,
+    init_variables,
+    run_bucket,
+    run_steps,
+)
+
+Values = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Blueprint:
+    """A `Trainable` but for the values of the traced config fields: equal blueprints share their compiled programs.
+
+    Attributes:
+      key: what distinguishes it: everything in the config that shapes the program, and the classes of task and layer.
+      traced: names of the traced fields.
+      build: makes the trainable from the traced values, inside or outside of a compiled function.
+    """
+
+    key: tuple[Any, ...]
+    traced: tuple[str, ...]
+    build: Callable[[Mapping[str, Any]], Trainable] = dataclasses.field(compare=False)
+
+
+@dataclasses.dataclass
+class Program:
+    """Everything made from the configs alone, before any step is taken.
+
+    Attributes:
+      configs: one per member, resolved and validated; they differ in traced fields only.
+      blueprint: what to compile.
+      values: the traced fields: scalars for one member, else ``[S]``.
+      groups: parameter groups.
+      total: optimiser steps.
+      every: optimiser steps between logs, validations and checkpoints.
+      per_dispatch: optimiser steps inside one compiled call: the most, up to the config's, that divides all of ``every``.
+    """
+
+    configs: list[ConfigDict]
+    blueprint: Blueprint
+    values: Values
+    groups: list[Group]
+    total: int
+    every: dict[str, int]
+    per_dispatch: int
+
+    @property
+    def config(self) -> ConfigDict:
+        """The first member's config; the others have the same fields but for the traced ones."""
+        return self.configs[0]
+
+    @property
+    def members(self) -> int:
+        """S, the number of runs."""
+        return len(self.configs)
+
+    def trainable(self, member: int = 0) -> Trainable:
+        """Returns one member's trainable with its own values."""
+        return self.blueprint.build(traced_values(self.configs[member]))
+
+    @property
+    def state_shapes(self) -> TrainState:
+        """Shapes and dtypes of the training state, with a leading axis S where there are several members."""
+        return _state_shapes(self.blueprint, self.members)
+
+    def init(self) -> TrainState:
+        """Returns the state before the first step."""
+        return _compile_init(self.blueprint, self.members)(self.values)
+
+    def advance(self, state: TrainState, steps: int) -> tuple[TrainState, Sums]:
+        """Takes ``steps`` optimiser steps in one compiled call; ``state`` is given away."""
+        return compile_steps(self.blueprint, self.members, steps)(state, self.values)
+
+    def evaluate(self, params: Tree, batch_stats: Tree, stream: str) -> list[dict[str, float]]:
+        """Returns each member's metrics per length bucket (``accuracy/40-64``) and over the headline lengths (``accuracy``).
+
+        The headline weighs each bucket by the lengths it spans: lengths are uniform over the whole range.
+        """
+        settings = self.config.eval
+        low, high = settings.headline
+        metrics: list[dict[str, float]] = [{} for _ in range(self.members)]
+        parts: list[dict[str, list[tuple[float, int]]]] = [{} for _ in range(self.members)]
+        for shortest, longest in settings.lengths:
+            run = compile_bucket(self.blueprint, self.members, (shortest, longest), *_batches(settings))
+            sums = run(params, batch_stats, self.values, np.int32(STREAMS[stream]))
+            for member, means in enumerate(member_means(sums, self.members)):
+                for name, value in means.items():
+                    metrics[member][f"{name}/{shortest}-{longest}"] = value
+                    if low <= shortest and longest <= high:
+                        parts[member].setdefault(name, []).append((value, longest - shortest + 1))
+        for member, headline in enumerate(parts):
+            for name, found in headline.items():
+                metrics[member][name] = sum(value * span for value, span in found) / sum(span for _, span in found)
+        return metrics
+
+    def memory(self) -> int:
+        """Returns the bytes that the largest compiled call needs, by the compiler's own account."""
+        shortest, longest = max(self.config.eval.lengths, key=lambda bucket: bucket[1])
+        calls = (
+            compile_steps(self.blueprint, self.members, self.per_dispatch),
+            compile_bucket(self.blueprint, self.members, (shortest, longest), *_batches(self.config.eval)),
+        )
+        return max(_bytes_needed(call) for call in calls)
+
+
+def make_program(*configs: ConfigDict) -> Program:
+    """Validates the configs and builds task, model, parameter groups and optimiser; compiles nothing.
+
+    Args:
+      *configs: one per member; equal but for seeds and float fields that `lrnn_jax.config.traced_values` names.
+
+    Raises:
+      UserError: a config cannot run.
+    """
+    for config in configs:
+        validate_config(config)
+    config = configs[0]
+    if len({json.dumps(structure(c), sort_keys=True) for c in configs}) > 1:
+        raise ValueError("these configs cannot share a program")
+    task = build_task(config.task)
+    total = train_steps(config)
+    every = {section: interval_steps(config, f"{section}.every") for section in ("log", "eval", "checkpoint")}
+    warmup = interval_steps(config, "optim.warmup", least=0)
+    params = jax.eval_shape(lambda: init_variables(build_model(config.model, task), 0))["params"]
+    layer = load_layer(config.model.layer.name)
+    groups = assign_groups(
+        params,
+        config_rules=config.optim.groups,
+        layer_name=layer.__name__,
+        layer_rules=layer.PARAM_GROUPS,
+        backbone_rules=build_model(config.model, task).PARAM_GROUPS,
+    )
+
+    def build(values: Mapping[str, Any]) -> Trainable:
+        own = with_values(config, values)
+        schedule = make_schedule(own.optim, warmup_steps=warmup, total_steps=total)
+        optimizer = make_optimizer(own.optim, params, groups, schedule)
+        return Trainable(task, build_model(own.model, task), optimizer, config.train.batch_size, tuple(config.train.length))
+
+    key = (json.dumps(structure(config), sort_keys=True), task, layer)
+    values = [traced_values(c) for c in configs]
+    stacked = {name: _stack(name, [v[name] for v in values]) for name in values[0]}
+    blueprint = Blueprint(key, tuple(stacked), build)
+    program = Program(list(configs), blueprint, stacked, groups, total, every, _steps_per_dispatch(config, every))
+    _check_best_metric(program)
+    return program
+
+
+def metric_names(program: Program) -> list[str]:
+    """Returns the names of everything that `Program.evaluate` measures, from shapes alone."""
+    names = program.trainable().metric_names()
+    return [*names, *(f"{name}/{low}-{high}" for name in names for low, high in program.config.eval.lengths)]
+
+
+def member_means(sums: Sums, members: int) -> list[dict[str, float]]:
+    """Returns each member's means from sums and weights that are scalars for one member and ``[S]`` for several."""
+    host = {name: [np.atleast_1d(np.asarray(x)) for x in pair] for name, pair in sums.items()}
+    return [
+        {name: float(total[i] / np.maximum(weight[i], 1e-30)) for name, (total, weight) in host.items()} for i in range(members)
+    ]
+
+
+def take_member(tree: Tree, member: int, members: int) -> Tree:
+    """Returns one member's part of a tree, which for a single member is the tree."""
+    return tree if members == 1 else jax.tree.map(lambda x: x[member], tree)
+
+
+@functools.cache
+def compile_steps(blueprint: Blueprint, members: int, steps: int) -> Any:
+    """Returns the compiled ``(state, values) -> (state, sums)``; the state is given away."""
+
+    def train(values: Values, state: TrainState) -> tuple[TrainState, Sums]:
+        return run_steps(blueprint.build(values), state, values["seed"], steps)
+
+    function = jax.jit(lambda state, values: _over_members(train, values, state), donate_argnums=0)
+    return function.lower(_state_shapes(blueprint, members), _value_shapes(blueprint, members)).compile()
+
+
+@functools.cache
+def compile_bucket(blueprint: Blueprint, members: int, bucket: tuple[int, int], batches: int, batch_size: int) -> Any:
+    """Returns the compiled ``(params, batch_stats, values, stream) -> sums``."""
+
+    def evaluate(values: Values, params: Tree, batch_stats: Tree, stream: jax.Array) -> Sums:
+        key = jax.random.fold_in(jax.random.key(values["seed"]), stream)
+        return run_bucket(blueprint.build(values), params, batch_stats, key, bucket, batches, batch_size)
+
+    def function(params: Tree, batch_stats: Tree, values: Values, stream: jax.Array) -> Sums:
+        return _over_members(functools.partial(evaluate, stream=stream), values, params, batch_stats)
+
+    state = _state_shapes(blueprint, members)
+    stream = jax.ShapeDtypeStruct((), jnp.int32)
+    shapes = _value_shapes(blueprint, members)
+    return jax.jit(function).lower(state.params, state.batch_stats, shapes, stream).compile()
+
+
+def _over_members(function: Callable[..., Any], values: Values, *trees: Tree) -> Any:
+    """A single run has no leading axis: vmap over one member would only slow it down."""
+    return jax.vmap(function)(values, *trees) if values["seed"].ndim else function(values, *trees)
+
+
+def _initialise(blueprint: Blueprint, values: Values) -> TrainState:
+    def one(values: Values) -> TrainState:
+        trainable = blueprint.build(values)
+        return init_state(trainable.model, trainable.optimizer, values["seed"])
+
+    return _over_members(one, values)
+
+
+@functools.cache
+def _compile_init(blueprint: Blueprint, members: int) -> Any:
+    return jax.jit(functools.partial(_initialise, blueprint)).lower(_value_shapes(blueprint, members)).compile()
+
+
+@functools.cache
+def _state_shapes(blueprint: Blueprint, members: int) -> TrainState:
+    return jax.eval_shape(functools.partial(_initialise, blueprint), _value_shapes(blueprint, members))
+
+
+def _value_shapes(blueprint: Blueprint, members: int) -> dict[str, Any]:
+    shape = () if members == 1 else (members,)
+    return {name: jax.ShapeDtypeStruct(shape, _dtype(name)) for name in blueprint.traced}
+
+
+def _dtype(name: str) -> Any:
+    return jnp.uint32 if name == "seed" else jnp.float32
+
+
+def _stack(name: str, numbers: Sequence[float]) -> jax.Array:
+    return jnp.asarray(numbers[0] if len(numbers) == 1 else numbers, _dtype(name))
+
+
+def _batches(settings: ConfigDict) -> tuple[int, int]:
+    """Batches per bucket and their size; the config's check made sure that they come out even."""
+    size = min(settings.batch_size, settings.examples)
+    return settings.examples // size, size
+
+
+def _steps_per_dispatch(config: ConfigDict, every: Mapping[str, int]) -> int:
+    """A dispatch ends wherever a log, validation or checkpoint is due."""
+    common = math.gcd(*every.values())
+    return max(n for n in range(1, min(config.train.steps_per_dispatch, common) + 1) if common % n == 0)
+
+
+def _bytes_needed(compiled: Any) -> int:
+    account = compiled.memory_analysis()
+    sizes = (account.argument_size_in_bytes, account.output_size_in_bytes, account.temp_size_in_bytes)
+    return sum(sizes) - account.alias_size_in_bytes
+
+
+def _check_best_metric(program: Program) -> None:
+    name = program.config.eval.best_metric
+    names = metric_names(program) if name else []
+    if name and name not in names:
+        raise UserError(f"eval.best_metric={name!r} is not one of {', '.join(names)}{suggest(name, names)}")
