@@ -13,16 +13,17 @@ Scale `cpu`, seed 0, modulus 3, two runs side by side on 2 cores; scaled accurac
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import SCALES, layer_names, load_own_config, parse_arg, task_config
+from lrnn_jax.config import SCALES, layer_names, parse_arg, task_config
+from lrnn_jax.config_files import load_own_config
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the config for ``LAYER,positive|negative,scale=smoke|cpu|paper``: as parity, but for the task."""
     c = load_own_config(f"configs/parity.py:{arg or ''}").unlock()
     c.task = task_config("modular_counting")
-    c.model.depth = 2
+    c.model.depth = 3
     chosen = parse_arg(arg, layer=layer_names("deltanet"), eigenvalues=["negative", "positive"], scale=SCALES)
     if chosen.layer == "deltanet" and chosen.scale == "cpu":
-        # slower and longer than parity: 0.070 with parity's 2000 steps at 1e-2
-        c.optim.lr, c.train.duration = 3e-3, "4000 steps"
+        c.model.layer.heads = 2
+        c.optim.lr, c.train.duration = 3e-3, "8000 steps"
     return c

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
+from lrnn_jax.cli_flags import define_config_flags, describe_flags
 from lrnn_jax.errors import Interrupted, TrainingFailed, UserError, suggest
 
 
@@ -71,10 +72,10 @@ def _dispatch(arguments: list[str]) -> int:
     values = flags.FlagValues()
     if any(word in ("-h", "--help") for word in rest):
         command.define(values)
-        print(f"lrnn {verb} {command.usage}\n\n{command.summary}\n\n{_describe_flags(values)}")
+        print(f"lrnn {verb} {command.usage}\n\n{command.summary}\n\n{describe_flags(values)}")
         return 0
     if verb in ("train", "sweep"):
-        rest = _prepare_config_flags(verb, rest, values)
+        rest = define_config_flags(verb, rest, values)
     command.define(values)
     try:
         positional = values([f"lrnn {verb}", *rest])[1:]
@@ -98,70 +99,13 @@ def _help() -> str:
     return "\n".join(lines)
 
 
-def _describe_flags(values: flags.FlagValues) -> str:
-    rows = []
-    for name in values:
-        flag = values[name]
-        default = "" if flag.default in (None, "") else f" (default: {flag.default})"
-        rows.append(f"  --{name}: {flag.help}{default}")
-    return "\n".join(rows)
-
-
-def _prepare_config_flags(verb: str, rest: list[str], values: flags.FlagValues) -> list[str]:
-    """Finds the config file, checks every override against it, and defines the flags of ml_collections."""
-    from ml_collections import config_flags
-
-    from lrnn_jax.config import check_field, find_config, load_config
-
-    rest = list(rest)
-    spec, where = _flag_value(rest, "config")
-    if spec is not None:
-        path, colon, arg = spec.partition(":")
-        rest[where : where + 1] = [f"--config={find_config(path)}{colon}{arg}"]
-        config = load_config(spec)
-        for word in rest:
-            name = word.lstrip("-").partition("=")[0]
-            if word.startswith("-") and name.removeprefix("no").startswith("config."):
-                check_field(config, name.removeprefix("no").removeprefix("config."))
-    elif any(word.lstrip("-").startswith("config.") for word in rest):
-        raise UserError("--config.FIELD needs --config=FILE first")
-    config_flags.register_flag_parser_for_type(list, _ListParser())
-    config_flags.DEFINE_config_file("config", None, "config FILE[:ARG]", values, sys_argv=[f"lrnn {verb}", *rest])
-    return rest
-
-
-class _ListParser(flags.ArgumentParser):
-    """Reads a Python list, such as ``[3,40]``; ml_collections itself has no parser for lists."""
-
-    syntactic_help = "a list, such as [3,40]"
-
-    def parse(self, argument: Any) -> list[Any]:
-        try:
-            value = ast.literal_eval(argument) if isinstance(argument, str) else argument
-        except (ValueError, SyntaxError):
-            value = None
-        if not isinstance(value, list):
-            raise ValueError(f"{argument!r} is not {self.syntactic_help}")
-        return value
-
-    def flag_type(self) -> str:
-        return "list"
-
-
-def _flag_value(arguments: list[str], name: str) -> tuple[str | None, int]:
-    """Finds ``--name=value`` or ``--name value``; the second form is rewritten as the first."""
-    for i, word in enumerate(arguments):
-        if word.lstrip("-") == name and word.startswith("-") and i + 1 < len(arguments):
-            arguments[i : i + 2] = [f"--{name}={arguments[i + 1]}"]
-        if arguments[i].startswith((f"--{name}=", f"-{name}=")):
-            return arguments[i].partition("=")[2], i
-    return None, -1
-
-
 def _define_train(values: flags.FlagValues) -> None:
     _define_config(values)
     flags.DEFINE_string(
-        "workdir", None, "the run's folder (default: runs/<hash of the config>); with seeds above 1 the folder of the runs", values
+        "workdir",
+        None,
+        "the run's folder (default: runs/<hash of the config>); with seeds above 1 the folder of the runs",
+        values,
     )
 
 
@@ -248,7 +192,9 @@ def _run_sweep(values: flags.FlagValues, positional: list[str]) -> int:
 
 
 def _define_runs(values: flags.FlagValues) -> None:
-    flags.DEFINE_multi_string("where", [], "condition such as model.layer.name=mamba or scaled_accuracy>=0.9; repeatable", values)
+    flags.DEFINE_multi_string(
+        "where", [], "condition such as model.layer.name=mamba or scaled_accuracy>=0.9; repeatable", values
+    )
     flags.DEFINE_list("columns", None, "fields, metrics (also best/METRIC) and result entries (default: what differs)", values)
     flags.DEFINE_string("sort", None, "column to sort by", values)
     flags.DEFINE_boolean("csv", False, "comma-separated values instead of a table", values)
@@ -386,7 +332,7 @@ def _list_tables() -> list[tuple[str, ...]]:
 
 
 def _list_files(folder: str, *, suffix: str) -> list[tuple[str, ...]]:
-    from lrnn_jax.config import data_folder
+    from lrnn_jax.config_files import data_folder
 
     prefix = f"{folder}/" if suffix else ""
     rows: list[tuple[str, ...]] = []

@@ -4,7 +4,7 @@
 
 Ways of training the same config from the same state, taken in turn several times in one process:
 
-* ours: `train_many`, as the trainer calls it; metric sums run over every step and are read once per call;
+* ours: `Program.advance`, as the trainer calls it; metric sums run over every step and are read once per call;
 * dataset: one compiled step per call, batches from a map-style data set that seeds one generator per example and collates
   them, as the papers' released code does; the step's metrics are read and added up, so that the log is the same as ours;
 * numpy: the same with batches from vectorised NumPy;
@@ -24,10 +24,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lrnn_jax.config import load_config
+from lrnn_jax.config_files import load_config
 from lrnn_jax.tasks.base import Batch
-from lrnn_jax.training.steps import Trainable, TrainState, init_state, train_many
-from lrnn_jax.training.trainer import make_program
+from lrnn_jax.training.program import make_program
+from lrnn_jax.training.steps import Trainable, TrainState
 
 ROUNDS, STEPS = 7, 400
 
@@ -59,13 +59,15 @@ def main() -> None:
     """Runs the comparison and prints it."""
     spec = sys.argv[1] if len(sys.argv) > 1 else "configs/parity.py"
     program = make_program(load_config(spec))
-    trainable, seed = program.trainable, jnp.uint32(0)
-    per_call = program.config.train.steps_per_dispatch
+    if program.config.task.name != "parity":
+        sys.exit("the host-made batches are parity's: give a parity config")
+    trainable, seed = program.trainable(), jnp.uint32(0)
+    per_call = program.per_dispatch
     one_step = jax.jit(Trainable.step, static_argnums=0, donate_argnums=1)
 
     def ours(state: TrainState) -> TrainState:
         for _ in range(STEPS // per_call):
-            state, sums = train_many(trainable, state, seed, per_call)
+            state, sums = program.advance(state, per_call)
             jax.device_get(sums)
         return state
 
@@ -91,7 +93,7 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in ways}
     for i in range(ROUNDS + 1):
         for name, run in ways.items():
-            state: Any = jax.block_until_ready(init_state(trainable.model, trainable.optimizer, seed))
+            state: Any = jax.block_until_ready(program.init())
             began = time.perf_counter()
             jax.block_until_ready(run(state))
             if i:  # the first round compiles

@@ -117,7 +117,7 @@ def test_list_prints_a_table_with_a_header(what, header, names):
     [
         (["trian"], ["'trian'", "did you mean 'train'"]),
         (["--config=configs/parity.py"], ["unknown command"]),
-        (["xyzzy"], ["train, eval, reproduce, list"]),
+        (["xyzzy"], ["train, sweep, runs, eval, reproduce, list"]),
         # train: the config file
         (["train"], ["--config=FILE"]),
         (["train", "--config"], ["config"]),

@@ -9,15 +9,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import (
-    base_config,
-    config_hash,
-    differing_fields,
-    flatten,
-    layer_config,
-    set_field,
-    task_config,
-)
+from lrnn_jax.config import base_config, config_hash, differing_fields, flatten, layer_config, set_field, task_config
 
 
 def make_config(layer="diagonal"):

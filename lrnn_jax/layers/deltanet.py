@@ -64,7 +64,7 @@ class DeltaNet(RecurrentLayer):
         self.v = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
         if self.conv_width:
             self.conv = CausalConv(3 * self.width, self.conv_width, use_bias=False, dtype=self.dtype)
-        self.beta = nn.Dense(self.heads, use_bias=False, dtype=self.dtype)
+        self.beta = nn.Dense(self.heads, use_bias=False, dtype=jnp.float32)
         self.norm = nn.RMSNorm(epsilon=1e-5, dtype=jnp.float32)
         self.out = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
 
@@ -102,7 +102,7 @@ class DeltaNet(RecurrentLayer):
             q, k = nn.silu(q), nn.silu(k)
         q, k, v = (z.reshape(*z.shape[:2], self.heads, -1) for z in (q, k, nn.silu(v)))
         q = _normalise(q) * q.shape[-1] ** -0.5
-        beta = nn.sigmoid(self.beta(x).astype(jnp.float32))
+        beta = nn.sigmoid(self.beta(x.astype(jnp.float32)))
         return q, _normalise(k), v, 2.0 * beta if self.negative_eigenvalues else beta, history
 
 

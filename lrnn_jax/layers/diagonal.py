@@ -31,7 +31,8 @@ class Diagonal(RecurrentLayer):
     PARAM_GROUPS = {r"kernel$": MATRICES, r"bias$": NO_DECAY}
 
     def setup(self) -> None:
-        self.decay = nn.Dense(self.width, dtype=self.dtype)
+        # in float32 whatever the compute dtype: the gain multiplies the rounding of a logit
+        self.decay = nn.Dense(self.width, dtype=jnp.float32)
         self.input = nn.Dense(self.width, dtype=self.dtype)
 
     def __call__(
@@ -45,7 +46,7 @@ class Diagonal(RecurrentLayer):
 
     def transition(self, x: jax.Array) -> jax.Array:
         """Returns the eigenvalues a(x_t), ``[B T D]`` float32."""
-        logits = self.gain * self.decay(x).astype(jnp.float32)
+        logits = self.gain * self.decay(x.astype(jnp.float32))
         return jnp.tanh(logits) if self.negative_eigenvalues else nn.sigmoid(logits)
 
     def parameter_count(self) -> int:

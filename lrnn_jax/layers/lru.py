@@ -49,6 +49,8 @@ class LRU(RecurrentLayer):
             raise UserError(
                 f"model.layer.r_min={fields['r_min']} and r_max={fields['r_max']} must satisfy 0 <= r_min < r_max <= 1"
             )
+        if not 0.0 < fields["max_phase"] <= 2 * math.pi + 1e-6:
+            raise UserError(f"model.layer.max_phase={fields['max_phase']} must be above 0 and at most 2 pi")
         if fields["state_size"] < 1:
             raise UserError(f"model.layer.state_size={fields['state_size']} must be at least 1")
 

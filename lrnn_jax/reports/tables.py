@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import config_hash, data_folder, load_own_config, set_field
+from lrnn_jax.config import config_hash, set_field
+from lrnn_jax.config_files import data_folder, load_own_config
 from lrnn_jax.errors import UserError, suggest
 
 Record = dict[str, Any]

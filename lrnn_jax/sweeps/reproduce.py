@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lrnn_jax.config import data_folder
+from lrnn_jax.config_files import data_folder
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.reports.tables import Run, Table, list_runs, load_table, record_name, render
 from lrnn_jax.sweeps.executors import execute

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import config_hash, load_config, load_sweep, set_field, structure, validate_config
+from lrnn_jax.config import config_hash, set_field, structure, validate_config
+from lrnn_jax.config_files import load_config, load_sweep
 from lrnn_jax.errors import UserError
 from lrnn_jax.sweeps.executors import pack, split_to_fit
 from lrnn_jax.sweeps.store import read_status

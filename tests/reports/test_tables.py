@@ -4,15 +4,16 @@ import json
 
 import pytest
 
-from lrnn_jax.config import SCALES, data_folder, load_config, validate_config
-from lrnn_jax.reports.tables import Row, Table, load_table, record_name, render
+from lrnn_jax.config import SCALES, validate_config
+from lrnn_jax.config_files import data_folder
+from lrnn_jax.reports.tables import Row, Selection, Table, list_runs, load_table, record_name, render
 
 TABLE = Table(
     title="A table",
     source="Table 9.",
     claim="A claim.",
     metric="scaled_accuracy",
-    rows=(Row("easy", "configs/x.py", 1.0), Row("hard", "configs/x.py", None)),
+    rows=(Row("easy", "configs/parity.py:lstm", 1.0), Row("hard", "configs/parity.py:diagonal,positive", None)),
     seeds=2,
 )
 ORIGIN = {"versions": {"jax": "0.0"}, "git_commit": "abc", "device": "cpu", "config_hash": "h"}
@@ -20,20 +21,30 @@ ORIGIN = {"versions": {"jax": "0.0"}, "git_commit": "abc", "device": "cpu", "con
 
 def finished(value, seconds):
     metrics = {"scaled_accuracy": value, "scaled_accuracy/40-64": value, "scaled_accuracy/65-128": value}
-    return {"status": "finished", "metrics": metrics, "curve": [[1, 0.0], [2, value]], "wall_time_s": seconds, **ORIGIN}
+    return {
+        "status": "finished",
+        "row": "easy",
+        "point": {},
+        "seed": 0,
+        "metrics": metrics,
+        "curve": [[1, 0.0], [2, value]],
+        "wall_time_s": seconds,
+        **ORIGIN,
+    }
 
 
 def test_missing_failed_and_finished_cells_look_different(tmp_path):
-    failed = {"status": "failed", "reason": "step 3: not finite", "step": 2, "curve": [], **ORIGIN}
-    for row, seed, record in [(0, 0, finished(1.0, 2.0)), (0, 1, finished(0.5, 4.0)), (1, 0, failed)]:
-        (tmp_path / record_name(TABLE, TABLE.rows[row], seed)).write_text(json.dumps(record))
-    markdown = render(TABLE, tmp_path)
+    failed = {"status": "failed", "reason": "step 3: not finite", "curve": [], "row": "hard", "point": {}, "seed": 0, **ORIGIN}
+    runs = list_runs(TABLE, "cpu")
+    for run, record in zip(runs, [finished(1.0, 2.0), finished(0.5, 4.0), failed], strict=False):
+        (tmp_path / record_name(run)).write_text(json.dumps(record))
+    markdown = render(TABLE, "cpu", tmp_path)
     assert "| easy | 1.000 | 0.750 ± 0.354 | 1.000 | 0.500 | -0.250 | 6 s |" in markdown
     assert "| hard |  | missing | failed | missing |  | 0 s |" in markdown
     assert "Failed: hard seed 0: step 3: not finite" in markdown
     csv = (tmp_path / "table.csv").read_text().splitlines()
-    assert csv[1].startswith("easy,1.0,0,finished,1.0,2.0")
-    assert csv[3].startswith("hard,,0,failed,,") and csv[4].startswith("hard,,1,missing,,")
+    assert csv[1].startswith("easy,1.0,,0,finished,1.0,2.0")
+    assert csv[3].startswith("hard,,,0,failed,,") and csv[4].startswith("hard,,,1,missing,,")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -41,9 +52,9 @@ def test_missing_failed_and_finished_cells_look_different(tmp_path):
 def test_every_table_names_configs_that_validate_at_each_of_its_scales(name):
     table = load_table(name)
     assert set(table.scales) <= set(SCALES) and table.seeds >= 3
-    for row in table.rows:
-        for scale in table.scales:
-            validate_config(load_config(f"{row.config},scale={scale}"))
+    for scale in table.scales:
+        for run in list_runs(table, scale):
+            validate_config(run.config)
 
 
 @pytest.mark.parametrize("folder", sorted(data_folder("experiments").glob("results/*/*"), key=str), ids=str)
@@ -51,5 +62,34 @@ def test_the_committed_table_is_what_its_records_render_to(folder, tmp_path):
     table = load_table(folder.parent.name)
     for file in folder.glob("*.json"):
         (tmp_path / file.name).write_text(file.read_text())
-    assert render(table, tmp_path) == (folder / "table.md").read_text()
+    assert render(table, folder.name, tmp_path) == (folder / "table.md").read_text()
     assert (tmp_path / "table.csv").read_text() == (folder / "table.csv").read_text()
+
+
+def test_a_record_of_another_config_is_stale_and_never_a_number(tmp_path):
+    runs = list_runs(TABLE, "cpu")
+    (tmp_path / "0123456789ab.json").write_text(json.dumps(finished(1.0, 2.0)))
+    (tmp_path / record_name(runs[1])).write_text(json.dumps({**finished(0.5, 4.0), "seed": 1}))
+    markdown = render(TABLE, "cpu", tmp_path)
+    assert "| easy | 1.000 | 0.500 (1 of 2) | stale | 0.500 | -0.500 | 4 s |" in markdown
+
+
+def test_the_grid_point_is_chosen_by_validation_and_never_by_the_reported_split(tmp_path):
+    grid = ({"optim.lr": 1e-2}, {"optim.lr": 1e-3})
+    table = Table("t", "s", "c", "scaled_accuracy", (Row("easy", "configs/parity.py:lstm", 1.0, grid=grid),), seeds=2)
+    # the second point is better in validation, the first on the test
+    for run in list_runs(table, "cpu"):
+        first = run.point == grid[0]
+        record = {**finished(0.9 if first else 0.4, 2.0), "curve": [[1, 0.0], [2, 0.3 if first else 0.6]], "point": run.point}
+        (tmp_path / record_name(run)).write_text(json.dumps(record))
+    markdown = render(table, "cpu", tmp_path)
+    assert "| easy | 1.000 | 0.400 ± 0.000 |" in markdown
+    assert "Chosen by the mean validation `scaled_accuracy`: easy: optim.lr=0.001 of 2." in markdown
+
+
+def test_best_parameters_are_reported_where_the_table_says_so(tmp_path):
+    row = Row("easy", "configs/parity.py:lstm", None)
+    table = Table("t", "s", "c", "scaled_accuracy", (row,), seeds=1, selection=Selection(checkpoint="best"))
+    best = {"step": 1, "metrics": finished(0.75, 0.0)["metrics"]}
+    (tmp_path / record_name(list_runs(table, "cpu")[0])).write_text(json.dumps({**finished(0.5, 2.0), "best": best}))
+    assert "| easy |  | 0.750 | 0.750 |" in render(table, "cpu", tmp_path)

@@ -1,0 +1,74 @@
+"""The flags of one command: ``--config=FILE[:ARG]`` with its overrides, and help texts."""
+
+import ast
+from typing import Any
+
+from absl import flags
+
+from lrnn_jax.errors import UserError
+
+
+def describe_flags(values: flags.FlagValues) -> str:
+    """Returns one line per flag, for ``lrnn COMMAND --help``."""
+    rows = []
+    for name in values:
+        flag = values[name]
+        default = "" if flag.default in (None, "") else f" (default: {flag.default})"
+        rows.append(f"  --{name}: {flag.help}{default}")
+    return "\n".join(rows)
+
+
+def define_config_flags(verb: str, rest: list[str], values: flags.FlagValues) -> list[str]:
+    """Finds the config file, checks every override against it, and defines the flags of ml_collections.
+
+    Raises:
+      UserError: no such file or field.
+    """
+    from ml_collections import config_flags
+
+    from lrnn_jax.config import check_field
+    from lrnn_jax.config_files import find_config, load_config
+
+    rest = list(rest)
+    spec, where = _flag_value(rest, "config")
+    if spec is not None:
+        path, colon, arg = spec.partition(":")
+        rest[where : where + 1] = [f"--config={find_config(path)}{colon}{arg}"]
+        config = load_config(spec)
+        for word in rest:
+            name = word.lstrip("-").partition("=")[0]
+            if word.startswith("-") and name.removeprefix("no").startswith("config."):
+                check_field(config, name.removeprefix("no").removeprefix("config."))
+    elif any(word.lstrip("-").startswith("config.") for word in rest):
+        raise UserError("--config.FIELD needs --config=FILE first")
+    config_flags.register_flag_parser_for_type(list, _ListParser())
+    config_flags.DEFINE_config_file("config", None, "config FILE[:ARG]", values, sys_argv=[f"lrnn {verb}", *rest])
+    return rest
+
+
+class _ListParser(flags.ArgumentParser):
+    """Reads a Python list, such as ``[3,40]``; ml_collections itself has no parser for lists."""
+
+    syntactic_help = "a list, such as [3,40]"
+
+    def parse(self, argument: Any) -> list[Any]:
+        try:
+            value = ast.literal_eval(argument) if isinstance(argument, str) else argument
+        except (ValueError, SyntaxError):
+            value = None
+        if not isinstance(value, list):
+            raise ValueError(f"{argument!r} is not {self.syntactic_help}")
+        return value
+
+    def flag_type(self) -> str:
+        return "list"
+
+
+def _flag_value(arguments: list[str], name: str) -> tuple[str | None, int]:
+    """Finds ``--name=value`` or ``--name value``; the second form is rewritten as the first."""
+    for i, word in enumerate(arguments):
+        if word.lstrip("-") == name and word.startswith("-") and i + 1 < len(arguments):
+            arguments[i : i + 2] = [f"--{name}={arguments[i + 1]}"]
+        if arguments[i].startswith((f"--{name}=", f"-{name}=")):
+            return arguments[i].partition("=")[2], i
+    return None, -1
