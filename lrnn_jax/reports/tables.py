@@ -161,7 +161,7 @@ def read_records(runs: Sequence[Run], folder: Path) -> list[Record | None]:
             found[file.name] = json.loads(file.read_text())
         except json.JSONDecodeError as error:
             raise UserError(f"{file} is not a record: {error}") from error
-    stale = {(r["row"], json.dumps(r["point"], sort_keys=True), r["seed"]) for r in found.values()}
+    stale = {(r.get("row"), json.dumps(r.get("point"), sort_keys=True), r.get("seed")) for r in found.values()}
     records: list[Record | None] = []
     for run in runs:
         record = found.get(record_name(run))

@@ -1,0 +1,28 @@
+"""Every config trains, resumes nothing, evaluates and reports at scale smoke, with every layer."""
+
+import json
+
+import pytest
+
+from lrnn_jax.cli import main
+from lrnn_jax.config_files import data_folder
+from lrnn_jax.registry import LAYERS
+
+CONFIGS = sorted(file.name for file in data_folder("configs").glob("*.py"))
+# every config with its own first layer, and every layer with the first task
+CASES = [*(f"configs/{name}:scale=smoke" for name in CONFIGS), *(f"configs/parity.py:{layer},scale=smoke" for layer in LAYERS)]
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections' own
+@pytest.mark.parametrize("spec", CASES)
+def test_smoke(spec, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    # one bucket is enough here: each costs a compilation
+    small = ["--config.eval.lengths=[[40,64]]", "--config.train.duration=20 steps", "--config.eval.every=50%"]
+    assert main(["train", f"--config={spec}", f"--workdir={workdir}", *small]) == 0
+    result = json.loads((workdir / "result.json").read_text())
+    assert result["status"] == "finished" and result["steps"] == 20
+    assert 0.0 <= result["metrics"]["accuracy"] <= 1.0
+    capsys.readouterr()
+    assert main(["eval", f"--workdir={workdir}"]) == 0
+    assert f"{result['metrics']['loss']:.4f}" in capsys.readouterr().out
