@@ -104,7 +104,7 @@ def describe_structure(configs: Sequence[ConfigDict]) -> str:
 
 
 def take_part(configs: Sequence[ConfigDict], part: str) -> list[ConfigDict]:
-    """Returns the i-th of n parts of a sweep, for "i/n" with i from 1.
+    """Returns the i-th of n parts of a sweep, for "i/n" with i from 1; neighbours stay together, for they may share a program.
 
     Raises:
       UserError: not i/n with 1 <= i <= n.
@@ -112,7 +112,8 @@ def take_part(configs: Sequence[ConfigDict], part: str) -> list[ConfigDict]:
     first, _, count = part.partition("/")
     if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
         raise UserError(f"--part={part!r} must be I/N with 1 <= I <= N")
-    return list(configs)[int(first) - 1 :: int(count)]
+    i, n = int(first), int(count)
+    return list(configs)[len(configs) * (i - 1) // n : len(configs) * i // n]
 
 
 def _measure(program: Program) -> tuple[float, float, int]:

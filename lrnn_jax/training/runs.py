@@ -195,6 +195,8 @@ def _git_commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+        # results are written while a table is under way: they are not the code that made them
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)experiments/results")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
