@@ -76,9 +76,10 @@ def _set_training(c: ConfigDict, chosen: ConfigDict) -> None:
         c.optim.lr = SMALL_LR.get(chosen.layer, 1e-2)
         c.train.batch_size = SMALL_BATCH.get(chosen.layer, 16)
         c.train.duration = "100 steps" if chosen.scale == "smoke" else SMALL_DURATION.get(chosen.layer, "4000 steps")
+        # tested up to 512 tokens long, so that a validation costs as much as 400 training steps
+        c.eval.every, c.eval.examples = "20%", 512
         if chosen.scale == "smoke":
-            c.eval.examples = 64
-            c.eval.batch_size = 64
+            c.eval.examples, c.eval.batch_size = 64, 64
     elif chosen.layer == "diagonal":  # the released parity_diagonal configuration
         c.optim.lr = 1e-3
         c.train.duration, c.train.batch_size = "20000 steps", 256

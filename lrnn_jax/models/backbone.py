@@ -151,9 +151,13 @@ class Backbone(nn.Module):
             )
             x, state = block(x, state=states[i], reset=reset, method=self.method, train=train)
             new_states.append(state)
+        early = self.head == "last" and self.norm != "batchnorm"
+        if early:
+            x = _pool(x, self.head, lengths)
         if self.norm_position == "pre":
             x = make_norm(self.norm, train=train, dtype=self.dtype, name="norm")(x)
-        x = _pool(x, self.head, lengths)
+        if not early:
+            x = _pool(x, self.head, lengths)
         logits = nn.Dense(self.outputs, dtype=self.dtype, name="head")(x)
         return logits.astype(jnp.float32), tuple(new_states)
 

@@ -72,8 +72,8 @@ def _sequential(
 def _sequential_forward(
     reverse: bool, q: jax.Array, k: jax.Array, v: jax.Array, beta: jax.Array, h0: jax.Array, keep: Any
 ) -> Any:
-    (o, error), s = loop_over_time(_write_and_read, h0, (q, k, v, beta, keep), reverse=reverse)
-    return (o, s), (q, k, v, beta, h0, keep, error)
+    (surprise, o), s = loop_over_time(_write_and_read, h0, (q, k, v, beta, keep), reverse=reverse)
+    return (o, s), (q, k, beta, h0, keep, surprise)
 
 
 def _sequential_backward(reverse: bool, residual: Any, cotangents: Any) -> Any:
@@ -81,15 +81,21 @@ def _sequential_backward(reverse: bool, residual: Any, cotangents: Any) -> Any:
 
     With e_t = beta_t (v_t - S_{t-1}^T k_t), so that S_t = S_{t-1} + k_t e_t^T, and with G_t the cotangent of S_t: d_t =
     G_t^T k_t is the cotangent of e_t, dv_t = beta_t d_t, G_{t-1} = G_t - k_t dv_t^T (plus q_{t-1} do_{t-1}^T). The first loop
-    gives d and the part G e of dk; the second, which rebuilds S from e, the parts that need S: dq and the rest of dk.
+    gives d and the part G e of dk; the second, which rebuilds S from e, the parts that need S: dq and the rest of dk. All
+    that needs neither G nor S is done for all positions at once, for a loop's time goes into the number of its operations.
     """
-    q, k, v, beta, h0, keep, error = residual
+    q, k, beta, h0, keep, surprise = residual
     do, ds = cotangents
-    (dv, dk, dbeta_v), dh0 = loop_over_time(_pull_back, ds, (q, k, beta, do, error, keep), reverse=not reverse)
-    (s_do, s_dv, s_k), _ = loop_over_time(_rebuild, h0, (k, error, do, dv, keep), reverse=reverse)
-    dq = s_do + k * _dot(error, do)
-    dbeta = jnp.sum(dbeta_v * (v - s_k), axis=-1)
-    return dq, dk - s_dv, dv, dbeta, dh0, None if keep is None else jnp.zeros_like(keep)
+    error = beta[..., None] * surprise
+    xs = (q, k, beta, do, do * _dot(q, k), error, keep)
+    (d_error, g_error), dh0 = loop_over_time(_pull_back, ds, xs, reverse=not reverse)
+    dv = beta[..., None] * d_error
+    (s_do, s_dv), _ = loop_over_time(_rebuild, h0, (k, error, do, dv, keep), reverse=reverse)
+    do_error = _dot(do, error)
+    dq = s_do + k * do_error
+    dk = g_error + q * do_error - s_dv
+    dbeta = jnp.sum(d_error * surprise, axis=-1)
+    return dq, dk, dv, dbeta, dh0, None if keep is None else jnp.zeros_like(keep)
 
 
 _sequential.defvjp(_sequential_forward, _sequential_backward)
@@ -98,23 +104,22 @@ _sequential.defvjp(_sequential_forward, _sequential_backward)
 def _write_and_read(_: tuple, s: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     q, k, v, beta, keep = x
     s = _cut(s, keep)
-    error = beta[..., None] * (v - _read_out(s, k))
-    s = s + _outer(k, error)
-    return s, (_read_out(s, q), error)
+    surprise = v - _read_out(s, k)
+    s = s + _outer(k, beta[..., None] * surprise)
+    return s, (surprise, _read_out(s, q))
 
 
-def _pull_back(_: tuple, g: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
-    q, k, beta, do, error, keep = x
-    d_error = _read_out(g, k) + do * _dot(q, k)
-    dv = beta[..., None] * d_error
-    dk = _contract_values(g, error) + q * _dot(do, error)
-    return _cut(g + _outer(q, do) - _outer(k, dv), keep), (dv, dk, d_error)
+def _pull_back(_: tuple, g: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    q, k, beta, do, do_qk, error, keep = x
+    d_error = _read_out(g, k) + do_qk
+    g_error = _contract_values(g, error)
+    return _cut(g + _outer(q, do) - _outer(k, beta[..., None] * d_error), keep), (d_error, g_error)
 
 
-def _rebuild(_: tuple, s: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+def _rebuild(_: tuple, s: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     k, error, do, dv, keep = x
     s = _cut(s, keep)
-    return s + _outer(k, error), (_contract_values(s, do), _contract_values(s, dv), _read_out(s, k))
+    return s + _outer(k, error), (_contract_values(s, do), _contract_values(s, dv))
 
 
 def _cut(s: jax.Array, keep: jax.Array | None) -> jax.Array:
