@@ -76,7 +76,7 @@ def _set_training(c: ConfigDict, chosen: ConfigDict) -> None:
         c.optim.lr = SMALL_LR.get(chosen.layer, 1e-2)
         c.train.batch_size = SMALL_BATCH.get(chosen.layer, 16)
         c.train.duration = "100 steps" if chosen.scale == "smoke" else SMALL_DURATION.get(chosen.layer, "4000 steps")
-        # tested up to 512 tokens long, so that a validation costs as much as 400 training steps
+        # on sequences of up to 512 tokens; with more of them validation takes longer than training
         c.eval.every, c.eval.examples = "20%", 512
         if chosen.scale == "smoke":
             c.eval.examples, c.eval.batch_size = 64, 64
