@@ -178,7 +178,7 @@ def _run_sweep(values: flags.FlagValues, positional: list[str]) -> int:
     print(f"{len(configs)} of {total} runs" + (f"; {said}" if said else ""), file=sys.stderr)
     store = Path(values.workdir)
     if values.plan:
-        print(format_plan(plan(configs, store, executor=values.executor), len(configs)))
+        print(format_plan(plan(configs, store, executor=values.executor, retry_failed=values.retry_failed), len(configs)))
         return 0
     return _run_all(
         configs,

@@ -144,6 +144,9 @@ def set_field(config: ConfigDict, path: str, value: Any) -> None:
     """
     check_field(config, path)
     section, name = _find_section(config, path)
+    old = section[name]
+    if value is None or isinstance(old, ConfigDict) or isinstance(value, bool) != isinstance(old, bool):
+        raise UserError(f"config field {path!r}={value!r}: it holds {type(old).__name__}")
     try:
         section[name] = value
     except TypeError as error:

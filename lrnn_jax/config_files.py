@@ -68,7 +68,10 @@ def load_sweep(path: str, name: str) -> list[dict[str, Any]]:
         names = [key.removeprefix("sweep").removeprefix("_") for key in vars(_load_module(file)) if key.startswith("sweep")]
         shown = ", ".join(repr(known) for known in names) or "none"
         raise UserError(f"{file} has no sweep {name!r}{suggest(name, names)} (it has {shown})")
-    points = _call(file, function)
+    points = _call(file, lambda: list(function()))
+    for point in points:
+        if not isinstance(point, dict) or not all(isinstance(field, str) for field in point):
+            raise UserError(f"{file}: a point of the sweep {name!r} is {point!r}, not a mapping from fields to values")
     if not points:
         raise UserError(f"the sweep {name!r} of {file} is empty")
     return points

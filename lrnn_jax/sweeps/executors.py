@@ -51,7 +51,8 @@ def execute(
     for config in configs:
         validate_config(config)
     distinct = {config_hash(config): config for config in configs}
-    todo = [c for c in distinct.values() if _is_due(c, store, retry_failed)]
+    todo = [c for c in distinct.values() if is_due(c, store, retry_failed)]
+    due = {config_hash(config) for config in todo}
     progress = _Progress(len(distinct), len(distinct) - len(todo))
     if executor == "ray" and todo:
         from lrnn_jax.sweeps.ray_executor import run_on_ray
@@ -61,7 +62,7 @@ def execute(
         packs = pack(todo, list(distinct.values()), store) if executor == "vmap" else [[c] for c in todo]
         for members in packs:
             for part in split_to_fit(members):
-                progress(train_pack(part, store))
+                progress([result for result in train_pack(part, store) if result["config_hash"] in due])
     return [RunFolder(default_workdir(config, store)).read_result() for config in configs]
 
 
@@ -118,7 +119,8 @@ def _interrupted_programs(store: Path) -> Iterator[list[str]]:
             continue
 
 
-def _is_due(config: ConfigDict, store: Path, retry_failed: bool) -> bool:
+def is_due(config: ConfigDict, store: Path, retry_failed: bool) -> bool:
+    """Says whether a run is to be trained: it is not finished, and has not failed unless failed ones are tried again."""
     status = read_status(config, store)
     if status == "failed" and not retry_failed:
         reason = (RunFolder(default_workdir(config, store)).read_result() or {}).get("reason")

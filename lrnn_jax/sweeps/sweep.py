@@ -12,8 +12,7 @@ from ml_collections import ConfigDict
 from lrnn_jax.config import config_hash, set_field, structure, validate_config
 from lrnn_jax.config_files import load_config, load_sweep
 from lrnn_jax.errors import UserError
-from lrnn_jax.sweeps.executors import pack, split_to_fit
-from lrnn_jax.sweeps.store import read_status
+from lrnn_jax.sweeps.executors import is_due, pack, split_to_fit
 from lrnn_jax.training.program import Program, make_program
 
 
@@ -36,6 +35,8 @@ def resolve_sweep(spec: str, name: str, overrides: Mapping[str, Any]) -> list[Co
         config = load_config(f"{path}:{','.join(words)}")
         for field, value in {**overrides, **fields}.items():
             set_field(config, field, value)
+        if config.seeds != 1:
+            raise UserError(f"seeds={config.seeds} in a sweep: let the sweep run over the field 'seed'")
         validate_config(config)
         configs.append(config)
     return configs
@@ -55,16 +56,18 @@ class PlannedProgram(NamedTuple):
     bytes: int
 
 
-def plan(configs: Sequence[ConfigDict], store: Path, *, executor: str) -> list[PlannedProgram]:
+def plan(configs: Sequence[ConfigDict], store: Path, *, executor: str, retry_failed: bool = False) -> list[PlannedProgram]:
     """Compiles what would run, measures one dispatch and one evaluation of each program, and keeps nothing.
 
     Args:
       configs: resolved configs.
       store: runs that are finished there are left out.
       executor: as in `lrnn_jax.sweeps.executors.execute`.
+      retry_failed: as there.
     """
-    todo = [config for config in configs if read_status(config, store) != "finished"]
-    packs = pack(todo, configs, store) if executor == "vmap" else [[config] for config in todo]
+    distinct = list({config_hash(config): config for config in configs}.values())
+    todo = [config for config in distinct if is_due(config, store, retry_failed)]
+    packs = pack(todo, distinct, store) if executor == "vmap" else [[config] for config in todo]
     parts = [part for members in packs for part in (split_to_fit(members) if executor == "vmap" else [members])]
     costs: dict[str, tuple[float, float, int]] = {}
     planned = []

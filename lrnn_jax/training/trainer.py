@@ -1,14 +1,13 @@
 """The one training loop: compiled dispatches, logs, validations, checkpoints, resumption, for one run or many at once."""
 
 import dataclasses
-import logging
 import math
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from lrnn_jax.training.loggers import Progress, Sink, format_spread, open_sinks
 from lrnn_jax.training.optimizer import format_groups
 from lrnn_jax.training.program import Program, make_program, member_means, take_member
 from lrnn_jax.training.runs import RunFolder, describe_origin, hash_params
+from lrnn_jax.training.signals import interruptible
 from lrnn_jax.training.steps import TrainState, Tree, find_nonfinite
 
 # Of these metrics less is better, of all others more.
@@ -85,10 +85,11 @@ def train_members(
         checkpoints = Checkpoints(checkpoint_folder, keep=program.config.checkpoint.keep)
         stack.callback(checkpoints.close)
         members = [_Member(c, f, open_sinks(c, f.path)) for c, f in zip(configs, folders, strict=True)]
-        for member in members:
+        for member, result in zip(members, results, strict=True):
+            member.kept = result if result and result["status"] == "finished" else None
             for sink in member.sinks:
                 stack.callback(sink.close)
-        with _interruptible() as signals:
+        with interruptible() as signals:
             return _Training(program, members, checkpoints, signals, verbose=verbose).run()
 
 
@@ -101,7 +102,8 @@ class _Member:
       folder: its folder.
       sinks: where its metrics go besides the folder.
       best: step, value and age in validations of the best validation so far.
-      ended: status, step and reason, once it goes no further.
+      ended: status, steps and reason, once it goes no further.
+      kept: its result, where it was finished on its own after the program that it is part of had been interrupted.
     """
 
     config: ConfigDict
@@ -109,6 +111,12 @@ class _Member:
     sinks: list[Sink]
     best: dict[str, Any] | None = None
     ended: dict[str, Any] | None = None
+    kept: dict[str, Any] | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be written of it."""
+        return bool(self.ended or self.kept)
 
 
 class _Training:
@@ -177,14 +185,15 @@ class _Training:
                 self.members[0].ended = None
             print(f"resuming {self._place()} at step {step}", file=sys.stderr)
         for member in self.members:
-            member.folder.rewind_metrics(step)
+            if not member.kept:
+                member.folder.rewind_metrics(step)
         return state, step
 
     def _loop(self, state: TrainState, step: int, progress: Progress) -> tuple[TrainState, int]:
         """Dispatches K steps at a time, and looks at a dispatch only once the next one is under way."""
         total, every = self.program.total, self.program.every
         alive = jnp.copy(state.alive)
-        while step < total and not all(member.ended for member in self.members):
+        while step < total and not all(member.over for member in self.members):
             before, count = step, min(self.program.per_dispatch, total - step)
             state, sums = self.program.advance(state, count)
             step += count
@@ -235,7 +244,7 @@ class _Training:
         rate = (step - self.logged) / max(now - self.logged_at, 1e-9)
         self.logged, self.logged_at = step, now
         means = member_means(sums, len(self.members))
-        going = [(member, values) for member, values in zip(self.members, means, strict=True) if not member.ended]
+        going = [(member, values) for member, values in zip(self.members, means, strict=True) if not member.over]
         for member, values in going:
             self._write(member, step, "train", {**values, "steps_per_s": rate})
         progress.show({name: [values[name] for _, values in going] for name in ("loss", "accuracy")})
@@ -247,7 +256,7 @@ class _Training:
         if self.metric:
             new = _parameters(state)
             self.best = _choose(self._mask(better), new, new if self.best is None else self.best)
-        going = [(member, values) for member, values in zip(self.members, measured, strict=True) if not member.ended]
+        going = [(member, values) for member, values in zip(self.members, measured, strict=True) if not member.over]
         for member, values in going:
             self._write(member, step, "validation", values)
         if self.verbose:
@@ -255,7 +264,7 @@ class _Training:
             line = "  ".join(f"{name} {format_spread(values)}" for name, values in shown.items())
             progress.say(f"step {step}  validation  {line}")
         patience = self.config.eval.patience
-        stopped = [bool(patience and m.best and not m.ended and m.best["age"] >= patience) for m in self.members]
+        stopped = [bool(patience and m.best and not m.over and m.best["age"] >= patience) for m in self.members]
         for i, member in enumerate(self.members):
             if stopped[i]:
                 reason = f"no better {self.metric} in {patience} validations"
@@ -265,7 +274,7 @@ class _Training:
 
     def _compare(self, member: _Member, values: dict[str, float], step: int) -> bool:
         """Says whether a validation is the member's best so far, and notes it."""
-        if not self.metric or member.ended:
+        if not self.metric or member.over:
             return False
         value, less = values[self.metric], self.metric.partition("/")[0] in LESS_IS_BETTER
         old = member.best["value"] if member.best else math.inf if less else -math.inf
@@ -280,7 +289,7 @@ class _Training:
         """Notes which members' numbers are no longer finite, and where; their states are the last good ones."""
         fine = np.atleast_1d(np.asarray(alive))
         for i, member in enumerate(self.members):
-            if fine[i] or member.ended:
+            if fine[i] or member.over:
                 continue
             count = len(self.members)
             own = take_member(state, i, count)
@@ -315,6 +324,9 @@ class _Training:
             self._leave(step)
         results = []
         for i, member in enumerate(self.members):
+            if member.kept:
+                results.append(member.kept)
+                continue
             own = take_member(state, i, len(self.members))
             ended = member.ended or {"status": "finished", "steps": step, "reason": None}
             result: dict[str, Any] = {
@@ -379,24 +391,3 @@ def _choose(mask: jax.Array, new: Tree, old: Tree) -> Tree:
 
 def _floats(numbers: Any) -> jax.Array:
     return jnp.asarray(numbers, jnp.float32)
-
-
-@contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT; a second one acts at once."""
-    received: list[int] = []
-    previous: dict[int, Any] = {}
-
-    def receive(signum: int, _: Any) -> None:
-        received.append(signum)
-        logging.warning("%s: saving after this dispatch; once more stops at once", signal.Signals(signum).name)
-        for earlier, handler in previous.items():
-            signal.signal(earlier, handler)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        previous[number] = signal.signal(number, receive)
-    try:
-        yield received
-    finally:
-        for earlier, handler in previous.items():
-            signal.signal(earlier, handler)

@@ -1,0 +1,28 @@
+"""SIGTERM and Ctrl-C become a request that the training loop looks at."""
+
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def interruptible() -> Iterator[list[int]]:
+    """Collects SIGTERM and SIGINT; a second one acts at once."""
+    received: list[int] = []
+    previous: dict[int, Any] = {}
+
+    def receive(signum: int, _: Any) -> None:
+        received.append(signum)
+        logging.warning("%s: saving after this dispatch; once more stops at once", signal.Signals(signum).name)
+        for earlier, handler in previous.items():
+            signal.signal(earlier, handler)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        previous[number] = signal.signal(number, receive)
+    try:
+        yield received
+    finally:
+        for earlier, handler in previous.items():
+            signal.signal(earlier, handler)
