@@ -3,9 +3,11 @@
     lrnn train --config=configs/modular_counting.py:LAYER,RANGE,scale=SCALE --config.task.modulus=3
 
 As configs/parity.py, with three blocks: one layer of single reflections cannot count modulo 3, two can (Grazzi et al. 2025,
-Theorem 6), and with three more of the seeds found how. The paper has no such experiment: scale `paper` is its setting for parity.
+Theorem 6), and with three more of the seeds came near it. The paper has no such experiment: scale `paper` is its setting for
+parity.
 
-Scale `cpu`, modulus 3, seeds 0 to 2 in one program on 2 cores; scaled accuracy over lengths 40 to 256, and wall time of all three:
+Scale `cpu`, modulus 3, seeds 0 to 2 in one program on 2 cores; scaled accuracy over lengths 40 to 256, and wall time of all
+three beside other work:
 
     lstm        0.994  1.000  0.986    117 s
     deltanet    0.209  0.548  0.855    132 s: not learned within this budget

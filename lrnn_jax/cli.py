@@ -219,7 +219,7 @@ def _run_runs(values: flags.FlagValues, positional: list[str]) -> int:
 def _print_rows(rows: Sequence[dict[str, Any]], *, columns: Sequence[str] | None = None, as_csv: bool = False) -> None:
     from lrnn_jax.sweeps.store import default_columns
 
-    columns = columns or default_columns(rows)
+    columns = ["run", *(c for c in columns if c != "run")] if columns and not as_csv else columns or default_columns(rows)
     if as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(columns)

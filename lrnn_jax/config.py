@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -315,6 +316,8 @@ def validate_config(config: ConfigDict) -> None:
         raise UserError(
             f"eval.examples={config.eval.examples} must be a multiple of eval.batch_size={config.eval.batch_size}, or below it"
         )
+    if config.log.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise UserError("log.tensorboard=True needs the extra: pip install -e '.[tensorboard]'")
     if config.eval.patience and not config.eval.best_metric:
         raise UserError(f"eval.patience={config.eval.patience} needs eval.best_metric")
 

@@ -66,7 +66,7 @@ def load_sweep(path: str, name: str) -> list[dict[str, Any]]:
     function = _find_function(file, f"sweep_{name}" if name else "sweep")
     if function is None:
         names = [key.removeprefix("sweep").removeprefix("_") for key in vars(_load_module(file)) if key.startswith("sweep")]
-        shown = ", ".join(repr(known) for known in names) or "none"
+        shown = ", ".join(f"--sweep={known}" if known else "one without a name" for known in names) or "none"
         raise UserError(f"{file} has no sweep {name!r}{suggest(name, names)} (it has {shown})")
     points = _call(file, lambda: list(function()))
     for point in points:

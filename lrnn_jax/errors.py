@@ -22,5 +22,8 @@ class Interrupted(Exception):
 
 def suggest(word: str, names: Iterable[str]) -> str:
     """Returns ``"; did you mean 'NAME'?"`` for the nearest of ``names``, or nothing if none is near."""
-    near = difflib.get_close_matches(str(word), list(names), n=1, cutoff=0.5)
+    names = list(names)
+    near = [name for name in names if str(name).endswith(f".{word}")] or difflib.get_close_matches(
+        str(word), names, n=1, cutoff=0.5
+    )
     return f"; did you mean {near[0]!r}?" if near else ""

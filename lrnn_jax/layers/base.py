@@ -20,6 +20,9 @@ NO_DECAY = {"lr": 1.0, "wd": 0.0}
 class RecurrentLayer(nn.Module):
     """Maps ``[B T D]`` to ``[B T D]`` and carries a state whose size does not depend on T.
 
+    A layer's own fields are its config. Float fields are values, never structure: they are traced, so that runs which differ
+    in them can share a program, and no Python ``if`` may ask for one outside of `check`. All other fields are static.
+
     Attributes:
       width: model width D.
       dtype: compute dtype of projections; states and recurrences are float32 whatever it is.

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,10 @@ def run_on_ray(
     try:
         import ray
     except ImportError as error:
-        raise UserError("--executor=ray needs the extra: pip install 'lrnn-jax[ray]'") from error
+        raise UserError("--executor=ray needs the extra: pip install -e '.[ray]'") from error
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address and address != "auto":
+        _check_answers(address)
     try:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -54,6 +57,15 @@ def run_on_ray(
             report([json.loads(ray.get(ready[0]))])
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself waits for half a minute, and says so in many lines."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10.0).close()
+    except (OSError, ValueError) as error:
+        raise UserError(f"--ray_address={address!r}: nobody answers there ({error})") from error
 
 
 def train_one(config: str, store: str) -> str:

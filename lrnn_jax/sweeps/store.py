@@ -70,6 +70,8 @@ def read_rows(store: Path) -> list[Row]:
     Raises:
       UserError: no such folder, or no run in it.
     """
+    if not store.is_dir():
+        raise UserError(f"there is no folder {store}")
     folders = [RunFolder(path.parent) for path in sorted(store.glob("*/config.json"))]
     if not folders:
         raise UserError(f"{store} holds no runs")
@@ -120,7 +122,7 @@ def check_column(name: str, known: set[str]) -> None:
 
 def default_columns(rows: Sequence[Row]) -> list[str]:
     """Returns `COLUMNS`, the fields in which the runs differ, and the headline metrics."""
-    config_fields = {path for row in rows for path in row if "." in path}
+    config_fields = {path for path in rows[0] if "." in path and all(path in row for row in rows)} if rows else set()
     differing = sorted(path for path in config_fields if len({repr(row.get(path)) for row in rows}) > 1)
     headline = sorted({name for row in rows for name in row if name in ("accuracy", "scaled_accuracy", "loss", "perplexity")})
     reason = ["reason"] if any(row.get("reason") for row in rows) else []

@@ -1,6 +1,7 @@
 """From ``def sweep()`` in a config file to resolved configs, and what running them would take."""
 
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,7 +72,8 @@ def plan(configs: Sequence[ConfigDict], store: Path, *, executor: str, retry_fai
     parts = [part for members in packs for part in (split_to_fit(members) if executor == "vmap" else [members])]
     costs: dict[str, tuple[float, float, int]] = {}
     planned = []
-    for part in parts:
+    for i, part in enumerate(parts):
+        print(f"compiling and measuring program {i + 1} of {len(parts)}", file=sys.stderr)
         key = f"{len(part)} {json.dumps(structure(part[0]), sort_keys=True)}"
         compiling = 0.0 if key in costs and executor == "local" else None
         if key not in costs:

@@ -15,7 +15,8 @@ def evaluate_run(workdir: Path, *, which: str, lengths: list[list[int]] | None, 
     Args:
       workdir: the run's folder.
       which: "last", or "best" by the config's ``eval.best_metric``.
-      lengths: length buckets instead of the config's; a bucket holds the same examples whichever others there are.
+      lengths: length buckets instead of the config's; a bucket holds the same examples whichever others there are. The
+        headline is over those within the config's ``eval.headline``; over all where none is.
       examples: examples per bucket instead of the config's.
 
     Returns:
@@ -29,7 +30,9 @@ def evaluate_run(workdir: Path, *, which: str, lengths: list[list[int]] | None, 
     metric = config.eval.best_metric
     if lengths:
         config.eval.lengths = lengths
-        config.eval.headline = [min(low for low, _ in lengths), max(high for _, high in lengths)]
+        low, high = config.eval.headline
+        if not any(low <= shortest and longest <= high for shortest, longest in lengths):
+            config.eval.headline = [min(shortest for shortest, _ in lengths), max(longest for _, longest in lengths)]
         config.eval.best_metric, config.eval.patience = "", 0
     if examples:
         config.eval.examples = examples

@@ -69,7 +69,7 @@ class _TensorBoard:
         try:
             from tensorboardX import SummaryWriter
         except ImportError as error:
-            raise UserError("log.tensorboard=True needs the extra: pip install 'lrnn-jax[tensorboard]'") from error
+            raise UserError("log.tensorboard=True needs the extra: pip install -e '.[tensorboard]'") from error
         self._writer: Any = SummaryWriter(str(workdir / "tensorboard"))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:

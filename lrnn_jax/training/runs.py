@@ -73,8 +73,12 @@ class RunFolder:
             differences = differing_fields(config, self.read_config().to_dict())
             if differences:
                 shown = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
-                raise UserError(f"{self.path} holds another config's run, which differs in {shown}; choose another --workdir")
+                raise UserError(
+                    f"{self.path} holds another config's run, which differs in {shown} (this config -> that run); choose another --workdir"
+                )
             return
+        if any(self.path.glob("*/config.json")):
+            raise UserError(f"--workdir={self.path} holds runs: a single run needs a folder of its own, such as {self.path}/x")
         if self.checkpoint_folder.exists() and any(self.checkpoint_folder.iterdir()):
             raise UserError(f"{self.path} holds checkpoints but no config.json; choose another --workdir")
         write_json(self.config_file, config.to_dict())
@@ -87,7 +91,9 @@ class RunFolder:
         """
         try:
             fields = json.loads(self.config_file.read_text())
-        except (OSError, json.JSONDecodeError) as error:
+        except OSError as error:
+            raise UserError(f"{self.path} is not a run: cannot read {self.config_file.name} ({error.strerror})") from error
+        except json.JSONDecodeError as error:
             raise UserError(f"{self.path} is not a run: cannot read {self.config_file.name} ({error})") from error
         if not isinstance(fields, dict):
             raise UserError(f"{self.path} is not a run: {self.config_file.name} holds no config")

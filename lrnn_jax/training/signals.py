@@ -1,7 +1,7 @@
 """SIGTERM and Ctrl-C become a request that the training loop looks at."""
 
-import logging
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +15,7 @@ def interruptible() -> Iterator[list[int]]:
 
     def receive(signum: int, _: Any) -> None:
         received.append(signum)
-        logging.warning("%s: saving after this dispatch; once more stops at once", signal.Signals(signum).name)
+        print(f"{signal.Signals(signum).name}: saving after this dispatch; once more stops at once", file=sys.stderr)
         for earlier, handler in previous.items():
             signal.signal(earlier, handler)
 

@@ -78,7 +78,10 @@ def train_members(
             folder.claim(config)
         results = [folder.read_result() for folder in folders]
         if all(result and result["status"] == "finished" for result in results):
-            print(f"{', '.join(map(str, workdirs))}: finished; nothing to do", file=sys.stderr)
+            print(
+                f"{', '.join(map(str, workdirs))}: finished; nothing to do (remove the folder to train it again)",
+                file=sys.stderr,
+            )
             return [result for result in results if result]
         if verbose:
             print(format_groups(program.groups), file=sys.stderr)
