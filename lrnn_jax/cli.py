@@ -144,7 +144,8 @@ def _run_all(configs: Sequence[Any], store: Path, *, part: bool = False, **optio
     _print_rows([row for row in read_rows(store) if row["run"] in names])
     failed = sum(result is None or result["status"] != "finished" for result in results)
     if failed:
-        return _complain(f"{failed} of {len(results)} runs failed; --retry_failed tries them again", 1)
+        again = "the same command" if options.get("retry_failed") else "--retry_failed"
+        return _complain(f"{failed} of {len(results)} runs failed; {again} tries them again", 1)
     return 0
 
 
@@ -166,8 +167,10 @@ def _run_sweep(values: flags.FlagValues, positional: list[str]) -> int:
         raise UserError("lrnn sweep needs --config=FILE, such as --config=configs/parity.py")
     from ml_collections import config_flags
 
+    from lrnn_jax.sweeps.executors import check_executor
     from lrnn_jax.sweeps.sweep import describe_structure, format_plan, plan, resolve_sweep, take_part
 
+    check_executor(values.executor)
     flag = values["config"]
     overrides = config_flags.get_override_values(flag)
     configs = resolve_sweep(config_flags.get_config_filename(flag), values.sweep, overrides)
@@ -177,6 +180,8 @@ def _run_sweep(values: flags.FlagValues, positional: list[str]) -> int:
     said = describe_structure(configs)
     print(f"{len(configs)} of {total} runs" + (f"; {said}" if said else ""), file=sys.stderr)
     store = Path(values.workdir)
+    if not configs:
+        return 0  # more parts than runs
     if values.plan:
         print(format_plan(plan(configs, store, executor=values.executor, retry_failed=values.retry_failed), len(configs)))
         return 0
@@ -271,7 +276,7 @@ def _define_reproduce(values: flags.FlagValues) -> None:
 
 
 def _run_reproduce(values: flags.FlagValues, positional: list[str]) -> int:
-    if values.list and not positional:
+    if values.list:
         return _run_list(values, ["tables"])
     if len(positional) != 1:
         raise UserError("lrnn reproduce needs one TABLE (`lrnn reproduce --list` shows all)")

@@ -125,7 +125,7 @@ FIGURE = ["reproduce", "grazzi2025_fig1", "--results=results", "--workdir=w"]
         (["sweep", "FILE", "garbage"], ["'garbage'"]),
         (["runs"], ["one DIR"]),
         (["runs", "a", "b"], ["one DIR"]),
-        (["runs", "nowhere"], ["nowhere", "no runs"]),
+        (["runs", "nowhere"], ["nowhere"]),
         (["runs", "nowhere", "--clumns=x"], ["--clumns", "did you mean 'columns'"]),
         (["reproduce", "grazzi2025_figl", "--results=results"], ["'grazzi2025_figl'", "did you mean 'grazzi2025_fig1'"]),
         ([*FIGURE, "--scale=papr"], ["--scale='papr'", "did you mean 'paper'"]),

@@ -46,8 +46,7 @@ def execute(
     Raises:
       UserError: a config that cannot run, an unknown executor, or a cluster that does not answer.
     """
-    if executor not in EXECUTORS:
-        raise UserError(f"--executor={executor!r} is not one of {', '.join(EXECUTORS)}{suggest(executor, EXECUTORS)}")
+    check_executor(executor)
     for config in configs:
         validate_config(config)
     distinct = {config_hash(config): config for config in configs}
@@ -64,6 +63,16 @@ def execute(
             for part in split_to_fit(members):
                 progress([result for result in train_pack(part, store) if result["config_hash"] in due])
     return [RunFolder(default_workdir(config, store)).read_result() for config in configs]
+
+
+def check_executor(name: str) -> None:
+    """Refuses an executor that there is not.
+
+    Raises:
+      UserError: names the nearest.
+    """
+    if name not in EXECUTORS:
+        raise UserError(f"--executor={name!r} is not one of {', '.join(EXECUTORS)}{suggest(name, EXECUTORS)}")
 
 
 def pack(todo: Sequence[ConfigDict], wanted: Sequence[ConfigDict], store: Path) -> list[list[ConfigDict]]:

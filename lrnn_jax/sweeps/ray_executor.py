@@ -50,7 +50,7 @@ def run_on_ray(
         raise UserError(f"--ray_address={address!r}: no Ray cluster answers there ({reason})") from error
     try:
         # a worker is used once: the next run starts in a fresh process, and memory goes back to the system
-        task = ray.remote(num_cpus=1, max_retries=-1, retry_exceptions=False)(train_one)
+        task = ray.remote(num_cpus=1, max_retries=-1, max_calls=1)(train_one)
         waiting = [task.remote(config.to_json(), str(store.absolute())) for config in configs]
         while waiting:
             ready, waiting = ray.wait(waiting, num_returns=1)

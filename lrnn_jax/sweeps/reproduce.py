@@ -9,7 +9,7 @@ from typing import Any
 from lrnn_jax.config_files import data_folder
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.reports.tables import Run, Table, list_runs, load_table, record_name, render
-from lrnn_jax.sweeps.executors import execute
+from lrnn_jax.sweeps.executors import check_executor, execute
 from lrnn_jax.sweeps.store import default_workdir, locked_store
 from lrnn_jax.training.runs import RunFolder, write_json
 
@@ -40,6 +40,7 @@ def reproduce(
     Raises:
       UserError: no such table, scale or cell, or a config that cannot run.
     """
+    check_executor(executor)
     table = load_table(name)
     runs = _choose_cells(list_runs(table, scale), cells)
     folder = (Path(results) if results else _results_folder()) / name / scale

@@ -71,7 +71,7 @@ def read_rows(store: Path) -> list[Row]:
       UserError: no such folder, or no run in it.
     """
     if not store.is_dir():
-        raise UserError(f"there is no folder {store}")
+        raise UserError(f"{store} holds no runs: there is no such folder")
     folders = [RunFolder(path.parent) for path in sorted(store.glob("*/config.json"))]
     if not folders:
         raise UserError(f"{store} holds no runs")

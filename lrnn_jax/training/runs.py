@@ -74,7 +74,8 @@ class RunFolder:
             if differences:
                 shown = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
                 raise UserError(
-                    f"{self.path} holds another config's run, which differs in {shown} (this config -> that run); choose another --workdir"
+                    f"{self.path} holds another config's run, which differs in {shown} (this config -> that run); "
+                    "choose another --workdir"
                 )
             return
         if any(self.path.glob("*/config.json")):

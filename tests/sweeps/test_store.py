@@ -135,8 +135,8 @@ def test_a_folder_that_the_user_named_is_not_stale(tmp_path):
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(UserError, match="holds no runs"):
+    for folder, said in [(tmp_path, "holds no runs"), (tmp_path / "nowhere", "nowhere")]:
+        with pytest.raises(UserError, match=said):
             read_rows(folder)
     assert list(tmp_path.iterdir()) == []
 

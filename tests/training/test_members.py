@@ -4,6 +4,7 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -150,6 +151,18 @@ def test_members_of_different_seeds_are_different_runs(trained):
     assert all(largest_difference(states[i], states[j]) > 100 * BOUND for i, j in [(0, 1), (0, 2), (1, 2)])
     first = [next(line["loss"] for line in read_lines(folder) if line["split"] == "train") for folder in folders]
     assert len(set(first)) == 3
+
+
+@only("seeds")
+def test_each_seed_has_its_own_data(trained):
+    configs, *_ = trained
+    start = make_program(configs[0]).init()
+    # the same start for all of them: what differs is what they are shown
+    ends = [make_program(config).advance(jax.tree.map(jnp.copy, start), 10)[0].params for config in configs]
+    together = make_program(*configs).advance(jax.tree.map(lambda x: jnp.stack([x] * 3), start), 10)[0].params
+    for i, end in enumerate(ends):
+        assert largest_difference(end, ends[i - 1]) > 100 * BOUND
+        assert_close(take_member(together, i, 3), end)
 
 
 @only("learning rates")
