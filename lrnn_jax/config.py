@@ -191,6 +191,11 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + key, value
 
 
+def less_is_better(metric: str) -> bool:
+    """Says which way a metric is good; ``metric`` may name a length bucket, as in "loss/40-64"."""
+    return metric.partition("/")[0] in ("loss", "perplexity")
+
+
 def traced_values(config: ConfigDict) -> dict[str, Any]:
     """Returns the fields that compiled programs take as arguments, so that runs which differ in them can share one.
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import config_hash, set_field
+from lrnn_jax.config import config_hash, less_is_better, set_field
 from lrnn_jax.config_files import data_folder, load_own_config
 from lrnn_jax.errors import UserError, suggest
 
@@ -41,17 +41,13 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """How one point of a row's grid is chosen, and which parameters are tested.
+    """Which parameters are tested. The point of a row's grid is chosen by the same parameters' mean validation metric.
 
     Attributes:
-      checkpoint: "last" or "best" (by the config's ``eval.best_metric``) parameters of each run are reported.
-      split: where the points are compared; always another split than the one that is reported.
-      reported: the split of the table's numbers.
+      checkpoint: "last" or "best" (by the config's ``eval.best_metric``) parameters of each run.
     """
 
     checkpoint: str = "last"
-    split: str = "validation"
-    reported: str = "test"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,17 +178,26 @@ def score(table: Table, record: Record | None) -> float | None:
 
 def choose_point(table: Table, row: Row, runs: Sequence[Run], records: Sequence[Record | None]) -> Point:
     """Returns the point of the row's grid with the best mean on the selection's split; failed runs count as the worst."""
+    sign, worst = -1.0 if less_is_better(table.metric) else 1.0, -1e30
 
-    def quality(point: Point) -> tuple[bool, float]:
+    def quality(point: Point) -> float:
         values = []
         for run, record in zip(runs, records, strict=True):
             if run.row is row and run.point == point:
-                curve = record.get("curve", []) if record and record["status"] == "finished" else []
-                numbers = [value for _, value in curve]
-                values.append(-1e30 if not numbers else max(numbers) if table.selection.checkpoint == "best" else numbers[-1])
-        return any(value > -1e30 for value in values), statistics.fmean(values)
+                value = _validated(table, record)
+                values.append(worst if value is None else sign * value)
+        return statistics.fmean(values)
 
     return max(row.grid, key=quality)
+
+
+def _validated(table: Table, record: Record | None) -> float | None:
+    """The validation metric of the parameters that are reported."""
+    if not record or record["status"] != "finished":
+        return None
+    curve = dict(map(tuple, record.get("curve", [])))
+    step = record["best"]["step"] if table.selection.checkpoint == "best" and record["best"] else max(curve, default=None)
+    return curve.get(step)
 
 
 def render_markdown(table: Table, scale: str, runs: Sequence[Run], records: Sequence[Record | None]) -> str:
@@ -227,9 +232,9 @@ def render_markdown(table: Table, scale: str, runs: Sequence[Run], records: Sequ
             chosen.append(f"{row.name}: {_describe(point)} of {len(row.grid)}")
     lines += [
         "",
-        f"`{table.metric}`; ours: {table.selection.checkpoint} parameters, {table.selection.reported} stream, mean ± standard "
+        f"`{table.metric}`; ours: {table.selection.checkpoint} parameters, test stream, mean ± standard "
         "deviation over the seeds that finished.",
-        *([f"Chosen by the mean {table.selection.split} `{table.metric}`: {'; '.join(chosen)}."] if chosen else []),
+        *([f"Chosen by the mean validation `{table.metric}`: {'; '.join(chosen)}."] if chosen else []),
         f"Scale {scale}: {_describe_setting(runs)}.",
         f"Published: {table.source}",
         *_origin_lines(runs, records),
@@ -261,7 +266,7 @@ def draw_plot(table: Table, runs: Sequence[Run], records: Sequence[Record | None
         point = dict(choose_point(table, row, runs, records))
         label: str | None = row.name
         for run, record in zip(runs, records, strict=True):
-            if run.row is not row or run.point != point or not record or record["status"] != "finished":
+            if run.row is not row or run.point != point or not record or score(table, record) is None:
                 continue
             style = {"color": f"C{i}", "alpha": 0.8, "label": label}
             label = None

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -36,7 +37,7 @@ def execute(
       configs: resolved configs, one per run; equal ones are one run.
       store: folder of the runs.
       executor: "vmap" (runs that can share a program are trained side by side), "local" (one after another), "ray".
-      retry_failed: tries failed runs again, from their last good state; otherwise they are left as they are.
+      retry_failed: tries failed runs again: alone from their last good state, several of one program from the start.
       ray_address: cluster to run on; None starts one on this machine.
       workers: runs at a time on that machine; None for one per core.
 
@@ -49,6 +50,8 @@ def execute(
     check_executor(executor)
     for config in configs:
         validate_config(config)
+    for config in {json.dumps(structure(config), sort_keys=True): config for config in configs}.values():
+        make_program(config)  # what only the model knows is refused before the first run too
     distinct = {config_hash(config): config for config in configs}
     todo = [c for c in distinct.values() if is_due(c, store, retry_failed)]
     due = {config_hash(config) for config in todo}
@@ -60,7 +63,9 @@ def execute(
     else:
         packs = pack(todo, list(distinct.values()), store) if executor == "vmap" else [[c] for c in todo]
         for members in packs:
-            for part in split_to_fit(members):
+            # what was interrupted goes on as it was, whatever memory there is now
+            interrupted = (_program_folder(members, store) / "checkpoints").exists()
+            for part in [members] if interrupted else split_to_fit(members):
                 progress([result for result in train_pack(part, store) if result["config_hash"] in due])
     return [RunFolder(default_workdir(config, store)).read_result() for config in configs]
 
@@ -114,10 +119,16 @@ def train_pack(members: Sequence[ConfigDict], store: Path) -> list[Result]:
     workdirs = [default_workdir(config, store) for config in members]
     if len(members) == 1:
         return train_members(members, workdirs, workdirs[0] / "checkpoints", verbose=False)
-    names = [workdir.name for workdir in workdirs]
-    folder = store / "programs" / hashlib.sha256(" ".join(names).encode()).hexdigest()[:12]
-    write_json(folder / "members.json", names)
-    return train_members(members, workdirs, folder / "checkpoints", verbose=False)
+    folder = _program_folder(members, store)
+    write_json(folder / "members.json", [workdir.name for workdir in workdirs])
+    results = train_members(members, workdirs, folder / "checkpoints", verbose=False)
+    shutil.rmtree(folder)
+    return results
+
+
+def _program_folder(members: Sequence[ConfigDict], store: Path) -> Path:
+    names = " ".join(config_hash(config) for config in members)
+    return store / "programs" / hashlib.sha256(names.encode()).hexdigest()[:12]
 
 
 def _interrupted_programs(store: Path) -> Iterator[list[str]]:
@@ -155,7 +166,7 @@ class _Progress:
             said = result.get("reason") if result["status"] == "failed" else _headline(result)
             print(f"[{self._done}/{self._total}] {result['config_hash']}  {result['status']}  {said}", file=sys.stderr)
         left = self._total - self._done
-        if left > 0:
+        if left > 0 and results:
             seconds = (self._clock() - self._began) / (self._done - self._done_before) * left
             print(f"about {seconds / 60:.0f} min left for {left} runs", file=sys.stderr)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.errors import UserError
+from lrnn_jax.errors import Interrupted, UserError
 
 
 def run_on_ray(
@@ -72,5 +72,8 @@ def train_one(config: str, store: str) -> str:
     """Trains one run in a worker; configs and results travel as JSON."""
     from lrnn_jax.sweeps.executors import train_pack
 
-    (result,) = train_pack([ConfigDict(json.loads(config))], Path(store))
+    try:
+        (result,) = train_pack([ConfigDict(json.loads(config))], Path(store))
+    except Interrupted:
+        os._exit(1)  # as if killed: Ray tries again elsewhere what has died, but not what has raised
     return json.dumps(result)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import config_hash, flatten
+from lrnn_jax.config import config_hash, flatten, validate_config
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.training.runs import RunFolder
 
@@ -65,7 +65,7 @@ def read_rows(store: Path) -> list[Row]:
     """Returns one row per run in the store: its config's fields by dotted path, its result's, and its metrics by name.
 
     ``status`` is "finished", "failed" (with ``reason``), "started", or "stale" where the folder's name is no longer the
-    hash of what it holds, as after a change of the defaults.
+    hash of what it holds, or its config is no longer one, as after a field was added.
 
     Raises:
       UserError: no such folder, or no run in it.
@@ -86,9 +86,17 @@ def _read_row(folder: RunFolder) -> Row:
     best = result.get("best") or {}
     row |= {f"best/{name}": value for name, value in best.get("metrics", {}).items()}
     named_by_hash = re.fullmatch(r"[0-9a-f]{12}", folder.path.name)
-    if named_by_hash and config_hash(config) != folder.path.name:
+    if (named_by_hash and config_hash(config) != folder.path.name) or not _is_current(config):
         row["status"] = "stale"
     return row
+
+
+def _is_current(config: ConfigDict) -> bool:
+    try:
+        validate_config(config)
+    except UserError:
+        return False
+    return True
 
 
 def select_rows(rows: Sequence[Row], where: Sequence[str]) -> list[Row]:

@@ -14,7 +14,7 @@ from lrnn_jax.config import config_hash, set_field, structure, validate_config
 from lrnn_jax.config_files import load_config, load_sweep
 from lrnn_jax.errors import UserError
 from lrnn_jax.sweeps.executors import is_due, pack, split_to_fit
-from lrnn_jax.training.program import Program, make_program
+from lrnn_jax.training.program import Program, compile_bucket, compile_steps, make_program
 
 
 def resolve_sweep(spec: str, name: str, overrides: Mapping[str, Any]) -> list[ConfigDict]:
@@ -77,6 +77,9 @@ def plan(configs: Sequence[ConfigDict], store: Path, *, executor: str, retry_fai
         key = f"{len(part)} {json.dumps(structure(part[0]), sort_keys=True)}"
         compiling = 0.0 if key in costs and executor == "local" else None
         if key not in costs:
+            # what was compiled to see whether it fits is part of the cost
+            compile_steps.cache_clear()
+            compile_bucket.cache_clear()
             costs[key] = _measure(make_program(*part))
         compile_s, run_s, size = costs[key]
         planned.append(PlannedProgram(part, run_s + (compile_s if compiling is None else compiling), size))

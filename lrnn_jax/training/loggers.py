@@ -47,6 +47,7 @@ class _Wandb:
                 name=workdir.name,
                 id=f"{config_hash(config)}-{hashlib.sha256(str(workdir.absolute()).encode()).hexdigest()[:8]}",
                 resume="allow",
+                reinit="create_new",  # the members of one program each have their own
                 mode=config.log.wandb,
                 dir=str(workdir),
                 config=config.to_dict(),

@@ -118,13 +118,15 @@ class Program:
         return metrics
 
     def memory(self) -> int:
-        """Returns the bytes that the largest compiled call needs, by the compiler's own account."""
+        """Returns the bytes that the largest compiled call needs, by the compiler's own account, and copies of the state."""
         shortest, longest = max(self.config.eval.lengths, key=lambda bucket: bucket[1])
         calls = (
             compile_steps(self.blueprint, self.members, self.per_dispatch),
             compile_bucket(self.blueprint, self.members, (shortest, longest), *_batches(self.config.eval)),
         )
-        return max(_bytes_needed(call) for call in calls)
+        # a checkpoint copies the state, and the best parameters are kept beside it
+        copies = 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.state_shapes))
+        return max(_bytes_needed(call) for call in calls) + copies
 
 
 def make_program(*configs: ConfigDict) -> Program:

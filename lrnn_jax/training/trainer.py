@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from lrnn_jax.config import less_is_better
 from lrnn_jax.errors import Interrupted, TrainingFailed
 from lrnn_jax.tasks.base import Sums
 from lrnn_jax.training.checkpoints import Checkpoints
@@ -25,9 +26,6 @@ from lrnn_jax.training.program import Program, make_program, member_means, take_
 from lrnn_jax.training.runs import RunFolder, describe_origin, hash_params
 from lrnn_jax.training.signals import interruptible
 from lrnn_jax.training.steps import TrainState, Tree, find_nonfinite
-
-# Of these metrics less is better, of all others more.
-LESS_IS_BETTER = ("loss",)
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -197,7 +195,9 @@ class _Training:
         total, every = self.program.total, self.program.every
         alive = jnp.copy(state.alive)
         while step < total and not all(member.over for member in self.members):
-            before, count = step, min(self.program.per_dispatch, total - step)
+            before, size = step, self.program.per_dispatch
+            # a run that is tried again starts at its last good step, and is back on the grid after one dispatch
+            count = min(size - step % size, total - step)
             state, sums = self.program.advance(state, count)
             step += count
             self._end_dead(alive, state, progress)
@@ -212,6 +212,8 @@ class _Training:
             if due["eval"] or due["checkpoint"] or self.signals:
                 self._end_dead(state.alive, state, progress)
                 self._write_training(progress)
+            if all(member.over for member in self.members):
+                break
             if due["eval"]:
                 state = self._validate(state, step, progress)
             if due["checkpoint"] or self.signals:
@@ -279,7 +281,7 @@ class _Training:
         """Says whether a validation is the member's best so far, and notes it."""
         if not self.metric or member.over:
             return False
-        value, less = values[self.metric], self.metric.partition("/")[0] in LESS_IS_BETTER
+        value, less = values[self.metric], less_is_better(self.metric)
         old = member.best["value"] if member.best else math.inf if less else -math.inf
         if value < old if less else value > old:
             member.best = {"step": step, "value": value, "age": 0}
@@ -351,8 +353,6 @@ class _Training:
                 self._save_part(i, state, ended["steps"])
             member.folder.write_result(result)
             results.append(result)
-        if len(self.members) > 1:
-            shutil.rmtree(self.checkpoints.folder.parent)
         return results
 
     def _save_part(self, i: int, state: TrainState, step: int) -> None:

@@ -67,6 +67,27 @@ def test_a_number_that_is_not_finite_stops_with_step_and_group_and_keeps_the_las
     assert str(second.value) == str(first.value)
 
 
+def test_a_run_that_failed_where_a_checkpoint_was_due_starts_again_at_its_last_good_step(broken_task, tmp_path, capfd):
+    config = tiny_config(checkpoint__every="10 steps", eval__every="10 steps", log__every="10 steps")
+    config.task = task_config("broken")
+    config.train.duration = "2000 steps"
+    with pytest.raises(TrainingFailed):
+        train(config, tmp_path / "run")
+    good = json.loads((tmp_path / "run" / "result.json").read_text())["steps"]
+    capfd.readouterr()
+    with pytest.raises(TrainingFailed, match=f"step {good + 1}:"):
+        train(config, tmp_path / "run")
+    assert f"at step {good}\n" in capfd.readouterr().err
+    # with the cause removed it goes on, and validates where it is due
+    config.task = task_config("parity")
+    config.train.duration = f"{good + 40} steps"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config.to_dict()))
+    assert train(config, tmp_path / "run")["status"] == "finished"
+    lines = [json.loads(text) for text in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    later = [line["step"] for line in lines if line["split"] == "validation" and line["step"] > good]
+    assert later[:3] == [good - good % 10 + 10 * i for i in (1, 2, 3)]
+
+
 def test_a_checkpoint_of_another_model_is_refused_by_name_of_the_first_difference(tmp_path):
     train(tiny_config(), tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
