@@ -26,7 +26,7 @@ def define_config_flags(verb: str, rest: list[str], values: flags.FlagValues) ->
     """
     from ml_collections import config_flags
 
-    from lrnn_jax.config import check_field
+    from lrnn_jax.config import base_config, check_field
     from lrnn_jax.config_files import find_config, load_config
 
     rest = list(rest)
@@ -39,8 +39,10 @@ def define_config_flags(verb: str, rest: list[str], values: flags.FlagValues) ->
             name = word.lstrip("-").partition("=")[0]
             if word.startswith("-") and name.removeprefix("no").startswith("config."):
                 check_field(config, name.removeprefix("no").removeprefix("config."))
-    elif any(word.lstrip("-").startswith("config.") for word in rest):
-        raise UserError("--config.FIELD needs --config=FILE first")
+    for word in rest if spec is None else ():
+        if word.lstrip("-").startswith("config."):
+            check_field(base_config(), word.lstrip("-").split(".")[1].partition("=")[0])
+            raise UserError("--config.FIELD needs --config=FILE first")
     config_flags.register_flag_parser_for_type(list, _ListParser())
     config_flags.DEFINE_config_file("config", None, "config FILE[:ARG]", values, sys_argv=[f"lrnn {verb}", *rest])
     return rest

@@ -135,6 +135,7 @@ def test_list_prints_a_table_with_a_header(what, header, names):
         (["train", PARITY, "--config.model.layer.haeds=2"], ["'model.layer.haeds'", "did you mean 'heads'"]),
         (["train", PARITY, "--config.model.width.x=2"], ["'model.width'"]),
         (["train", PARITY, "--noconfig.model.residul"], ["'model.residul'", "did you mean 'residual'"]),
+        (["train", "--config.modle.width=3"], ["'modle'", "did you mean 'model'"]),
         (["train", "--config.model.width=3"], ["--config=FILE"]),
         (["train", "--config.model.width=3", PARITY], ["--config.model.width=3", "before", "--config"]),
         (["train", "--config.model.width=3", "--config=configs/partiy.py"], ["did you mean 'configs/parity.py'"]),
