@@ -14,8 +14,12 @@ from lrnn_jax.errors import UserError
 
 Tree = Any
 
-# Orbax warns of its own defaults at every opening; what fails is raised, not only logged.
-logging.getLogger("absl").setLevel(logging.ERROR)
+# Bytes of a checkpoint's small files and folders.
+_OVERHEAD = 1 << 17
+
+# Orbax warns of its own defaults at every opening, and logs the tracebacks of what it raises as well.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 # What Orbax raises where a file is missing, cut short or garbled. Anything else, such as memory that ran out or a disk that
@@ -61,6 +65,7 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
+        self._check_space(state)
         # On a CPU the writer would read the very buffers that the next step is about to reuse.
         state = jax.tree.map(jnp.copy, state)
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info))
@@ -139,6 +144,17 @@ class Checkpoints:
             (self.folder / str(step)).rename(aside / str(step))
         self._manager.close()
         self._manager = self._open()
+
+    def _check_space(self, state: Tree) -> None:
+        """Asked first, because on a full disk Orbax's own threads print a page of tracebacks before the error arrives."""
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _OVERHEAD
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            kept = ", ".join(map(str, sorted(self._manager.all_steps()))) or "none"
+            raise UserError(
+                f"cannot write a checkpoint in {self.folder}: it needs about {needed:,} bytes and the disk has {free:,} left "
+                f"(intact: steps {kept})"
+            )
 
     def _guard(self, write: Callable[[], Any]) -> None:
         try:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -152,6 +153,15 @@ def test_a_full_disk_is_an_error_that_leaves_the_last_good_checkpoint_intact(tmp
     # the asynchronous save of step 100 may have met the full disk already
     assert re.search(rf"resuming {workdir} at step (80|100)\n", again.stderr)
     assert json.loads((workdir / "result.json").read_text())["params_sha256"] == whole["params_sha256"]
+
+
+def test_a_disk_that_is_nearly_full_is_refused_in_one_line_before_anything_is_written(tmp_path, monkeypatch, capfd):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000))
+    with pytest.raises(UserError, match=r"needs about [\d,]+ bytes and the disk has 10,000 left \(intact: steps none\)"):
+        train(tiny_config(), tmp_path / "run")
+    assert "Traceback" not in capfd.readouterr().err
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
 def test_the_same_config_and_seed_give_the_same_bits_and_another_seed_does_not(tmp_path):
