@@ -222,6 +222,11 @@ def structure(config: ConfigDict) -> dict[str, Any]:
     return {path: value for path, value in flatten(config) if path not in traced and path != "seeds"}
 
 
+def structure_key(config: ConfigDict) -> str:
+    """Returns `structure` as text: runs with the same text can share a program."""
+    return json.dumps(structure(config), sort_keys=True)
+
+
 def split_seeds(config: ConfigDict) -> list[ConfigDict]:
     """Returns one config for each of the ``seeds`` seeds from ``seed`` on, as a run of its own would have it."""
     members = []
@@ -364,13 +369,12 @@ def _check_sections(config: ConfigDict) -> None:
 
 def _check_component(section: str, config: ConfigDict, cls: type) -> None:
     known = _own_fields(cls)
+    arg = "the part after the colon of --config=FILE:LAYER" if section == "model.layer" else "another config file"
     for key in known:
         if key not in config:
-            arg = "the part after the colon of --config=FILE:LAYER" if section == "model.layer" else "another config file"
             raise UserError(f"{section}.{key} is missing, which {config.name!r} needs (to change {section}.name, use {arg})")
     for key in config:
         if key != "name" and key not in known:
-            arg = "the part after the colon of --config=FILE:LAYER" if section == "model.layer" else "another config file"
             raise UserError(
                 f"{section}.{key} is not a field of {config.name!r}{suggest(key, known)} (to change {section}.name, use {arg})"
             )

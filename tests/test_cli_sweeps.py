@@ -219,7 +219,7 @@ def test_the_parts_of_a_sweep_are_the_sweep(store, file, tmp_path):
 
 def test_a_plan_says_what_shapes_the_programs_and_writes_nothing(file, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "_measure", lambda program: (3.0, 7.0, 2**20))
-    monkeypatch.setattr(sweep, "split_to_fit", lambda members: [members])
+    monkeypatch.setattr(executors, "split_to_fit", lambda members: [members])
     code, out, err = call("sweep", f"--config={file}", "--sweep=widths", "--workdir=w", "--plan")
     assert code == 0
     assert "4 of 4 runs" in err and "2 programs" in err and "model.width" in err

@@ -4,13 +4,14 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import config_hash, structure, validate_config
+from lrnn_jax.config import config_hash, structure_key, validate_config
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.sweeps.store import default_workdir, free_memory, read_status
 from lrnn_jax.training.program import make_program
@@ -19,7 +20,6 @@ from lrnn_jax.training.trainer import train_members
 
 EXECUTORS = ("vmap", "local", "ray")
 Result = dict[str, Any]
-Report = Callable[[Sequence[Result]], None]
 
 
 def execute(
@@ -50,7 +50,7 @@ def execute(
     check_executor(executor)
     for config in configs:
         validate_config(config)
-    for config in {json.dumps(structure(config), sort_keys=True): config for config in configs}.values():
+    for config in {structure_key(config): config for config in configs}.values():
         make_program(config)  # what only the model knows is refused before the first run too
     distinct = {config_hash(config): config for config in configs}
     todo = [c for c in distinct.values() if is_due(c, store, retry_failed)]
@@ -61,12 +61,8 @@ def execute(
 
         run_on_ray(todo, store, progress, address=ray_address, workers=workers)
     else:
-        packs = pack(todo, list(distinct.values()), store) if executor == "vmap" else [[c] for c in todo]
-        for members in packs:
-            # what was interrupted goes on as it was, whatever memory there is now
-            interrupted = (_program_folder(members, store) / "checkpoints").exists()
-            for part in [members] if interrupted else split_to_fit(members):
-                progress([result for result in train_pack(part, store) if result["config_hash"] in due])
+        for members in arrange(todo, list(distinct.values()), store, executor=executor):
+            progress([result for result in train_pack(members, store) if result["config_hash"] in due])
     return [RunFolder(default_workdir(config, store)).read_result() for config in configs]
 
 
@@ -78,6 +74,16 @@ def check_executor(name: str) -> None:
     """
     if name not in EXECUTORS:
         raise UserError(f"--executor={name!r} is not one of {', '.join(EXECUTORS)}{suggest(name, EXECUTORS)}")
+
+
+def arrange(
+    todo: Sequence[ConfigDict], wanted: Sequence[ConfigDict], store: Path, *, executor: str
+) -> Iterator[list[ConfigDict]]:
+    """Yields the members of every program that will be compiled, in order; arguments as `pack`, and the executor."""
+    for members in pack(todo, wanted, store) if executor == "vmap" else [[config] for config in todo]:
+        # what was interrupted goes on as it was, whatever memory there is now
+        interrupted = (_program_folder(members, store) / "checkpoints").exists()
+        yield from [members] if interrupted else split_to_fit(members)
 
 
 def pack(todo: Sequence[ConfigDict], wanted: Sequence[ConfigDict], store: Path) -> list[list[ConfigDict]]:
@@ -97,7 +103,7 @@ def pack(todo: Sequence[ConfigDict], wanted: Sequence[ConfigDict], store: Path) 
             left = {name: config for name, config in left.items() if name not in names}
     shared: dict[str, list[ConfigDict]] = {}
     for config in left.values():
-        shared.setdefault(json.dumps(structure(config), sort_keys=True), []).append(config)
+        shared.setdefault(structure_key(config), []).append(config)
     return packs + list(shared.values())
 
 
@@ -153,10 +159,7 @@ class _Progress:
     """One line per ended run, with the time left."""
 
     def __init__(self, total: int, done: int) -> None:
-        import time
-
-        self._clock = time.monotonic
-        self._began, self._total, self._done, self._done_before = self._clock(), total, done, done
+        self._began, self._total, self._done, self._done_before = time.monotonic(), total, done, done
         if done:
             print(f"{done} of {total} runs are there already", file=sys.stderr)
 
@@ -167,7 +170,7 @@ class _Progress:
             print(f"[{self._done}/{self._total}] {result['config_hash']}  {result['status']}  {said}", file=sys.stderr)
         left = self._total - self._done
         if left > 0 and results:
-            seconds = (self._clock() - self._began) / (self._done - self._done_before) * left
+            seconds = (time.monotonic() - self._began) / (self._done - self._done_before) * left
             print(f"about {seconds / 60:.0f} min left for {left} runs", file=sys.stderr)
 
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import config_hash, set_field, structure, validate_config
+from lrnn_jax.config import config_hash, set_field, structure, structure_key, validate_config
 from lrnn_jax.config_files import load_config, load_sweep
 from lrnn_jax.errors import UserError
-from lrnn_jax.sweeps.executors import is_due, pack, split_to_fit
+from lrnn_jax.sweeps.executors import arrange, is_due
 from lrnn_jax.training.program import Program, compile_bucket, compile_steps, make_program
 
 
@@ -68,21 +68,20 @@ def plan(configs: Sequence[ConfigDict], store: Path, *, executor: str, retry_fai
     """
     distinct = list({config_hash(config): config for config in configs}.values())
     todo = [config for config in distinct if is_due(config, store, retry_failed)]
-    packs = pack(todo, distinct, store) if executor == "vmap" else [[config] for config in todo]
-    parts = [part for members in packs for part in (split_to_fit(members) if executor == "vmap" else [members])]
+    parts = list(arrange(todo, distinct, store, executor=executor))
     costs: dict[str, tuple[float, float, int]] = {}
     planned = []
     for i, part in enumerate(parts):
         print(f"compiling and measuring program {i + 1} of {len(parts)}", file=sys.stderr)
-        key = f"{len(part)} {json.dumps(structure(part[0]), sort_keys=True)}"
-        compiling = 0.0 if key in costs and executor == "local" else None
+        key = f"{len(part)} {structure_key(part[0])}"
+        compiled = key in costs and executor == "local"
         if key not in costs:
             # what was compiled to see whether it fits is part of the cost
             compile_steps.cache_clear()
             compile_bucket.cache_clear()
             costs[key] = _measure(make_program(*part))
         compile_s, run_s, size = costs[key]
-        planned.append(PlannedProgram(part, run_s + (compile_s if compiling is None else compiling), size))
+        planned.append(PlannedProgram(part, run_s if compiled else run_s + compile_s, size))
     return planned
 
 
@@ -107,7 +106,7 @@ def describe_structure(configs: Sequence[ConfigDict]) -> str:
     """Says which swept fields shape the program, so that their values cannot share one; empty where none does."""
     fields = [structure(config) for config in configs]
     differing = sorted({path for f in fields for path in f if len({json.dumps(g.get(path)) for g in fields}) > 1})
-    count = len({json.dumps(f, sort_keys=True) for f in fields})
+    count = len({structure_key(config) for config in configs})
     return f"{count} programs, since they shape the program: {', '.join(differing)}" if differing else ""
 
 

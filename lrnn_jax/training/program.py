@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import interval_steps, structure, traced_values, train_steps, validate_config, with_values
+from lrnn_jax.config import interval_steps, structure_key, traced_values, train_steps, validate_config, with_values
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.registry import build_model, build_task, load_layer
 from lrnn_jax.tasks.base import Sums
@@ -141,7 +140,7 @@ def make_program(*configs: ConfigDict) -> Program:
     for config in configs:
         validate_config(config)
     config = configs[0]
-    if len({json.dumps(structure(c), sort_keys=True) for c in configs}) > 1:
+    if len({structure_key(c) for c in configs}) > 1:
         raise ValueError("these configs cannot share a program")
     task = build_task(config.task)
     total = train_steps(config)
@@ -163,7 +162,7 @@ def make_program(*configs: ConfigDict) -> Program:
         optimizer = make_optimizer(own.optim, params, groups, schedule)
         return Trainable(task, build_model(own.model, task), optimizer, config.train.batch_size, tuple(config.train.length))
 
-    key = (json.dumps(structure(config), sort_keys=True), task, layer)
+    key = (structure_key(config), task, layer)
     values = [traced_values(c) for c in configs]
     stacked = {name: _stack(name, [v[name] for v in values]) for name in values[0]}
     blueprint = Blueprint(key, tuple(stacked), build)

@@ -379,8 +379,9 @@ class _Training:
 
 def _reviving(state: TrainState, step: int, ended: dict[str, Any] | None) -> tuple[TrainState, int]:
     """A failed run's last checkpoint is its last good state, from which it can be tried again."""
-    failed = ended is not None and ended["status"] == "failed"
-    return (state._replace(alive=jnp.ones_like(state.alive)), ended["steps"]) if ended and failed else (state, step)
+    if ended is None or ended["status"] != "failed":
+        return state, step
+    return state._replace(alive=jnp.ones_like(state.alive)), ended["steps"]
 
 
 def _parameters(state: TrainState) -> Tree:
