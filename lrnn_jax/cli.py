@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -277,7 +278,8 @@ def _define_reproduce(values: flags.FlagValues) -> None:
 
 def _run_reproduce(values: flags.FlagValues, positional: list[str]) -> int:
     if values.list:
-        return _run_list(values, ["tables"])
+        print(_align(_list_tables()))
+        return 0
     if len(positional) != 1:
         raise UserError("lrnn reproduce needs one TABLE (`lrnn reproduce --list` shows all)")
     from lrnn_jax.sweeps.reproduce import reproduce
@@ -296,17 +298,20 @@ def _run_reproduce(values: flags.FlagValues, positional: list[str]) -> int:
     return 0
 
 
-def _define_nothing(values: flags.FlagValues) -> None:
-    """A command without flags."""
+def _define_list(values: flags.FlagValues) -> None:
+    flags.DEFINE_boolean("verbose", False, "layers: also the sizes of parameters and state", values)
+    flags.DEFINE_integer("width", 128, "layers: the model width D of those sizes", 1, flag_values=values)
 
 
-def _run_list(_: flags.FlagValues, positional: list[str]) -> int:
+def _run_list(values: flags.FlagValues, positional: list[str]) -> int:
     if len(positional) != 1:
         raise UserError(f"lrnn list needs one of {', '.join(_LISTS)}")
     what = positional[0]
     if what not in _LISTS:
         raise UserError(f"cannot list {what!r}{suggest(what, _LISTS)} (one of {', '.join(_LISTS)})")
-    print(_align(_LISTS[what]()))
+    if values.verbose and what != "layers":
+        raise UserError(f"--verbose is for layers; `lrnn list {what}` has no more to say")
+    print(_align(_list_layers_with_sizes(values.width) if values.verbose else _LISTS[what]()))
     return 0
 
 
@@ -315,6 +320,19 @@ def _list_layers() -> list[tuple[str, ...]]:
 
     rows: list[tuple[str, ...]] = [("layer", "methods", "source")]
     return rows + [(name, ", ".join(load_layer(name).METHODS), load_layer(name).SOURCE) for name in LAYERS]
+
+
+def _list_layers_with_sizes(width: int) -> list[tuple[str, ...]]:
+    """Parameters and floats of one sequence's state by the layers' closed formulas, with their default fields."""
+    from lrnn_jax.registry import LAYERS, load_layer
+
+    rows: list[tuple[str, ...]] = [("layer", f"parameters (D={width})", "state", "methods", "source")]
+    for name in LAYERS:
+        cls = load_layer(name)
+        layer = cls(width=width, parent=None)
+        cls.check({field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)})
+        rows.append((name, f"{layer.parameter_count():,}", f"{layer.state_count():,}", ", ".join(cls.METHODS), cls.SOURCE))
+    return rows
 
 
 def _list_tasks() -> list[tuple[str, ...]]:
@@ -400,5 +418,5 @@ COMMANDS = {
         _define_reproduce,
         _run_reproduce,
     ),
-    "list": Command("lists what there is", "layers|tasks|configs|tables", _define_nothing, _run_list),
+    "list": Command("lists what there is", "layers|tasks|configs|tables [--verbose]", _define_list, _run_list),
 }

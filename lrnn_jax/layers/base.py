@@ -74,6 +74,10 @@ class RecurrentLayer(nn.Module):
         """Returns the number of parameters by closed formula."""
         raise NotImplementedError
 
+    def state_count(self) -> int:
+        """Returns the number of floats in one sequence's state by closed formula."""
+        raise NotImplementedError
+
     @classmethod
     def check(cls, fields: Mapping[str, Any]) -> None:
         """Refuses field values that do not fit together, before anything is compiled.

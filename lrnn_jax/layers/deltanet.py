@@ -93,6 +93,9 @@ class DeltaNet(RecurrentLayer):
         conv = 3 * self.width * self.conv_width
         return 4 * self.width**2 + conv + self.width * self.heads + self.width // self.heads
 
+    def state_count(self) -> int:
+        return self.width**2 // self.heads + 3 * self.width * max(self.conv_width - 1, 0)
+
     def _project(self, x: jax.Array, history: jax.Array | None, reset: jax.Array | None) -> tuple:
         qkv = jnp.concatenate([self.q(x), self.k(x), self.v(x)], axis=-1)
         if history is not None:

@@ -51,3 +51,6 @@ class Diagonal(RecurrentLayer):
 
     def parameter_count(self) -> int:
         return 2 * (self.width**2 + self.width)
+
+    def state_count(self) -> int:
+        return self.width

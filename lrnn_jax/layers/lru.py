@@ -86,6 +86,9 @@ class LRU(RecurrentLayer):
     def parameter_count(self) -> int:
         return 3 * self.state_size + 4 * self.state_size * self.width + self.width
 
+    def state_count(self) -> int:
+        return 2 * self.state_size
+
     def _eigenvalue_parts(self) -> tuple[jax.Array, jax.Array]:
         radius = jnp.exp(-jnp.exp(self.nu_log))
         phase = jnp.exp(self.theta_log)

@@ -46,6 +46,9 @@ class LSTM(RecurrentLayer):
     def parameter_count(self) -> int:
         return 8 * self.width**2 + 4 * self.width
 
+    def state_count(self) -> int:
+        return 2 * self.width
+
     def _run(self, x: jax.Array, state: State | None, reset: jax.Array | None, method: str) -> tuple:
         choose_method(method, self.METHODS, accelerator="sequential")
         state = self.init_state(x.shape[0]) if state is None else state

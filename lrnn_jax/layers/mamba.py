@@ -112,6 +112,9 @@ class Mamba(RecurrentLayer):
         projections = 3 * self.width * inner + inner * (rank + 2 * states) + rank * inner + inner
         return projections + inner * (self.conv_width + 1) + inner * states + inner
 
+    def state_count(self) -> int:
+        return self._inner * (self.state_size + self.conv_width - 1)
+
     def _project(self, x: jax.Array, history: jax.Array, reset: jax.Array | None) -> tuple[jax.Array, ...]:
         u, z = jnp.split(self.in_proj(x), 2, axis=-1)
         u, history = self.conv(u, history, reset)

@@ -86,6 +86,10 @@ class Task:
             "scaled_accuracy": ((accuracy - self.CHANCE * weight) / (1.0 - self.CHANCE), weight),
         }
 
+    def curves(self, logits: Float[Array, "B *T O"], batch: Batch) -> dict[str, tuple[Float[Array, " T"], Float[Array, " T"]]]:
+        """Returns (sums, weights) by position of what is worth a curve; measured by the final test only. None by default."""
+        return {}
+
     def check_length(self, field: str, length: tuple[int, int]) -> None:
         """Refuses lengths that the task cannot make.
 

@@ -20,7 +20,7 @@ def evaluate_run(workdir: Path, *, which: str, lengths: list[list[int]] | None, 
       examples: examples per bucket instead of the config's.
 
     Returns:
-      ``{"checkpoint": which, "step": optimiser steps, "metrics": {...}}``.
+      ``{"checkpoint": which, "step": optimiser steps, "metrics": {...}, "curves": {...}}``.
 
     Raises:
       UserError: no run or no such checkpoint there, or lengths that the task cannot make.
@@ -51,6 +51,6 @@ def evaluate_run(workdir: Path, *, which: str, lengths: list[list[int]] | None, 
     if which == "best" and best is None:
         raise UserError(f"{workdir} holds no best checkpoint (eval.best_metric={metric!r})")
     chosen = kept["best"] if which == "best" else {name: getattr(kept["state"], name) for name in parameters}
-    (metrics,) = program.evaluate(**chosen, stream="test")
+    (measured,) = program.evaluate(**chosen, stream="test")
     step = best["step"] if which == "best" else int(kept["state"].step)
-    return {"checkpoint": which, "step": step, "metrics": metrics}
+    return {"checkpoint": which, "step": step, **measured._asdict()}

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,18 @@ class Blueprint:
     key: tuple[Any, ...]
     traced: tuple[str, ...]
     build: Callable[[Mapping[str, Any]], Trainable] = dataclasses.field(compare=False)
+
+
+class Measured(NamedTuple):
+    """One member's evaluation.
+
+    Attributes:
+      metrics: means by name, per length bucket and over the headline lengths.
+      curves: means by position of each length bucket, of what the task has curves of.
+    """
+
+    metrics: dict[str, float]
+    curves: dict[str, list[float]]
 
 
 @dataclasses.dataclass
@@ -94,7 +106,7 @@ class Program:
         """Takes ``steps`` optimiser steps in one compiled call; ``state`` is given away."""
         return compile_steps(self.blueprint, self.members, steps)(state, self.values)
 
-    def evaluate(self, params: Tree, batch_stats: Tree, stream: str) -> list[dict[str, float]]:
+    def evaluate(self, params: Tree, batch_stats: Tree, stream: str) -> list[Measured]:
         """Returns each member's metrics per length bucket (``accuracy/40-64``) and over the headline lengths (``accuracy``).
 
         The headline weighs each bucket by the lengths it spans: lengths are uniform over the whole range.
@@ -102,19 +114,23 @@ class Program:
         settings = self.config.eval
         low, high = settings.headline
         metrics: list[dict[str, float]] = [{} for _ in range(self.members)]
+        curves: list[dict[str, list[float]]] = [{} for _ in range(self.members)]
         parts: list[dict[str, list[tuple[float, int]]]] = [{} for _ in range(self.members)]
         for shortest, longest in settings.lengths:
             run = compile_bucket(self.blueprint, self.members, (shortest, longest), *_batches(settings))
             sums = run(params, batch_stats, self.values, np.int32(STREAMS[stream]))
             for member, means in enumerate(member_means(sums, self.members)):
                 for name, value in means.items():
+                    if isinstance(value, list):
+                        curves[member][f"{name}/{shortest}-{longest}"] = value
+                        continue
                     metrics[member][f"{name}/{shortest}-{longest}"] = value
                     if low <= shortest and longest <= high:
                         parts[member].setdefault(name, []).append((value, longest - shortest + 1))
         for member, headline in enumerate(parts):
             for name, found in headline.items():
                 metrics[member][name] = sum(value * span for value, span in found) / sum(span for _, span in found)
-        return metrics
+        return [Measured(*pair) for pair in zip(metrics, curves, strict=True)]
 
     def memory(self) -> int:
         """Returns the bytes that the largest compiled call needs, by the compiler's own account, and copies of the state."""
@@ -177,11 +193,14 @@ def metric_names(program: Program) -> list[str]:
     return [*names, *(f"{name}/{low}-{high}" for name in names for low, high in program.config.eval.lengths)]
 
 
-def member_means(sums: Sums, members: int) -> list[dict[str, float]]:
-    """Returns each member's means from sums and weights that are scalars for one member and ``[S]`` for several."""
-    host = {name: [np.atleast_1d(np.asarray(x)) for x in pair] for name, pair in sums.items()}
+def member_means(sums: Sums, members: int) -> list[dict[str, Any]]:
+    """Returns each member's means: floats of scalar sums and weights, lists of vectors; several members are stacked."""
+    host = {name: [np.asarray(x) for x in pair] for name, pair in sums.items()}
+    if members == 1:
+        host = {name: [x[None] for x in pair] for name, pair in host.items()}
     return [
-        {name: float(total[i] / np.maximum(weight[i], 1e-30)) for name, (total, weight) in host.items()} for i in range(members)
+        {name: (total[i] / np.maximum(weight[i], 1e-30)).tolist() for name, (total, weight) in host.items()}
+        for i in range(members)
     ]
 
 

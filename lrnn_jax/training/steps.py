@@ -145,14 +145,15 @@ def run_bucket(
     batches: int,
     batch_size: int,
 ) -> Sums:
-    """Returns the metric sums over ``batches`` batches of one length bucket."""
+    """Returns the sums over ``batches`` batches of one length bucket: scalars of metrics, vectors of curves by position."""
     # the bucket's own numbers, so that it holds the same examples whichever others are evaluated beside it
     key = jax.random.fold_in(jax.random.fold_in(key, bucket[0]), bucket[1])
 
     def body(carry: None, i: jax.Array) -> tuple[None, Sums]:
         batch = trainable.task.batch(jax.random.fold_in(key, i), batch_size, bucket)
         logits, _ = trainable.model.apply({"params": params, "batch_stats": batch_stats}, batch.inputs, lengths=batch.lengths)
-        return carry, {"loss": trainable.task.loss(logits, batch), **trainable.task.metrics(logits, batch)}
+        task = trainable.task
+        return carry, {"loss": task.loss(logits, batch), **task.metrics(logits, batch), **task.curves(logits, batch)}
 
     _, sums = jax.lax.scan(body, None, jnp.arange(batches))
     return jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)

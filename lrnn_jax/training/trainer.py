@@ -256,7 +256,7 @@ class _Training:
 
     def _validate(self, state: TrainState, step: int, progress: Progress) -> TrainState:
         """Writes the validation metrics, keeps each member's best parameters, and ends members that have stopped improving."""
-        measured = self.program.evaluate(state.params, state.batch_stats, "validation")
+        measured = [m.metrics for m in self.program.evaluate(state.params, state.batch_stats, "validation")]
         better = [self._compare(member, values, step) for member, values in zip(self.members, measured, strict=True)]
         if self.metric:
             new = _parameters(state)
@@ -346,9 +346,9 @@ class _Training:
                 **describe_origin(member.config),
             }
             if ended["status"] == "finished":
-                self._write(member, ended["steps"], "test", tested[i])
-                best = member.best and {"step": member.best["step"], "metrics": best_tested[i]}
-                result |= {"metrics": tested[i], "best": best}
+                self._write(member, ended["steps"], "test", tested[i].metrics)
+                best = member.best and {"step": member.best["step"], **best_tested[i]._asdict()}
+                result |= {**tested[i]._asdict(), "best": best}
             if len(self.members) > 1:
                 self._save_part(i, state, ended["steps"])
             member.folder.write_result(result)

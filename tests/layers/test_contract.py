@@ -279,6 +279,15 @@ def test_parameter_count_is_the_closed_formula(name, flags, small, width):
     assert layer.parameter_count() == sum(leaf.size for leaf in jax.tree.leaves(variables))
 
 
+@pytest.mark.parametrize("width", [8, 24])
+@pytest.mark.parametrize("small", [False, True], ids=["default", "small"])
+@pytest.mark.parametrize(("name", "flags"), VARIANTS)
+def test_state_count_is_the_closed_formula(name, flags, small, width):
+    layer = load_layer(name)(width=width, **flags, **(SMALL.get(name, {}) if small else {}))
+    state = jax.eval_shape(lambda: layer.init_state(3))
+    assert 3 * layer.state_count() == sum(leaf.size for leaf in jax.tree.leaves(state))
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_vmapped_seeds_equal_separate_seeds(name):
     layer, x = make_layer(name), make_input(7)

@@ -2,13 +2,16 @@
 
 import dataclasses
 import functools
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lrnn_jax.config import base_config, layer_config, task_config
+from lrnn_jax import registry
+from lrnn_jax.config import base_config, layer_config, split_seeds, task_config
 from lrnn_jax.tasks.base import Batch
 from lrnn_jax.tasks.parity import Parity
 from lrnn_jax.training.program import make_program
@@ -306,3 +309,31 @@ def test_initialisation_depends_on_the_seed_alone(trainable):
     assert_bitwise(init(SEED), state.params)
     assert not np.array_equal(init(SEED + np.uint32(1))["head"]["kernel"], state.params["head"]["kernel"])
     assert (int(state.step), bool(state.alive)) == (0, True)
+
+
+@dataclasses.dataclass(frozen=True)
+class ParityWithACurve(Parity):
+    def curves(self, logits, batch):
+        """Position t counts t for every row: the mean is t itself."""
+        rows, steps = batch.inputs.shape
+        ones = jnp.full((steps,), rows, jnp.float32)
+        return {"position": (ones * jnp.arange(steps, dtype=jnp.float32), ones)}
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_curves_are_means_by_position_for_every_member_and_bucket(seeds, monkeypatch):
+    monkeypatch.setitem(sys.modules, "curved", types.SimpleNamespace(Task=ParityWithACurve))
+    monkeypatch.setitem(registry.TASKS, "curved", "curved:Task")
+    c = base_config()
+    c.task = task_config("curved")
+    c.model.layer = layer_config("diagonal")
+    c.model.width, c.model.depth, c.train.length = 4, 1, [3, 8]
+    c.eval.lengths, c.eval.headline, c.eval.examples = [[3, 4], [5, 8]], [3, 8], 64
+    c.seeds = seeds
+    program = make_program(*split_seeds(c))
+    state = program.init()
+    measured = program.evaluate(state.params, state.batch_stats, "test")
+    assert len(measured) == seeds
+    for member in measured:
+        assert member.curves == {"position/3-4": [0, 1, 2, 3], "position/5-8": list(range(8))}
+        assert not any("position" in name for name in member.metrics)
