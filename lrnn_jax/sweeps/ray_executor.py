@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lrnn_jax.errors import Interrupted, UserError
+from lrnn_jax.sweeps.store import default_workdir
+
+# How often a run may lose its worker: machines go away now and then, but what needs too much memory dies every time.
+RETRIES = 5
 
 
 def run_on_ray(
@@ -49,12 +54,17 @@ def run_on_ray(
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(f"--ray_address={address!r}: no Ray cluster answers there ({reason})") from error
     try:
+        gpus = min(1, ray.cluster_resources().get("GPU", 0))
         # a worker is used once: the next run starts in a fresh process, and memory goes back to the system
-        task = ray.remote(num_cpus=1, max_retries=-1, max_calls=1)(train_one)
-        waiting = [task.remote(config.to_json(), str(store.absolute())) for config in configs]
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES, max_calls=1)(train_one)
+        places = {task.remote(config.to_json(), str(store.absolute())): default_workdir(config, store) for config in configs}
+        waiting = list(places)
         while waiting:
-            ready, waiting = ray.wait(waiting, num_returns=1)
-            report([json.loads(ray.get(ready[0]))])
+            (done,), waiting = ray.wait(waiting, num_returns=1)
+            try:
+                report([json.loads(ray.get(done))])
+            except ray.exceptions.WorkerCrashedError:
+                print(f"{places[done]}: its worker died {RETRIES + 1} times; out of memory?", file=sys.stderr)
     finally:
         ray.shutdown()
 

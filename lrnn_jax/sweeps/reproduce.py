@@ -80,7 +80,6 @@ def _results_folder() -> Path:
 
 
 def _record(table: Table, run: Run, result: dict[str, Any], store: Path) -> dict[str, Any]:
-    file = RunFolder(default_workdir(run.config, store)).metrics_file
-    lines = [json.loads(text) for text in file.read_text().splitlines()] if file.exists() else []
+    lines = [json.loads(text) for text in RunFolder(default_workdir(run.config, store)).read_metrics()]
     curve = [[line["step"], line[table.metric]] for line in lines if line["split"] == "validation" and table.metric in line]
     return {"row": run.row.name, "point": dict(run.point), "curve": curve, **result}

@@ -1,6 +1,7 @@
 """The run store: a folder of runs, each in a folder named by the hash of its resolved config."""
 
 import fcntl
+import math
 import operator
 import os
 import re
@@ -129,9 +130,13 @@ def check_column(name: str, known: set[str]) -> None:
 
 
 def default_columns(rows: Sequence[Row]) -> list[str]:
-    """Returns `COLUMNS`, the fields in which the runs differ, and the headline metrics."""
-    config_fields = {path for path in rows[0] if "." in path and all(path in row for row in rows)} if rows else set()
-    differing = sorted(path for path in config_fields if len({repr(row.get(path)) for row in rows}) > 1)
+    """Returns `COLUMNS`, the fields that differ and that the layer alone does not decide, and the headline metrics."""
+    values: dict[tuple[str, ...], set[str]] = {}
+    for row in rows:
+        for path in (path for path in row if "." in path):
+            chosen = () if path.startswith("optim.") else (str(row.get("task.name")), str(row.get("model.layer.name")))
+            values.setdefault((path, *chosen), set()).add(repr(row[path]))
+    differing = sorted({path for (path, *_), found in values.items() if len(found) > 1})
     headline = sorted({name for row in rows for name in row if name in ("accuracy", "scaled_accuracy", "loss", "perplexity")})
     reason = ["reason"] if any(row.get("reason") for row in rows) else []
     return list(dict.fromkeys([*COLUMNS, *differing, *headline, *reason]))
@@ -157,6 +162,16 @@ def free_memory() -> int:
         return int(0.8 * (stats["bytes_limit"] - stats.get("bytes_in_use", 0)))
     try:
         text = Path("/proc/meminfo").read_text()
-        return int(0.8 * 1024 * int(re.findall(r"MemAvailable:\s+(\d+) kB", text)[0]))
+        available = 1024 * int(re.findall(r"MemAvailable:\s+(\d+) kB", text)[0])
     except (OSError, IndexError):
-        return int(0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return int(0.8 * min(available, _container_memory()))
+
+
+def _container_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
+    """What a container's limit leaves, in bytes; infinite where there is none."""
+    try:
+        limit, used = ((cgroup / name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return math.inf
+    return math.inf if limit == "max" else max(0, int(limit) - int(used))

@@ -120,19 +120,13 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"cannot write {self.metrics_file}: {error.strerror}") from error
 
-    def rewind_metrics(self, step: int) -> None:
-        """Drops the lines after ``step``, of the test and half-written ones: the resumed run writes them again."""
-        if not self.metrics_file.exists():
-            return
-        kept = []
-        for text in self.metrics_file.read_text().splitlines():
-            try:
-                line = json.loads(text)
-                if line["step"] <= step and line["split"] != "test":
-                    kept.append(text + "\n")
-            except (json.JSONDecodeError, KeyError, TypeError):
-                continue
-        replace_text(self.metrics_file, "".join(kept))
+    def read_metrics(self) -> list[str]:
+        """Returns the lines of ``metrics.jsonl``; none where it does not exist yet."""
+        return self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []
+
+    def restore_metrics(self, lines: list[str]) -> None:
+        """Makes ``metrics.jsonl`` what it was at a checkpoint: the resumed run writes all later lines again."""
+        replace_text(self.metrics_file, "".join(f"{line}\n" for line in lines))
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Writes ``result.json`` in one piece."""

@@ -171,13 +171,14 @@ class _Training:
         target = {"state": shapes, "best": _parameters(shapes)} if self.metric else {"state": shapes}
         restored = self.checkpoints.restore_newest(target)
         step = 0
+        lines: list[list[str]] = [[] for _ in self.members]
         if restored is None:
             state = self.program.init()
         else:
             kept, info = restored
             state, self.best = kept["state"], kept.get("best")
             step, self.elapsed_before = info["step"], info["elapsed_s"]
-            self.logged, self.logged_at = info["logged"], info["logged_at_s"]
+            self.logged, self.logged_at, lines = info["logged"], info["logged_at_s"], info["metrics"]
             if info["sums"] is not None:
                 self.sums = {name: (_floats(total), _floats(weight)) for name, (total, weight) in info["sums"].items()}
             for i, member in enumerate(self.members):
@@ -185,9 +186,9 @@ class _Training:
             if len(self.members) == 1 and bool(state.alive):
                 self.members[0].ended = None
             print(f"resuming {self._place()} at step {step}", file=sys.stderr)
-        for member in self.members:
+        for member, own in zip(self.members, lines, strict=True):
             if not member.kept:
-                member.folder.rewind_metrics(step)
+                member.folder.restore_metrics(own)
         return state, step
 
     def _loop(self, state: TrainState, step: int, progress: Progress) -> tuple[TrainState, int]:
@@ -227,13 +228,18 @@ class _Training:
         return state, step
 
     def _save(self, state: TrainState, step: int) -> None:
-        """Saves the state, with the sums since the last training line, so that the next line is whole after a resume too."""
+        """Saves the state, with the lines of metrics so far and the sums since the last one.
+
+        So the next line is whole after a resume too, and a member's lines are those of this program, whatever its folder has
+        been used for in between.
+        """
         info = {
             "step": step,
             "elapsed_s": self.elapsed,
             "logged": self.logged,
             "logged_at_s": self.logged_at,
             "sums": jax.tree.map(lambda x: np.asarray(x).tolist(), self.sums),
+            "metrics": [member.folder.read_metrics() for member in self.members],
             "best": [member.best for member in self.members],
             "ended": [member.ended for member in self.members],
         }

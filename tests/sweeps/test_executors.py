@@ -190,6 +190,28 @@ def test_a_member_that_finished_by_itself_is_not_run_again_with_its_interrupted_
     assert {name: (folder / name).read_text() for name in before} == before
 
 
+def test_what_a_member_wrote_elsewhere_in_between_is_not_mixed_into_its_program(tiny_config, tmp_path, monkeypatch):
+    """Killed side by side, one of the two begun alone and killed as well: the program's lines are all its own and all there."""
+    configs = [tiny_config(seed=0), tiny_config(seed=1)]
+
+    def lines(store):
+        kept = ("step", "split", "loss", "accuracy")
+        texts = RunFolder(default_workdir(configs[0], store)).read_metrics()
+        return [[line.get(key) for key in kept] for line in map(json.loads, texts)]
+
+    execute(configs, tmp_path / "whole")
+    store = tmp_path / "store"
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._Training, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        for members in (configs, configs[:1]):
+            with pytest.raises(KeyboardInterrupt):
+                execute(members, store)
+            RunFolder(default_workdir(configs[0], store)).metrics_file.write_text('{"step": 1}\n{"half a li')
+    execute(configs, store)
+    assert len(lines(store)) >= 5
+    assert lines(store) == lines(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("executor", ["vmpa", "", "VMAP"])
 def test_an_unknown_executor_is_refused_before_anything_is_written(tiny_config, tmp_path, executor):
     with pytest.raises(UserError, match=r"--executor=.* is not one of vmap, local, ray"):

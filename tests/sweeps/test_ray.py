@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from lrnn_jax.sweeps import ray_executor
 from lrnn_jax.sweeps.executors import execute
 from lrnn_jax.sweeps.store import default_workdir
 from lrnn_jax.training.checkpoints import Checkpoints
@@ -143,6 +144,19 @@ def test_a_second_start_trains_nothing(forty, swept):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0 and f"{RUNS} of {RUNS} runs are there already" in err
     assert "[1/" not in err and listed(out) == listed(swept[2])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray forks this process, which JAX warns of
+def test_a_run_whose_workers_all_die_is_named_and_the_sweep_goes_on(forty, tmp_path, monkeypatch, capsys):
+    # of the module __main__, so that workers get the function itself
+    die = eval("lambda config, store: __import__('os')._exit(1)", {"__name__": "__main__"})
+    monkeypatch.setattr(ray_executor, "train_one", die)
+    monkeypatch.setattr(ray_executor, "RETRIES", 1)
+    configs = forty[1][:2]
+    assert execute(configs, tmp_path, executor="ray", workers=2) == [None, None]
+    err = capsys.readouterr().err
+    for config in configs:
+        assert f"{default_workdir(config, tmp_path)}: its worker died 2 times" in err
 
 
 def free_port():

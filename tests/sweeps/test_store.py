@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import operator
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 
 from lrnn_jax.config import base_config, config_hash, layer_config, task_config
 from lrnn_jax.errors import UserError
+from lrnn_jax.sweeps import store as store_module
 from lrnn_jax.sweeps.store import (
     check_column,
     default_columns,
@@ -290,6 +292,24 @@ def test_a_store_that_cannot_be_made_is_one_line(tmp_path):
     with pytest.raises(UserError, match="cannot write in --workdir=") as error, locked_store(tmp_path / "file" / "store"):
         pass
     assert "\n" not in str(error.value)
+
+
+def test_what_the_layer_decides_is_no_default_column():
+    mamba = {"task.name": "parity", "model.layer.name": "mamba", "model.layer.expand": 2, "model.width": 8, "optim.lr": 3e-3}
+    lstm = {"task.name": "parity", "model.layer.name": "lstm", "model.width": 16, "optim.lr": 1e-2}
+    columns = default_columns([mamba, lstm])
+    assert not {"model.width", "model.layer.expand"} & set(columns) and "optim.lr" in columns
+    assert "model.width" in default_columns([mamba, lstm, {**lstm, "model.width": 32}])
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "left"), [("1000", "400", 600), ("1000", "1200", 0), ("max", "400", math.inf), (None, None, math.inf)]
+)
+def test_a_containers_limit_counts(tmp_path, limit, used, left):
+    if limit:
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / "memory.current").write_text(f"{used}\n")
+    assert store_module._container_memory(tmp_path) == left
 
 
 def test_free_memory_is_more_than_nothing():
