@@ -1,8 +1,6 @@
 """The command ``lrnn``. Heavy libraries are imported by the command that needs them, so that help answers at once."""
 
-import ast
 import csv
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +10,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from lrnn_jax.cli_flags import define_config_flags, describe_flags
+from lrnn_jax.cli_lists import LISTS, list_layers_with_sizes
 from lrnn_jax.errors import Interrupted, TrainingFailed, UserError, suggest
 
 
@@ -269,7 +268,7 @@ def _define_reproduce(values: flags.FlagValues) -> None:
     flags.DEFINE_string("scale", "cpu", "smoke | cpu | paper, as far as the table has them", values)
     flags.DEFINE_string("workdir", "runs", "folder of the runs", values)
     flags.DEFINE_string("results", None, "folder of tables and plots (default: experiments/results)", values)
-    flags.DEFINE_multi_string("cells", [], "rows to train, with * and ?; repeatable (default: all)", values)
+    flags.DEFINE_multi_string("cells", [], "rows to train, ROW or COLUMN/ROW, with * and ?; repeatable (default: all)", values)
     flags.DEFINE_string("executor", "vmap", "vmap: seeds side by side in one program | local: one by one | ray", values)
     flags.DEFINE_boolean("render", False, "draw table and plot again from the records; train nothing", values)
     flags.DEFINE_boolean("retry_failed", False, "try failed runs again", values)
@@ -278,7 +277,7 @@ def _define_reproduce(values: flags.FlagValues) -> None:
 
 def _run_reproduce(values: flags.FlagValues, positional: list[str]) -> int:
     if values.list:
-        print(_align(_list_tables()))
+        print(_align(LISTS["tables"]()))
         return 0
     if len(positional) != 1:
         raise UserError("lrnn reproduce needs one TABLE (`lrnn reproduce --list` shows all)")
@@ -305,72 +304,14 @@ def _define_list(values: flags.FlagValues) -> None:
 
 def _run_list(values: flags.FlagValues, positional: list[str]) -> int:
     if len(positional) != 1:
-        raise UserError(f"lrnn list needs one of {', '.join(_LISTS)}")
+        raise UserError(f"lrnn list needs one of {', '.join(LISTS)}")
     what = positional[0]
-    if what not in _LISTS:
-        raise UserError(f"cannot list {what!r}{suggest(what, _LISTS)} (one of {', '.join(_LISTS)})")
+    if what not in LISTS:
+        raise UserError(f"cannot list {what!r}{suggest(what, LISTS)} (one of {', '.join(LISTS)})")
     if values.verbose and what != "layers":
         raise UserError(f"--verbose is for layers; `lrnn list {what}` has no more to say")
-    print(_align(_list_layers_with_sizes(values.width) if values.verbose else _LISTS[what]()))
+    print(_align(list_layers_with_sizes(values.width) if values.verbose else LISTS[what]()))
     return 0
-
-
-def _list_layers() -> list[tuple[str, ...]]:
-    from lrnn_jax.registry import LAYERS, load_layer
-
-    rows: list[tuple[str, ...]] = [("layer", "methods", "source")]
-    return rows + [(name, ", ".join(load_layer(name).METHODS), load_layer(name).SOURCE) for name in LAYERS]
-
-
-def _list_layers_with_sizes(width: int) -> list[tuple[str, ...]]:
-    """Parameters and floats of one sequence's state by the layers' closed formulas, with their default fields."""
-    from lrnn_jax.registry import LAYERS, load_layer
-
-    rows: list[tuple[str, ...]] = [("layer", f"parameters (D={width})", "state", "methods", "source")]
-    for name in LAYERS:
-        cls = load_layer(name)
-        layer = cls(width=width, parent=None)
-        cls.check({field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)})
-        rows.append((name, f"{layer.parameter_count():,}", f"{layer.state_count():,}", ", ".join(cls.METHODS), cls.SOURCE))
-    return rows
-
-
-def _list_tasks() -> list[tuple[str, ...]]:
-    from lrnn_jax.registry import TASKS, load_task
-
-    rows: list[tuple[str, ...]] = [("task", "lengths", "what")]
-    for name in TASKS:
-        task = load_task(name)
-        lengths = f"{task.EVAL_LENGTHS[0][0]}-{task.EVAL_LENGTHS[-1][1]}"
-        rows.append((name, lengths, (task.__doc__ or "").splitlines()[0]))
-    return rows
-
-
-def _list_configs() -> list[tuple[str, ...]]:
-    return [("config", "what"), *_list_files("configs", suffix=".py")]
-
-
-def _list_tables() -> list[tuple[str, ...]]:
-    return [("table", "what"), *_list_files("experiments", suffix="")]
-
-
-def _list_files(folder: str, *, suffix: str) -> list[tuple[str, ...]]:
-    from lrnn_jax.config_files import data_folder
-
-    prefix = f"{folder}/" if suffix else ""
-    rows: list[tuple[str, ...]] = []
-    for file in sorted(data_folder(folder).glob("*.py")):
-        doc = ast.get_docstring(ast.parse(file.read_text())) or ""
-        rows.append((f"{prefix}{file.stem}{suffix}", doc.splitlines()[0] if doc else ""))
-    return rows
-
-
-_LISTS: dict[str, Callable[[], list[tuple[str, ...]]]] = {
-    "layers": _list_layers,
-    "tasks": _list_tasks,
-    "configs": _list_configs,
-    "tables": _list_tables,
-}
 
 
 def _no_positional(positional: list[str]) -> None:

@@ -268,7 +268,7 @@ def test_a_failed_run_is_told_with_its_reason_and_the_others_are_not_lost(file, 
 
 
 def test_a_table_that_is_complete_is_not_trained_again(file, tmp_path, monkeypatch):
-    rows = (Row("easy", f"{file}:diagonal", 1.0), Row("hard", f"{file}:diagonal", None, grid=({"optim.lr": 0.5},)))
+    rows = (Row("easy", f"{file}:diagonal", 1.0), Row("hard", f"{file}:diagonal", None, fields={"optim.lr": 0.5}))
     monkeypatch.setattr(reproduce, "load_table", lambda _: Table("t", "s", "c", "accuracy", rows, seeds=2, scales=("smoke",)))
     command = ("reproduce", "table", "--scale=smoke", "--results=results", "--workdir=w")
     folder = tmp_path / "results" / "table" / "smoke"

@@ -8,10 +8,13 @@ from typing import Any
 
 from lrnn_jax.config_files import data_folder
 from lrnn_jax.errors import UserError, suggest
-from lrnn_jax.reports.tables import Run, Table, list_runs, load_table, record_name, render
+from lrnn_jax.reports.render import render
+from lrnn_jax.reports.tables import Run, Table, list_runs, load_table, record_name
 from lrnn_jax.sweeps.executors import check_executor, execute
 from lrnn_jax.sweeps.store import default_workdir, locked_store
 from lrnn_jax.training.runs import RunFolder, write_json
+
+POSITIONS = 60  # points of a plotted curve by position
 
 
 def reproduce(
@@ -33,7 +36,7 @@ def reproduce(
       workdir: folder of the runs; finished ones are not run again.
       results: folder of the records and renderings; ``experiments/results`` if None.
       executor: one of `lrnn_jax.sweeps.executors.EXECUTORS`.
-      cells: names of the rows to train, with wildcards; all if empty.
+      cells: rows to train, ROW or COLUMN/ROW, with wildcards; all if empty.
       retry_failed: tries failed runs again.
       only_render: trains nothing and reads no run, only the records.
 
@@ -50,8 +53,8 @@ def reproduce(
         return f"{render(table, scale, folder)}\nrendered in {folder}"
     with locked_store(workdir):
         # row by row, so that what is there can be looked at while the rest is trained
-        for row in dict.fromkeys(run.row.name for run in runs):
-            own = [run for run in runs if run.row.name == row]
+        for row in dict.fromkeys((run.row.column, run.row.name) for run in runs):
+            own = [run for run in runs if (run.row.column, run.row.name) == row]
             found = execute([run.config for run in own], workdir, executor=executor, retry_failed=retry_failed)
             for run, result in zip(own, found, strict=True):
                 if result:
@@ -61,11 +64,15 @@ def reproduce(
 
 
 def _choose_cells(runs: Sequence[Run], cells: Sequence[str]) -> list[Run]:
-    names = list(dict.fromkeys(run.row.name for run in runs))
+    names = list(dict.fromkeys(_cell_name(run) for run in runs))
     for cell in cells:
         if not any(_matches(name, cell) for name in names):
             raise UserError(f"--cells={cell!r} is not one of {', '.join(names)}{suggest(cell, names)}")
-    return [run for run in runs if not cells or any(_matches(run.row.name, cell) for cell in cells)]
+    return [run for run in runs if not cells or any(_matches(_cell_name(run), cell) for cell in cells)]
+
+
+def _cell_name(run: Run) -> str:
+    return f"{run.row.column}/{run.row.name}" if run.row.column else run.row.name
 
 
 def _matches(name: str, cell: str) -> bool:
@@ -82,4 +89,14 @@ def _results_folder() -> Path:
 def _record(table: Table, run: Run, result: dict[str, Any], store: Path) -> dict[str, Any]:
     lines = [json.loads(text) for text in RunFolder(default_workdir(run.config, store)).read_metrics()]
     curve = [[line["step"], line[table.metric]] for line in lines if line["split"] == "validation" and table.metric in line]
-    return {"row": run.row.name, "point": dict(run.point), "curve": curve, **result}
+    place = {"column": run.row.column, "row": run.row.name, "point": dict(run.point), "curve": curve}
+    best = result.get("best") and _thin_curves(table, result["best"])
+    return {**place, **_thin_curves(table, result), **({"best": best} if "best" in result else {})}
+
+
+def _thin_curves(table: Table, part: dict[str, Any]) -> dict[str, Any]:
+    """Keeps of the curves by position what the table plots, at some positions: a record is a small file."""
+    kept = {name: value for name, value in part.items() if name != "curves"}
+    values = part.get("curves", {}).get(table.positions, [])
+    shown = sorted({round(i * (len(values) - 1) / (POSITIONS - 1)) for i in range(POSITIONS)}) if values else []
+    return {**kept, "positions": [[t + 1, round(values[t], 6)] for t in shown]} if shown else kept

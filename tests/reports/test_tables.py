@@ -6,7 +6,9 @@ import pytest
 
 from lrnn_jax.config import SCALES, validate_config
 from lrnn_jax.config_files import data_folder
-from lrnn_jax.reports.tables import Row, Selection, Table, list_runs, load_table, record_name, render
+from lrnn_jax.reports.render import render
+from lrnn_jax.reports.tables import Row, Selection, Table, list_runs, load_table, record_name
+from lrnn_jax.sweeps.reproduce import _thin_curves
 
 TABLE = Table(
     title="A table",
@@ -40,11 +42,11 @@ def test_missing_failed_and_finished_cells_look_different(tmp_path):
         (tmp_path / record_name(run)).write_text(json.dumps(record))
     markdown = render(TABLE, "cpu", tmp_path)
     assert "| easy | 1.000 | 0.750 ± 0.354 | 1.000 | 0.500 | -0.250 | 6 s |" in markdown
-    assert "| hard |  | missing | failed | missing |  | 0 s |" in markdown
+    assert "| hard |  | failed | failed | missing |  | 0 s |" in markdown
     assert "Failed: hard seed 0: step 3: not finite" in markdown
     csv = (tmp_path / "table.csv").read_text().splitlines()
-    assert csv[1].startswith("easy,1.0,,0,finished,1.0,2.0")
-    assert csv[3].startswith("hard,,,0,failed,,") and csv[4].startswith("hard,,,1,missing,,")
+    assert csv[1].startswith(",easy,1.0,,0,finished,1.0,2.0")
+    assert csv[3].startswith(",hard,,,0,failed,,") and csv[4].startswith(",hard,,,1,missing,,")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -76,7 +78,8 @@ def test_a_record_of_another_config_is_stale_and_never_a_number(tmp_path):
 
 def test_the_grid_point_is_chosen_by_validation_and_never_by_the_reported_split(tmp_path):
     grid = ({"optim.lr": 1e-2}, {"optim.lr": 1e-3})
-    table = Table("t", "s", "c", "scaled_accuracy", (Row("easy", "configs/parity.py:lstm", 1.0, grid=grid),), seeds=2)
+    selection = Selection(grids={"cpu": grid})
+    table = Table("t", "s", "c", "scaled_accuracy", (Row("easy", "configs/parity.py:lstm", 1.0),), seeds=2, selection=selection)
     # the second point is better in validation, the first on the test
     for run in list_runs(table, "cpu"):
         first = run.point == grid[0]
@@ -84,7 +87,51 @@ def test_the_grid_point_is_chosen_by_validation_and_never_by_the_reported_split(
         (tmp_path / record_name(run)).write_text(json.dumps(record))
     markdown = render(table, "cpu", tmp_path)
     assert "| easy | 1.000 | 0.400 ± 0.000 |" in markdown
-    assert "Chosen by the mean validation `scaled_accuracy`: easy: optim.lr=0.001 of 2." in markdown
+    said = "Chosen from optim.lr=0.01 | optim.lr=0.001 by the mean validation `scaled_accuracy`: easy: optim.lr=0.001."
+    assert said in markdown
+
+
+def column_table(statistic, **fields):
+    rows = [
+        Row(name, f"configs/{task}.py:lstm", published, column=task, fields={"model.depth": depth})
+        for task in ("parity", "modular_counting")
+        for name, depth, published in (("one", 1, 0.5), ("two", 2, None))
+    ]
+    return Table("t", "s", "c", "scaled_accuracy", tuple(rows), seeds=3, statistic=statistic, **fields)
+
+
+@pytest.mark.parametrize(
+    ("statistic", "text", "gap"),
+    [("mean", "0.500 ± 0.361", "+0.000"), ("best", "0.800 ± 0.361", "+0.300"), ("median", "0.600 ± 0.200", "+0.100")],
+)
+def test_columns_and_statistics(tmp_path, statistic, text, gap):
+    table = column_table(statistic)
+    values = {("parity", "one"): [0.6, 0.1, 0.8], ("modular_counting", "two"): [0.25, None, None]}
+    for run in list_runs(table, "cpu"):
+        value = values.get((run.row.column, run.row.name), [None] * 3)[run.seed]
+        if value is not None:
+            (tmp_path / record_name(run)).write_text(json.dumps(finished(value, 60.0)))
+    lines = render(table, "cpu", tmp_path).splitlines()
+    assert f"| one | 0.500 | {text} | 0.600 | 0.100 | 0.800 | {gap} | 180 s |" in lines
+    assert "| two |  | 0.250 (1 of 3) | 0.250 | missing | missing |  | 60 s |" in lines
+    assert "| ours (published) | parity | modular_counting |" in lines
+    assert f"| one | {text.partition(' ')[0]} (0.500) | missing (0.500) |" in lines
+    assert "| two | missing | 0.250 (1 of 3) |" in lines
+    assert "Wall time of all runs: 4.0 min." in lines
+    assert {run.config.model.depth for run in list_runs(table, "cpu") if run.row.name == "two"} == {2}
+
+
+def test_curves_by_position_are_plotted_from_thin_records(tmp_path):
+    table = column_table("mean", positions="sequence_accuracy/500-500")
+    result = {**finished(0.5, 1.0), "curves": {"sequence_accuracy/500-500": [t / 500 for t in range(500)], "other": [1.0]}}
+    result["best"] = {"step": 1, "metrics": result["metrics"], "curves": result["curves"]}
+    for part in (thin := _thin_curves(table, result), _thin_curves(table, thin["best"])):
+        assert "curves" not in part and 50 <= len(part["positions"]) <= 60
+        assert part["positions"][0] == [1, 0.0] and part["positions"][-1] == [500, 0.998]
+    for run in list_runs(table, "cpu"):
+        (tmp_path / record_name(run)).write_text(json.dumps(thin))
+    render(table, "cpu", tmp_path)
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
 def test_best_parameters_are_reported_where_the_table_says_so(tmp_path):
