@@ -270,6 +270,7 @@ def _define_reproduce(values: flags.FlagValues) -> None:
     flags.DEFINE_string("results", None, "folder of tables and plots (default: experiments/results)", values)
     flags.DEFINE_multi_string("cells", [], "rows to train, ROW or COLUMN/ROW, with * and ?; repeatable (default: all)", values)
     flags.DEFINE_string("executor", "vmap", "vmap: seeds side by side in one program | local: one by one | ray", values)
+    flags.DEFINE_boolean("missing", False, "train only what has no record in the results yet", values)
     flags.DEFINE_boolean("render", False, "draw table and plot again from the records; train nothing", values)
     flags.DEFINE_boolean("retry_failed", False, "try failed runs again", values)
     flags.DEFINE_boolean("list", False, "list the tables", values)
@@ -291,6 +292,7 @@ def _run_reproduce(values: flags.FlagValues, positional: list[str]) -> int:
         executor=values.executor,
         cells=values.cells,
         retry_failed=values.retry_failed,
+        only_missing=values.missing,
         only_render=values.render,
     )
     print(text)

@@ -279,6 +279,11 @@ def test_a_table_that_is_complete_is_not_trained_again(file, tmp_path, monkeypat
     assert len(list(folder.glob("*.json"))) == 4 and {"table.md", "table.csv", "plot.png"} <= {p.name for p in folder.iterdir()}
     texts = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".png"}
     monkeypatch.setattr(executors, "train_pack", lambda *_: pytest.fail("trained"))
-    for again in (succeed(*command), succeed(*command, "--render")):
+    # the last one as after a clone: records, but none of their runs
+    elsewhere = (*command[:-1], "--workdir=elsewhere")
+    for again in (succeed(*command), succeed(*command, "--render"), succeed(*elsewhere, "--missing")):
         assert again.splitlines()[:-1] == out.splitlines()[:-1]
         assert {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".png"} == texts
+    next(folder.glob("*.json")).unlink()
+    with pytest.raises(pytest.fail.Exception, match="trained"):
+        call(*elsewhere, "--missing")

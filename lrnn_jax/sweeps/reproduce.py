@@ -9,7 +9,7 @@ from typing import Any
 from lrnn_jax.config_files import data_folder
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.reports.render import render
-from lrnn_jax.reports.tables import Run, Table, list_runs, load_table, record_name
+from lrnn_jax.reports.tables import Run, Table, list_runs, load_table, read_records, record_name
 from lrnn_jax.sweeps.executors import check_executor, execute
 from lrnn_jax.sweeps.store import default_workdir, locked_store
 from lrnn_jax.training.runs import RunFolder, write_json
@@ -26,6 +26,7 @@ def reproduce(
     executor: str = "vmap",
     cells: Sequence[str] = (),
     retry_failed: bool = False,
+    only_missing: bool = False,
     only_render: bool = False,
 ) -> str:
     """Trains what ``experiments/<name>.py`` needs at ``scale``, renders it, and returns the table as Markdown.
@@ -38,6 +39,7 @@ def reproduce(
       executor: one of `lrnn_jax.sweeps.executors.EXECUTORS`.
       cells: rows to train, ROW or COLUMN/ROW, with wildcards; all if empty.
       retry_failed: tries failed runs again.
+      only_missing: trains only runs that have no record, as where records came from another machine or session.
       only_render: trains nothing and reads no run, only the records.
 
     Raises:
@@ -51,6 +53,9 @@ def reproduce(
         if not any(folder.glob("*.json")):
             raise UserError(f"{folder} holds no records to render")
         return f"{render(table, scale, folder)}\nrendered in {folder}"
+    if only_missing:
+        records = read_records(runs, folder)
+        runs = [run for run, record in zip(runs, records, strict=True) if not record or record["status"] == "stale"]
     with locked_store(workdir):
         # row by row, so that what is there can be looked at while the rest is trained
         for row in dict.fromkeys((run.row.column, run.row.name) for run in runs):
@@ -59,7 +64,9 @@ def reproduce(
             for run, result in zip(own, found, strict=True):
                 if result:
                     write_json(folder / record_name(run), _record(table, run, result, workdir))
-            text = render(table, scale, folder)
+            render(table, scale, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = render(table, scale, folder)
     return f"{text}\nwritten to {folder}: table.md, table.csv, plot.png"
 
 
