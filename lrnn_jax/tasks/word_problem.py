@@ -112,15 +112,19 @@ class WordProblem(Task):
         rows = (jnp.sum(right.astype(jnp.float32)), jnp.sum(asked.astype(jnp.float32)))
         return {**super().metrics(logits, batch), "sequence_accuracy": rows}
 
-    def curves(self, logits: Float[Array, "B T O"], batch: Batch) -> dict[str, tuple[Float[Array, " T"], Float[Array, " T"]]]:
-        """Returns, for lengths 1 to T: ``sequence_accuracy``, rows right up to there, and ``accuracy``, rows right there."""
+    def curves(self, logits: Float[Array, "B T O"], batch: Batch) -> dict[str, tuple[Float[Array, " N"], Float[Array, " N"]]]:
+        """Returns what rows are right, by length from 1 to N (T without BOS).
+
+        ``sequence_accuracy_by_length`` is the paper's measure: right at every position up to there. ``accuracy_by_length``:
+        right there.
+        """
         weights = batch.weights[:, int(self.bos) :]
         right = (jnp.argmax(logits, axis=-1) == batch.targets)[:, int(self.bos) :].astype(jnp.float32)
         so_far = jnp.cumprod(jnp.where(weights > 0, right, 1.0), axis=1)
         rows = jnp.sum(weights, axis=0)
         return {
-            "sequence_accuracy": (jnp.sum(so_far * weights, axis=0), rows),
-            "accuracy": (jnp.sum(right * weights, axis=0), rows),
+            "sequence_accuracy_by_length": (jnp.sum(so_far * weights, axis=0), rows),
+            "accuracy_by_length": (jnp.sum(right * weights, axis=0), rows),
         }
 
     def oracle(self, example: list[int]) -> list[int]:

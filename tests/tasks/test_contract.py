@@ -207,6 +207,16 @@ def test_loss_and_metrics_are_sums_that_add_up(task):
         assert total.dtype == weight.dtype == jnp.float32
 
 
+def test_curves_have_their_own_names_and_one_value_per_position(task):
+    batch = draw(task, 18)
+    logits = random_logits(task, batch)
+    curves = jax.jit(task.curves)(logits, batch)
+    assert not set(curves) & set(score(task, logits, batch))
+    for total, weight in curves.values():
+        assert total.shape == weight.shape == (LENGTH[1],)
+        assert np.all(total <= weight)
+
+
 def test_loss_is_the_cross_entropy_in_nats(task):
     batch = draw(task, 13)
     logits = random_logits(task, batch)
