@@ -51,8 +51,17 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if chosen.scale == "paper":
         _set_paper(c)
     else:
-        c.eval.lengths = [[32, 32], [64, 64], [128, 128], [256, 256]]
+        _set_small(c, chosen.scale)
     return c
+
+
+def _set_small(c: ConfigDict, scale: str) -> None:
+    c.eval.lengths = [[32, 32], [64, 64], [128, 128], [256, 256]]
+    c.eval.every, c.eval.examples = "50%", 128  # on 256 positions with 120 classes, more of them take longer than training
+    if scale == "cpu":
+        c.model.width, c.model.depth, c.model.residual = 64, 1, True
+        c.optim.lr = 5e-3
+        c.train.duration, c.train.batch_size = "500 steps", 64
 
 
 def _set_paper(c: ConfigDict) -> None:
