@@ -19,8 +19,11 @@ LAYERS = {
 }
 
 TASKS = {
+    "modular_arithmetic": "lrnn_jax.tasks.modular_arithmetic:ModularArithmetic",
+    "modular_arithmetic_brackets": "lrnn_jax.tasks.modular_arithmetic_brackets:ModularArithmeticBrackets",
     "modular_counting": "lrnn_jax.tasks.modular_counting:ModularCounting",
     "parity": "lrnn_jax.tasks.parity:Parity",
+    "word_problem": "lrnn_jax.tasks.word_problem:WordProblem",
 }
 
 

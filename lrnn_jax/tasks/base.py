@@ -39,6 +39,7 @@ class Task:
       CEILING: accuracy that a perfect model reaches.
       MAX_LENGTH: longest sequence that the task makes.
       MIN_LENGTH: shortest sequence that poses a question.
+      LENGTH_STEP: lengths come in steps of this; above 1, a range's ends are rounded down to lengths that there are.
       DENSE: whether every position has a target (head "token") or every row one (heads "last", "mean").
     """
 
@@ -48,6 +49,7 @@ class Task:
     # The longest length at which every layer is tested to stay finite.
     MAX_LENGTH: ClassVar[int] = 16_384
     MIN_LENGTH: ClassVar[int] = 1
+    LENGTH_STEP: ClassVar[int] = 1
     DENSE: ClassVar[bool] = False
 
     @property
@@ -67,8 +69,8 @@ class Task:
         """
         raise NotImplementedError
 
-    def oracle(self, example: list[int]) -> int:
-        """Returns the label of one unpadded input, by plain Python."""
+    def oracle(self, example: list[int]) -> int | list[int]:
+        """Returns the label of one unpadded input, or those of all its positions (`DENSE`), by plain Python."""
         raise NotImplementedError
 
     def loss(self, logits: Float[Array, "B *T O"], batch: Batch) -> tuple[jax.Array, jax.Array]:

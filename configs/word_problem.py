@@ -1,0 +1,88 @@
+"""Word problems of groups, the state tracking of Grazzi et al. 2025 (Section 5.2, Figure 4), by any layer.
+
+    lrnn train --config=configs/word_problem.py:LAYER,RANGE,group=GROUP,letters=LETTERS,tokens=TOKENS,scale=SCALE
+
+LAYER, RANGE and SCALE are those of configs/parity.py. GROUP is S5 (the default) or another of `GROUPS` below
+(--config.task.group takes any); LETTERS is `all`, `swaps` or `moved_3` (left out: `swaps` for S3, S4 and S5, `all`
+elsewhere); TOKENS is the number of tokens per transition, 1, 2 or 4.
+
+Scale `cpu`, S5 with swaps, one layer trained on length 32, seed 0, on 2 cores that much other work was using too; share of
+rows that are right at every position, by length (128 rows each), and wall time:
+
+    length               32      64     128     256
+    deltanet            1.000   1.000   0.984   0.828    234 s
+    deltanet,positive   0.000   0.000   0.000   0.000    173 s: 0.34 of the rows at length 3, 0.01 at length 6
+
+The other layers have not been run at this scale, and scale `paper` not at all. Scale `smoke` checks that everything runs and
+learns nothing.
+
+Scale `paper` is App. E.2: width 128, 4 heads, no convolution in DeltaNet, 5 layers (DeltaNet also with one:
+--config.model.depth=1), 100 epochs of 1.6 million sequences of length 32 (64 with more tokens per transition) in batches of
+512, AdamW with learning rate 1e-4 and weight decay 0.01, gradients clipped at 1, tests on 40 thousand sequences of length
+500; three seeds. The paper names no schedule: the learning rate is constant. What the authors released is the code of
+DeltaProduct: length 128, tests at 512, 100 epochs of 100 thousand sequences in batches of 2048, 8 heads, learning rate 1e-3
+with a cosine, weight decay 1e-6, bfloat16, stopped once the validation's sequence accuracy is 0.99.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lrnn_jax.config import SCALES, layer_names, parse_arg, task_config
+from lrnn_jax.config_files import load_own_config
+from lrnn_jax.sweeps.combinators import grid, seeds
+
+GROUPS = ("S5", "S3", "S4", "A5", "Z60", "A4xZ5", "Z2", "Z3", "Z5", "D4", "D5")
+TOKENS = ("1", "2", "4")
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the config for ``LAYER,positive|negative,GROUP,LETTERS,tokens=1|2|4,scale=smoke|cpu|paper``."""
+    chosen = parse_arg(
+        arg,
+        layer=layer_names("deltanet"),
+        eigenvalues=["negative", "positive"],
+        group=GROUPS,
+        letters=["usual", "all", "swaps", "moved_3"],
+        tokens=TOKENS,
+        scale=SCALES,
+    )
+    usual = "swaps" if chosen.group.startswith("S") else "all"
+    letters = usual if chosen.letters == "usual" else chosen.letters
+    tokens = int(chosen.tokens)
+    c = load_own_config(f"configs/parity.py:{chosen.layer},{chosen.eigenvalues},scale={chosen.scale}").unlock()
+    c.task = task_config("word_problem", group=chosen.group, letters=letters, tokens_per_transition=tokens, bos=True)
+    c.model.head = "token"
+    c.train.length = [32, 32] if tokens == 1 else [64, 64]
+    c.eval.best_metric, c.eval.headline = "accuracy", [32, 500]
+    c.optim.clip_norm = 1.0
+    if chosen.layer == "deltanet":
+        c.model.layer.conv_width, c.model.layer.key_activation = 0, "linear"
+    if chosen.scale == "paper":
+        _set_paper(c)
+    else:
+        _set_small(c, chosen.scale)
+    return c
+
+
+def _set_small(c: ConfigDict, scale: str) -> None:
+    c.eval.lengths = [[32, 32], [64, 64], [128, 128], [256, 256]]
+    c.eval.every, c.eval.examples = "50%", 128  # on 256 positions with 120 classes, more of them take longer than training
+    if scale == "cpu":
+        c.model.width, c.model.depth, c.model.residual = 64, 1, True
+        c.optim.lr = 5e-3
+        c.train.duration, c.train.batch_size = "500 steps", 64
+
+
+def _set_paper(c: ConfigDict) -> None:
+    c.model.width, c.model.depth, c.model.residual = 128, 5, True
+    c.optim.lr, c.optim.weight_decay = 1e-4, 0.01
+    c.optim.schedule, c.optim.warmup = "constant", "0 steps"
+    c.train.duration, c.train.batch_size = f"{100 * 1_600_000} examples", 512
+    c.eval.lengths = [list(c.train.length), [500, 500]]
+    c.eval.examples, c.eval.batch_size = 40_000, 500
+
+
+def sweep() -> list[dict[str, Any]]:
+    """Both ranges of eigenvalues and three seeds, for DeltaNet; the paper has these, with one layer and five."""
+    return grid({"arg": ["deltanet,positive", "deltanet,negative"]}, seeds(3))

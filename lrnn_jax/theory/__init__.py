@@ -1,0 +1,1 @@
+"""The papers' constructions and bounds as programs."""
