@@ -157,6 +157,10 @@ def _define_sweep(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean("plan", False, "print programs, time and memory, and train nothing", values)
     flags.DEFINE_boolean("retry_failed", False, "try failed runs again", values)
     flags.DEFINE_string("part", None, "I/N: only the I-th of N parts, as in an array job", values)
+    _define_ray(values)
+
+
+def _define_ray(values: flags.FlagValues) -> None:
     flags.DEFINE_string("ray_address", None, "Ray cluster to run on (default: one on this machine)", values)
     flags.DEFINE_integer("workers", None, "runs at a time on this machine's Ray (default: cores)", 1, flag_values=values)
 
@@ -274,6 +278,7 @@ def _define_reproduce(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean("render", False, "draw table and plot again from the records; train nothing", values)
     flags.DEFINE_boolean("retry_failed", False, "try failed runs again", values)
     flags.DEFINE_boolean("list", False, "list the tables", values)
+    _define_ray(values)
 
 
 def _run_reproduce(values: flags.FlagValues, positional: list[str]) -> int:
@@ -284,7 +289,7 @@ def _run_reproduce(values: flags.FlagValues, positional: list[str]) -> int:
         raise UserError("lrnn reproduce needs one TABLE (`lrnn reproduce --list` shows all)")
     from lrnn_jax.sweeps.reproduce import reproduce
 
-    text = reproduce(
+    text, failed = reproduce(
         positional[0],
         scale=values.scale,
         workdir=Path(values.workdir),
@@ -294,9 +299,11 @@ def _run_reproduce(values: flags.FlagValues, positional: list[str]) -> int:
         retry_failed=values.retry_failed,
         only_missing=values.missing,
         only_render=values.render,
+        ray_address=values.ray_address,
+        workers=values.workers,
     )
     print(text)
-    return 0
+    return _complain(f"{failed} runs failed; --retry_failed tries them again", 1) if failed else 0
 
 
 def _define_list(values: flags.FlagValues) -> None:

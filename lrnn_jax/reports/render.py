@@ -3,10 +3,12 @@
 import csv
 import io
 import math
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lrnn_jax.errors import UserError
 from lrnn_jax.reports.tables import (
     Cell,
     Point,
@@ -29,9 +31,16 @@ def render(table: Table, scale: str, folder: Path) -> str:
     records = read_records(runs, folder)
     cells = fill_cells(table, runs, records)
     markdown = render_markdown(table, scale, runs, records, cells)
-    (folder / "table.md").write_text(markdown)
-    (folder / "table.csv").write_text(render_csv(table, runs, records))
-    draw_plot(table, cells, folder / "plot.png")
+    try:
+        # in a folder of their own first, so that no reader, and no other process that renders, sees half of one
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".render") as scratch:
+            Path(scratch, "table.md").write_text(markdown)
+            Path(scratch, "table.csv").write_text(render_csv(table, runs, records))
+            draw_plot(table, cells, Path(scratch, "plot.png"))
+            for file in Path(scratch).iterdir():
+                file.replace(folder / file.name)
+    except OSError as error:
+        raise UserError(f"cannot write the table in {folder}: {error.strerror}") from error
     return markdown
 
 
@@ -58,7 +67,7 @@ def render_markdown(
     }[table.statistic]
     lines.append(f"`{table.metric}`; ours: {table.selection.checkpoint} parameters, test stream, {ours}.")
     if len(list_points(table, scale)) > 1:
-        chosen = "; ".join(f"{_name(cell)}: {_describe(cell.point)}" for cell in cells)
+        chosen = "; ".join(f"{_name(cell)}: {_describe(cell.point)}{_part(cell)}" for cell in cells)
         grid = " | ".join(_describe(point) for point in list_points(table, scale))
         lines.append(f"Chosen from {grid} by the mean validation `{table.metric}`: {chosen}.")
     lines += [f"Scale {scale}: {_describe_setting(runs)}.", f"Published: {table.source}", *table.notes]
@@ -180,7 +189,8 @@ def _row_line(table: Table, cell: Cell) -> str:
 def _ours(table: Table, cell: Cell) -> str:
     summary = summarise(table, cell.scores)
     if summary is None:
-        return "failed" if any(record and record["status"] == "failed" for record in cell.chosen) else "missing"
+        statuses = [_seed_text(record, None) for record in cell.chosen]
+        return "failed" if "missing" not in statuses and "stale" not in statuses else "missing"
     good = sum(value is not None for value in cell.scores)
     spread = f" ± {summary[1]:.3f}" if good > 1 else ""
     return f"{summary[0]:.3f}{spread}" + (f" ({good} of {len(cell.scores)})" if good < len(cell.scores) else "")
@@ -189,7 +199,13 @@ def _ours(table: Table, cell: Cell) -> str:
 def _seed_text(record: Record | None, value: float | None) -> str:
     if record is None:
         return "missing"
-    return record["status"] if value is None else f"{value:.3f}"
+    if value is None:
+        return "not finite" if record["status"] == "finished" else record["status"]
+    return f"{value:.3f}"
+
+
+def _part(cell: Cell) -> str:
+    return f" (of {cell.ended} of {cell.runs} runs)" if cell.ended < cell.runs else ""
 
 
 def _name(cell: Cell) -> str:

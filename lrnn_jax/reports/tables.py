@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -112,6 +113,8 @@ class Cell(NamedTuple):
       chosen: the record of each seed at the chosen point; None where it is missing.
       scores: each of them as a number; None where there is none.
       seconds: wall time of all runs behind the row, those of other points included; a shared program's is shared out.
+      runs: behind the row, those of other points included.
+      ended: how many of them have a record.
     """
 
     row: Row
@@ -119,6 +122,8 @@ class Cell(NamedTuple):
     chosen: list[Record | None]
     scores: list[float | None]
     seconds: float | None
+    runs: int
+    ended: int
 
 
 def load_table(name: str) -> Table:
@@ -171,14 +176,9 @@ def read_records(runs: Sequence[Run], folder: Path) -> list[Record | None]:
     """Returns each run's record: None where it is missing, ``status`` "stale" where only an older config's is there.
 
     Raises:
-      UserError: a record that is not JSON.
+      UserError: a file that is no record.
     """
-    found: dict[str, Record] = {}
-    for file in sorted(folder.glob("*.json")):
-        try:
-            found[file.name] = json.loads(file.read_text())
-        except json.JSONDecodeError as error:
-            raise UserError(f"{file} is not a record: {error}") from error
+    found = {file.name: _read_record(file) for file in sorted(folder.glob("*.json"))}
     stale = {_place(r.get("column", ""), r.get("row"), r.get("point"), r.get("seed")) for r in found.values()}
     records: list[Record | None] = []
     for run in runs:
@@ -187,6 +187,17 @@ def read_records(runs: Sequence[Run], folder: Path) -> list[Record | None]:
             record = {"status": "stale"}
         records.append(record)
     return records
+
+
+def _read_record(file: Path) -> Record:
+    try:
+        record = json.loads(file.read_text())
+        if record["status"] == "finished":
+            _ = record["metrics"].items(), record["best"], record["wall_time_s"], record["versions"]["jax"]
+        return record
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{file} is not a record: {reason}; remove it, and the same command makes it anew") from error
 
 
 def fill_cells(table: Table, runs: Sequence[Run], records: Sequence[Record | None]) -> list[Cell]:
@@ -198,14 +209,16 @@ def fill_cells(table: Table, runs: Sequence[Run], records: Sequence[Record | Non
         chosen = [record for run, record in own if run.point == point]
         there = [record for _, record in own if record]
         seconds = sum(record.get("wall_time_s", 0.0) / record.get("trained_together", 1) for record in there)
-        cells.append(Cell(row, point, chosen, [score(table, record) for record in chosen], seconds if there else None))
+        scores, ended = [score(table, record) for record in chosen], sum(record["status"] != "stale" for record in there)
+        cells.append(Cell(row, point, chosen, scores, seconds if there else None, len(own), ended))
     return cells
 
 
 def score(table: Table, record: Record | None) -> float | None:
-    """Returns a run's number by the table's selection; None where it is missing, stale or failed."""
+    """Returns a run's number by the table's selection; None where it is missing, stale, failed or not finite."""
     part = tested_part(table, record)
-    return part["metrics"][table.metric] if part else None
+    value = part["metrics"].get(table.metric) if part else None
+    return value if value is not None and math.isfinite(value) else None
 
 
 def tested_part(table: Table, record: Record | None) -> Record | None:
@@ -237,15 +250,19 @@ def _place(column: str, row: Any, point: Any, seed: Any) -> tuple[Any, ...]:
 
 
 def _choose_point(table: Table, own: Sequence[tuple[Run, Record | None]]) -> Point:
-    """The point with the best mean validation metric; failed and missing runs count as the worst."""
-    sign, worst = -1.0 if less_is_better(table.metric) else 1.0, -1e30
-    qualities: list[tuple[Point, list[float]]] = []
+    """The point with the fewest failed or missing runs, and among these the best mean validation metric of the others."""
+    sign = -1.0 if less_is_better(table.metric) else 1.0
+    points: list[tuple[Point, list[float | None]]] = []
     for run, record in own:
-        if not qualities or qualities[-1][0] != run.point:
-            qualities.append((run.point, []))
-        value = _validated(table, record)
-        qualities[-1][1].append(worst if value is None else sign * value)
-    return max(qualities, key=lambda pair: statistics.fmean(pair[1]))[0]
+        if not points or points[-1][0] != run.point:
+            points.append((run.point, []))
+        points[-1][1].append(_validated(table, record))
+
+    def quality(values: Sequence[float | None]) -> tuple[int, float]:
+        good = [sign * value for value in values if value is not None]
+        return len(good) - len(values), statistics.fmean(good) if good else 0.0
+
+    return max(points, key=lambda pair: quality(pair[1]))[0]
 
 
 def _validated(table: Table, record: Record | None) -> float | None:
@@ -254,4 +271,5 @@ def _validated(table: Table, record: Record | None) -> float | None:
         return None
     curve = dict(map(tuple, record.get("curve", [])))
     step = record["best"]["step"] if table.selection.checkpoint == "best" and record["best"] else max(curve, default=None)
-    return curve.get(step)
+    value = curve.get(step)
+    return value if value is not None and math.isfinite(value) else None

@@ -56,6 +56,7 @@ def execute(
     todo = [c for c in distinct.values() if is_due(c, store, retry_failed)]
     due = {config_hash(config) for config in todo}
     progress = _Progress(len(distinct), len(distinct) - len(todo))
+    _clear_programs(store)
     if executor == "ray" and todo:
         from lrnn_jax.sweeps.ray_executor import run_on_ray
 
@@ -97,9 +98,11 @@ def pack(todo: Sequence[ConfigDict], wanted: Sequence[ConfigDict], store: Path) 
     by_name = {config_hash(config): config for config in wanted}
     left = {config_hash(config): config for config in todo}
     packs = []
-    for names in _interrupted_programs(store):
-        if any(name in left for name in names) and all(name in by_name for name in names):
-            packs.append([by_name[name] for name in names])
+    for folder, names in _programs(store):
+        members = [by_name[name] for name in names if name in by_name]
+        wanted_whole = len(members) == len(names) and any(name in left for name in names)
+        if wanted_whole and _can_go_on(folder, names) and len({structure_key(config) for config in members}) == 1:
+            packs.append(members)
             left = {name: config for name, config in left.items() if name not in names}
     shared: dict[str, list[ConfigDict]] = {}
     for config in left.values():
@@ -128,7 +131,7 @@ def train_pack(members: Sequence[ConfigDict], store: Path) -> list[Result]:
     folder = _program_folder(members, store)
     write_json(folder / "members.json", [workdir.name for workdir in workdirs])
     results = train_members(members, workdirs, folder / "checkpoints", verbose=False)
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     return results
 
 
@@ -137,12 +140,30 @@ def _program_folder(members: Sequence[ConfigDict], store: Path) -> Path:
     return store / "programs" / hashlib.sha256(names.encode()).hexdigest()[:12]
 
 
-def _interrupted_programs(store: Path) -> Iterator[list[str]]:
+def _programs(store: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yields the folder and the members of every program that has begun and not been cleared."""
     for file in sorted((store / "programs").glob("*/members.json")):
         try:
-            yield json.loads(file.read_text())
-        except (OSError, json.JSONDecodeError):
+            names = json.loads(file.read_text())
+        except (OSError, ValueError):
             continue
+        if isinstance(names, list):
+            yield file.parent, names
+
+
+def _can_go_on(folder: Path, names: Sequence[str]) -> bool:
+    """Says whether a program is to be resumed: some member has not ended, and no member's folder has been removed since."""
+    runs = [RunFolder(folder.parent.parent / name) for name in names]
+    begun = any((folder / "checkpoints").glob("[0-9]*"))
+    removed = begun and not all(run.config_file.exists() for run in runs)
+    return not removed and any(run.read_result() is None for run in runs)
+
+
+def _clear_programs(store: Path) -> None:
+    """Removes the programs that will not be resumed, such as one that was killed between its last result and its end."""
+    for folder, names in _programs(store):
+        if not _can_go_on(folder, names):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_due(config: ConfigDict, store: Path, retry_failed: bool) -> bool:

@@ -1,7 +1,7 @@
 """From a table's declaration to its rendering: trains the runs that are missing, keeps one record of each."""
 
 import fnmatch
-import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,10 @@ def reproduce(
     retry_failed: bool = False,
     only_missing: bool = False,
     only_render: bool = False,
-) -> str:
-    """Trains what ``experiments/<name>.py`` needs at ``scale``, renders it, and returns the table as Markdown.
+    ray_address: str | None = None,
+    workers: int | None = None,
+) -> tuple[str, int]:
+    """Trains what ``experiments/<name>.py`` needs at ``scale`` and renders it.
 
     Args:
       name: the table.
@@ -41,6 +43,11 @@ def reproduce(
       retry_failed: tries failed runs again.
       only_missing: trains only runs that have no record, as where records came from another machine or session.
       only_render: trains nothing and reads no run, only the records.
+      ray_address: as in `execute`.
+      workers: as there.
+
+    Returns:
+      The table as Markdown, and how many of its runs failed.
 
     Raises:
       UserError: no such table, scale or cell, or a config that cannot run.
@@ -52,22 +59,40 @@ def reproduce(
     if only_render:
         if not any(folder.glob("*.json")):
             raise UserError(f"{folder} holds no records to render")
-        return f"{render(table, scale, folder)}\nrendered in {folder}"
+        return f"{render(table, scale, folder)}\nrendered in {folder}", 0
+    _check_writable(folder)
     if only_missing:
         records = read_records(runs, folder)
         runs = [run for run, record in zip(runs, records, strict=True) if not record or record["status"] == "stale"]
+    failed = 0
     with locked_store(workdir):
         # row by row, so that what is there can be looked at while the rest is trained
         for row in dict.fromkeys((run.row.column, run.row.name) for run in runs):
             own = [run for run in runs if (run.row.column, run.row.name) == row]
-            found = execute([run.config for run in own], workdir, executor=executor, retry_failed=retry_failed)
+            found = execute(
+                [run.config for run in own],
+                workdir,
+                executor=executor,
+                retry_failed=retry_failed,
+                ray_address=ray_address,
+                workers=workers,
+            )
+            failed += sum(result is None or result["status"] != "finished" for result in found)
             for run, result in zip(own, found, strict=True):
                 if result:
                     write_json(folder / record_name(run), _record(table, run, result, workdir))
-            render(table, scale, folder)
+            if any(found):
+                render(table, scale, folder)
     folder.mkdir(parents=True, exist_ok=True)
     text = render(table, scale, folder)
-    return f"{text}\nwritten to {folder}: table.md, table.csv, plot.png"
+    return f"{text}\nwritten to {folder}: table.md, table.csv, plot.png", failed
+
+
+def _check_writable(folder: Path) -> None:
+    """Before anything is trained, since it would be found out only hours later; makes nothing yet."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError(f"cannot write results in {folder}: {there} is not a folder that can be written")
 
 
 def _choose_cells(runs: Sequence[Run], cells: Sequence[str]) -> list[Run]:
@@ -94,7 +119,7 @@ def _results_folder() -> Path:
 
 
 def _record(table: Table, run: Run, result: dict[str, Any], store: Path) -> dict[str, Any]:
-    lines = [json.loads(text) for text in RunFolder(default_workdir(run.config, store)).read_metrics()]
+    lines = RunFolder(default_workdir(run.config, store)).parse_metrics()
     curve = [[line["step"], line[table.metric]] for line in lines if line["split"] == "validation" and table.metric in line]
     place = {"column": run.row.column, "row": run.row.name, "point": dict(run.point), "curve": curve}
     best = result.get("best") and _thin_curves(table, result["best"])

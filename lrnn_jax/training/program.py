@@ -15,12 +15,13 @@ from lrnn_jax.config import interval_steps, structure_key, traced_values, train_
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.registry import build_model, build_task, load_layer
 from lrnn_jax.tasks.base import Sums
-from lrnn_jax.training.optimizer import Group, assign_groups, make_optimizer, make_schedule
+from lrnn_jax.training.optimizer import Group, assign_groups, make_optimizer, make_schedule, parameter_paths
 from lrnn_jax.training.steps import (
     STREAMS,
     Trainable,
     TrainState,
     Tree,
+    check_finite,
     init_state,
     init_variables,
     run_bucket,
@@ -132,6 +133,12 @@ class Program:
                 metrics[member][name] = sum(value * span for value, span in found) / sum(span for _, span in found)
         return [Measured(*pair) for pair in zip(metrics, curves, strict=True)]
 
+    def find_nonfinite(self, member: int, state: TrainState) -> tuple[bool, list[str]]:
+        """Repeats the step that stopped a member; returns whether its loss was finite, and whose gradients were not."""
+        loss, grads = _compile_check(self.blueprint)(state, take_member(self.values, member, self.members))
+        paths = zip(parameter_paths(grads), jax.tree.leaves(grads), strict=True)
+        return bool(loss), [path for path, good in paths if not good]
+
     def memory(self) -> int:
         """Returns the bytes that the largest compiled call needs, by the compiler's own account, and copies of the state."""
         shortest, longest = max(self.config.eval.lengths, key=lambda bucket: bucket[1])
@@ -235,6 +242,17 @@ def compile_bucket(blueprint: Blueprint, members: int, bucket: tuple[int, int], 
     stream = jax.ShapeDtypeStruct((), jnp.int32)
     shapes = _value_shapes(blueprint, members)
     return jax.jit(function).lower(state.params, state.batch_stats, shapes, stream).compile()
+
+
+@functools.cache
+def _compile_check(blueprint: Blueprint) -> Any:
+    """Compiled once for all members: in a wide sweep many may die."""
+
+    def check(state: TrainState, values: Values) -> tuple[jax.Array, Tree]:
+        trainable, seed = blueprint.build(values), values["seed"]
+        return check_finite(trainable, state, seed, trainable.batch_at(seed, state.step))
+
+    return jax.jit(check)
 
 
 def _over_members(function: Callable[..., Any], values: Values, *trees: Tree) -> Any:

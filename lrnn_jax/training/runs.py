@@ -6,10 +6,11 @@ import json
 import math
 import os
 import platform
+import resource
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -101,10 +102,11 @@ class RunFolder:
         return ConfigDict(fields)
 
     def read_result(self) -> dict[str, Any] | None:
-        """Returns ``result.json``, or None where the run has not ended."""
+        """Returns ``result.json``, or None where the run has not ended or what is there is no result."""
         try:
-            return json.loads(self.result_file.read_text())
-        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+            result = json.loads(self.result_file.read_text())
+            return result if result["status"] == "failed" or result["metrics"].items() else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def append_metrics(self, line: dict[str, Any]) -> None:
@@ -122,7 +124,15 @@ class RunFolder:
 
     def read_metrics(self) -> list[str]:
         """Returns the lines of ``metrics.jsonl``; none where it does not exist yet."""
-        return self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []
+        return self.metrics_file.read_text(errors="replace").splitlines() if self.metrics_file.exists() else []
+
+    def parse_metrics(self) -> list[dict[str, Any]]:
+        """Returns the lines as dictionaries; one that a full disk or a crash has cut short is left out."""
+        lines = []
+        for text in self.read_metrics():
+            with suppress(ValueError):
+                lines.append(json.loads(text))
+        return lines
 
     def restore_metrics(self, lines: list[str]) -> None:
         """Makes ``metrics.jsonl`` what it was at a checkpoint: the resumed run writes all later lines again."""
@@ -131,6 +141,22 @@ class RunFolder:
     def write_result(self, result: dict[str, Any]) -> None:
         """Writes ``result.json`` in one piece."""
         write_json(self.result_file, result)
+
+
+def allow_open_files(runs: int) -> None:
+    """Raises this process's limit of open files to what so many locked folders need.
+
+    Raises:
+      UserError: the system allows fewer.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # a lock each, and everything else in the process; a shell's usual limit is 1024
+    needed = runs + 512
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise UserError(f"{runs} runs at once need {needed} open files, and the system allows {hard}: train fewer at once")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -153,7 +179,8 @@ def replace_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 

@@ -8,7 +8,6 @@ import optax
 
 from lrnn_jax.models.backbone import Backbone
 from lrnn_jax.tasks.base import Batch, Sums, Task
-from lrnn_jax.training.optimizer import parameter_paths
 
 Tree = Any
 
@@ -159,8 +158,7 @@ def run_bucket(
     return jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
 
 
-def find_nonfinite(trainable: Trainable, state: TrainState, seed: jax.Array) -> tuple[bool, list[str]]:
-    """Repeats the step that stopped training; returns whether its loss was finite, and the paths whose gradients were not."""
-    grads, _, loss, _ = jax.jit(trainable.gradients)(state, seed, trainable.batch_at(seed, state.step))
-    finite = [bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(grads)]
-    return bool(jnp.isfinite(loss)), [path for path, good in zip(parameter_paths(grads), finite, strict=True) if not good]
+def check_finite(trainable: Trainable, state: TrainState, seed: jax.Array, batch: Batch) -> tuple[jax.Array, Tree]:
+    """Repeats the step that stopped training; returns whether its loss was finite, and for every parameter the gradient."""
+    grads, _, loss, _ = trainable.gradients(state, seed, batch)
+    return jnp.isfinite(loss), jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf)), grads)

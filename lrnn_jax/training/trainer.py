@@ -23,9 +23,9 @@ from lrnn_jax.training.checkpoints import Checkpoints
 from lrnn_jax.training.loggers import Progress, Sink, format_spread, open_sinks
 from lrnn_jax.training.optimizer import format_groups
 from lrnn_jax.training.program import Program, make_program, member_means, take_member
-from lrnn_jax.training.runs import RunFolder, describe_origin, hash_params
+from lrnn_jax.training.runs import RunFolder, allow_open_files, describe_origin, hash_params
 from lrnn_jax.training.signals import interruptible
-from lrnn_jax.training.steps import TrainState, Tree, find_nonfinite
+from lrnn_jax.training.steps import TrainState, Tree
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -70,6 +70,7 @@ def train_members(
     """
     program = make_program(*configs)
     folders = [RunFolder(workdir) for workdir in workdirs]
+    allow_open_files(len(folders))
     with ExitStack() as stack:
         for folder, config in zip(folders, configs, strict=True):
             stack.enter_context(folder.locked())
@@ -208,18 +209,19 @@ class _Training:
             alive = jnp.copy(state.alive)
             progress.update(before)
             due = {section: step % n == 0 or step == total for section, n in every.items()}
+            stop = bool(self.signals)  # asked once: a signal that comes later waits for the next dispatch
             if due["log"]:
                 self.unwritten, self.sums = (step, self.sums), None
-            if due["eval"] or due["checkpoint"] or self.signals:
+            if due["eval"] or due["checkpoint"] or stop:
                 self._end_dead(state.alive, state, progress)
                 self._write_training(progress)
             if all(member.over for member in self.members):
                 break
             if due["eval"]:
                 state = self._validate(state, step, progress)
-            if due["checkpoint"] or self.signals:
+            if due["checkpoint"] or stop:
                 self._save(state, step)
-            if self.signals and step < total:
+            if stop and step < total:
                 self._leave(step)
         progress.update(step)
         if len(self.members) == 1:
@@ -305,8 +307,7 @@ class _Training:
             count = len(self.members)
             own = take_member(state, i, count)
             step = int(own.step)
-            seed = take_member(self.program.values, i, count)["seed"]
-            loss_finite, paths = find_nonfinite(self.program.trainable(i), own, seed)
+            loss_finite, paths = self.program.find_nonfinite(i, own)
             groups = [g for g in self.program.groups if any(path in paths for path in g.paths)]
             named = "; ".join(f"group {g.source}: {g.pattern} ({next(p for p in g.paths if p in paths)})" for g in groups)
             elsewhere = "the update; loss and gradients were finite" if loss_finite else "the loss; every gradient was finite"

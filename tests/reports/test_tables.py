@@ -1,11 +1,13 @@
 """Tables render from their records alone, and the committed ones are what their records render to."""
 
 import json
+import math
 
 import pytest
 
 from lrnn_jax.config import SCALES, validate_config
 from lrnn_jax.config_files import data_folder
+from lrnn_jax.errors import UserError
 from lrnn_jax.reports.render import render
 from lrnn_jax.reports.tables import Row, Selection, Table, list_runs, load_table, record_name
 from lrnn_jax.sweeps.reproduce import _thin_curves
@@ -29,6 +31,7 @@ def finished(value, seconds):
         "point": {},
         "seed": 0,
         "metrics": metrics,
+        "best": None,
         "curve": [[1, 0.0], [2, value]],
         "wall_time_s": seconds,
         **ORIGIN,
@@ -42,7 +45,7 @@ def test_missing_failed_and_finished_cells_look_different(tmp_path):
         (tmp_path / record_name(run)).write_text(json.dumps(record))
     markdown = render(TABLE, "cpu", tmp_path)
     assert "| easy | 1.000 | 0.750 ± 0.354 | 1.000 | 0.500 | -0.250 | 6 s |" in markdown
-    assert "| hard |  | failed | failed | missing |  | 0 s |" in markdown
+    assert "| hard |  | missing | failed | missing |  | 0 s |" in markdown
     assert "Failed: hard seed 0: step 3: not finite" in markdown
     csv = (tmp_path / "table.csv").read_text().splitlines()
     assert csv[1].startswith(",easy,1.0,,0,finished,1.0,2.0")
@@ -140,3 +143,60 @@ def test_best_parameters_are_reported_where_the_table_says_so(tmp_path):
     best = {"step": 1, "metrics": finished(0.75, 0.0)["metrics"]}
     (tmp_path / record_name(list_runs(table, "cpu")[0])).write_text(json.dumps({**finished(0.5, 2.0), "best": best}))
     assert "| easy |  | 0.750 | 0.750 |" in render(table, "cpu", tmp_path)
+
+
+def put_grid(folder, validated, **fields):
+    """A table of loss over two points with two seeds, of which some failed; validated maps (lr, seed) to a validation loss."""
+    grid = ({"optim.lr": 1e-2}, {"optim.lr": 1e-3})
+    row = Row("easy", "configs/parity.py:lstm", None)
+    table = Table("t", "s", "c", "loss", (row,), seeds=2, selection=Selection(grids={"cpu": grid}))
+    for run in list_runs(table, "cpu"):
+        value = validated.get((run.config.optim.lr, run.seed))
+        if value is None:
+            record = {"status": "failed", "reason": "step 3", "curve": [], "row": "easy", "point": run.point, **ORIGIN}
+        else:
+            record = {**finished(0.5, 1.0), "metrics": {"loss": value}, "curve": [[2, value]], "point": run.point, **fields}
+        (folder / record_name(run)).write_text(json.dumps(record))
+    return render(table, "cpu", folder)
+
+
+@pytest.mark.parametrize("better", [1e-2, 1e-3])
+def test_points_with_as_many_failed_seeds_are_compared_by_validation(tmp_path, better):
+    worse = 1e-2 + 1e-3 - better
+    markdown = put_grid(tmp_path, {(better, 0): 0.2, (round(worse, 6), 1): 0.9})
+    assert f"easy: optim.lr={better}." in markdown and "| easy |  | 0.200 (1 of 2) | 0.200 | failed |" in markdown
+
+
+def test_a_point_with_fewer_failed_seeds_is_chosen_first(tmp_path):
+    assert "easy: optim.lr=0.001." in put_grid(tmp_path, {(1e-2, 0): 0.1, (1e-3, 0): 0.8, (1e-3, 1): 0.9})
+
+
+def test_a_choice_among_missing_runs_says_so(tmp_path):
+    put_grid(tmp_path, {(1e-2, 0): 0.1, (1e-2, 1): 0.1, (1e-3, 0): 0.8, (1e-3, 1): 0.9})
+    row = Row("easy", "configs/parity.py:lstm", None)
+    table = Table(
+        "t", "s", "c", "loss", (row,), 2, selection=Selection(grids={"cpu": ({"optim.lr": 1e-2}, {"optim.lr": 1e-3})})
+    )
+    (tmp_path / record_name(list_runs(table, "cpu")[3])).unlink()
+    assert "easy: optim.lr=0.01 (of 3 of 4 runs)." in render(table, "cpu", tmp_path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_number_that_is_not_finite_is_shown_as_such(tmp_path, value):
+    table = Table("t", "s", "c", "scaled_accuracy", (Row("easy", "configs/parity.py:lstm", 1.0),), seeds=2)
+    for run, score in zip(list_runs(table, "cpu"), [value, 0.25], strict=True):
+        (tmp_path / record_name(run)).write_text(json.dumps(finished(score, 2.0)))
+    assert "| easy | 1.000 | 0.250 (1 of 2) | not finite | 0.250 | -0.750 | 4 s |" in render(table, "cpu", tmp_path)
+
+
+def test_a_row_of_failed_seeds_has_failed(tmp_path):
+    assert "| easy |  | failed | failed | failed |" in put_grid(tmp_path, {})
+
+
+@pytest.mark.parametrize("text", [b"[]", b"{}", b"null", b'"x"', b"\xff\xfe", b'{"status": "finished"}', b'{"status": "fin'])
+def test_a_garbled_record_is_named_in_one_line(tmp_path, text):
+    file = tmp_path / record_name(list_runs(TABLE, "cpu")[0])
+    file.write_bytes(text)
+    with pytest.raises(UserError, match=f"{file.name} is not a record") as caught:
+        render(TABLE, "cpu", tmp_path)
+    assert "\n" not in str(caught.value)

@@ -1,10 +1,13 @@
 """Executors: what is trained together, what is not trained again, and that the way of running does not matter."""
 
 import json
+import shutil
+import types
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from lrnn_jax.config import config_hash
 from lrnn_jax.errors import UserError
@@ -210,6 +213,54 @@ def test_what_a_member_wrote_elsewhere_in_between_is_not_mixed_into_its_program(
     execute(configs, store)
     assert len(lines(store)) >= 5
     assert lines(store) == lines(tmp_path / "whole")
+
+
+@pytest.fixture
+def killed(tiny_config, tmp_path, monkeypatch):
+    """A program of two runs that was killed after its last training step, before any result."""
+    configs = [tiny_config(seed=0), tiny_config(seed=1)]
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._Training, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            execute(configs, tmp_path)
+    return configs
+
+
+def test_a_program_whose_runs_folders_were_removed_starts_over(killed, tmp_path, capsys):
+    for config in killed:
+        shutil.rmtree(default_workdir(config, tmp_path))
+    results = execute(killed, tmp_path)
+    assert "resuming" not in capsys.readouterr().err
+    assert [result["status"] for result in results] == ["finished", "finished"]
+
+
+def test_a_program_killed_between_its_last_result_and_its_end_is_cleared(killed, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        # of this module alone: the trainer removes folders too
+        removing = types.SimpleNamespace(rmtree=lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(executors, "shutil", removing)
+        with pytest.raises(KeyboardInterrupt):
+            execute(killed, tmp_path)
+    assert [read_status(config, tmp_path) for config in killed] == ["finished", "finished"]
+    shutil.rmtree(default_workdir(killed[0], tmp_path))
+    capsys.readouterr()
+    execute(killed, tmp_path)
+    assert "resuming" not in capsys.readouterr().err and not list(tmp_path.glob("programs/*"))
+
+
+def test_a_program_of_which_one_run_has_other_unhashed_fields_now_is_not_resumed(killed, tmp_path):
+    other = ConfigDict(killed[1])
+    other.checkpoint.every = "1 steps"
+    assert sorted(map(len, pack([killed[0], other], [killed[0], other], tmp_path))) == [1, 1]
+
+
+@pytest.mark.parametrize("text", [b"", b'"x"', b"[]", b"\xff", b'{"status": "finished"}', b'{"status": "fini'])
+def test_what_is_no_result_is_made_again(tiny_config, tmp_path, trained, text):
+    config = tiny_config()
+    put(tmp_path, config, "finished")
+    (default_workdir(config, tmp_path) / "result.json").write_bytes(text)
+    execute([config], tmp_path)
+    assert len(trained) == 1
 
 
 @pytest.mark.parametrize("executor", ["vmpa", "", "VMAP"])

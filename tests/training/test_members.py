@@ -1,6 +1,7 @@
 """Many runs in one program: each is what it would have been alone, whatever becomes of the others."""
 
 import json
+import resource
 import shutil
 
 import jax
@@ -10,6 +11,8 @@ import pytest
 
 from lrnn_jax.config import config_hash, split_seeds
 from lrnn_jax.config_files import load_own_config
+from lrnn_jax.errors import UserError
+from lrnn_jax.training import runs
 from lrnn_jax.training.checkpoints import Checkpoints
 from lrnn_jax.training.evaluation import evaluate_run
 from lrnn_jax.training.program import make_program, take_member
@@ -318,3 +321,17 @@ def test_a_member_that_stopped_stays_stopped(patient, tmp_path):
     (folder / "result.json").unlink()
     again = train(configs[i], folder)
     assert (again["steps"], again["params_sha256"]) == (results[i]["steps"], results[i]["params_sha256"])
+
+
+@pytest.mark.parametrize(("hard", "raised"), [(10_000, True), (600, False), (resource.RLIM_INFINITY, True)])
+def test_many_runs_raise_the_limit_of_open_files_or_are_refused_at_once(monkeypatch, hard, raised):
+    limits = []
+    monkeypatch.setattr(runs.resource, "getrlimit", lambda _: (256, hard))
+    monkeypatch.setattr(runs.resource, "setrlimit", lambda _, pair: limits.append(pair))
+    if raised:
+        runs.allow_open_files(1000)
+        assert limits and limits[0][0] > 1000 and limits[0][1] == hard
+    else:
+        with pytest.raises(UserError, match="1000 runs at once need"):
+            runs.allow_open_files(1000)
+        assert not limits
