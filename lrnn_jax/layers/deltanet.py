@@ -96,7 +96,6 @@ class DeltaNet(RecurrentLayer):
     def _project(self, x: jax.Array, history: jax.Array | None, reset: jax.Array | None) -> tuple:
         projected = (self.q(x), self.k(x), self.v(x))
         conv = self.conv if self.conv_width else None
-        shape = {"heads": self.heads, "write_axes": (self.heads,)}
-        q, k, v, history = finish_qkv(projected, conv, history, reset, activation=self.key_activation, **shape)
+        q, k, v, history = finish_qkv(projected, conv, history, reset, axes=(self.heads,), activation=self.key_activation)
         beta = nn.sigmoid(self.beta(x.astype(jnp.float32)))
         return q, k, v, 2.0 * beta if self.negative_eigenvalues else beta, history

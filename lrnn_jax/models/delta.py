@@ -21,10 +21,9 @@ def finish_qkv(
     history: Float[Array, "B J F"] | None,
     reset: Bool[Array, "B T"] | None,
     *,
-    heads: int,
-    write_axes: tuple[int, ...],
+    axes: tuple[int, ...],
     activation: str,
-) -> tuple[Float[Array, "B T H K"], Float[Array, "B T *H K"], Float[Array, "B T *H V"], Float[Array, "B J F"] | None]:
+) -> tuple[Float[Array, "B T H K"], Float[Array, "B T *JH K"], Float[Array, "B T *JH V"], Float[Array, "B J F"] | None]:
     """Makes ``q = phi(conv(.)) / (||.|| sqrt(K))``, ``k = phi(conv(.)) / ||.||`` and ``v = silu(conv(.))`` per head.
 
     Args:
@@ -32,22 +31,21 @@ def finish_qkv(
       conv: one convolution for the three side by side; None leaves it out.
       history: its state.
       reset: True where a new sequence starts.
-      heads: H.
-      write_axes: axes that the features of k and v are split into, the heads last: (H,), or (J, H) with J writes per position.
+      axes: what the features of k and v are split into before K and V: (H,), or (J, H) with J writes per position.
       activation: phi, one of `KEY_ACTIVATIONS`.
 
     Returns:
       ``(q, k, v, history)``, all in float32.
     """
     joined = jnp.concatenate(projected, axis=-1)
-    if conv is not None:
+    if conv is not None and history is not None:
         joined, history = conv(joined, history, reset)
     ends = [projected[0].shape[-1], projected[0].shape[-1] + projected[1].shape[-1]]
     q, k, v = jnp.split(joined.astype(jnp.float32), ends, axis=-1)
     if activation == "silu":
         q, k = nn.silu(q), nn.silu(k)
-    axes = ((heads,), write_axes, write_axes)
-    q, k, v = (z.reshape(*z.shape[:2], *split, -1) for z, split in zip((q, k, nn.silu(v)), axes, strict=True))
+    q = q.reshape(*q.shape[:2], axes[-1], -1)
+    k, v = (z.reshape(*z.shape[:2], *axes, -1) for z in (k, nn.silu(v)))
     return normalise_l2(q) * q.shape[-1] ** -0.5, normalise_l2(k), v, history
 
 

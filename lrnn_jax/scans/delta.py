@@ -152,7 +152,7 @@ def _write_and_read(_: tuple, s: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Arr
 
 def _decay_write_and_read(_: tuple, s: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
     q, k, v, beta, decay = x
-    s, (_, o) = _write_and_read((), s * decay[..., None, None], (q, k, v, beta, None))
+    s, (_surprise, o) = _write_and_read((), s * decay[..., None, None], (q, k, v, beta, None))
     return s, o
 
 

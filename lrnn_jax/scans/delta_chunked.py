@@ -23,22 +23,35 @@ def run_chunks(
     *,
     reverse: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    """The arguments of `scan_delta_product` in float32, with ``keep`` [B T] instead of ``reset``: 0 where the state is cut.
+    """The arguments of `scan_delta_product` in float32, with ``keep`` [B T] instead of ``reset``: 0 where the state is cut."""
+    xs = (q, k, v, beta, log_gate, keep)
+    if not reverse:
+        return _run_forward(h0, *xs)
+    o, h_last = _run_forward(h0, *jax.tree.map(lambda x: jnp.flip(x, 1), xs))
+    return jnp.flip(o, 1), h_last
 
-    With e_i the error that the i-th write of a chunk stores, S_0 the state before the chunk and d(i, s) the decay from write s
-    to write i (0 if a sequence starts in between), e_i = beta_i (v_i - d(i, 0) S_0^T k_i - sum_{s<i} d(i, s) (k_s^T k_i) e_s)
-    is one unit triangular system, E = U - W S_0. Its matrix is inverted for all chunks at once, and what is left to do in order
-    is one matrix product per chunk.
+
+def _run_forward(
+    h0: jax.Array,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    beta: jax.Array,
+    log_gate: jax.Array | None,
+    keep: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    """One triangular system per chunk, solved for all chunks at once, then one matrix product per chunk in order.
+
+    With e_i what the i-th write of a chunk adds along its key, S_0 the state before the chunk and d(i, s) the decay from write
+    s to write i (0 if a sequence starts in between): e_i = beta_i (v_i - d(i, 0) S_0^T k_i - sum_{s<i} d(i, s) (k_s^T k_i)
+    e_s), whose solution is E = U - W S_0. All arrays are [B N H ...]: N chunks, and positions or writes after the heads.
     """
     length, writes = k.shape[1:3]
-    if reverse:
-        q, k, v, beta, log_gate, keep = (None if x is None else jnp.flip(x, 1) for x in (q, k, v, beta, log_gate, keep))
     size = _positions_per_chunk(length, writes)
-    # everything below is [B N H ...]: N chunks, and positions or writes of one chunk after the heads
-    q = _heads_first(_split(q, size))
-    k, v, beta = (_merge_writes(_split(x, size)) for x in (k, v, beta))
     decay = _decays(log_gate, keep, size)
     start, read = decay[..., 0], jnp.repeat(decay[..., 1:], writes, axis=-1)
+    q = _heads_first(_split(q, size))
+    k, v, beta = (_merge_writes(_split(x, size)) for x in (k, v, beta))
     k_start = k * jnp.repeat(start, writes, axis=-1)[..., None]
     k_end = k * read[..., -1, :, None]
     between = jnp.repeat(read, writes, axis=-2) * jnp.tri(size * writes, k=-1)[None, None, None]
@@ -50,8 +63,7 @@ def run_chunks(
     before = jnp.concatenate([h0[:, None], states[:, :-1]], axis=1)
     errors = u - _product(w, before)
     o = _product(q * start[..., None], before) + _product(_product(q, _transpose(k)) * read, errors)
-    o = jnp.moveaxis(o, 2, 3).reshape(o.shape[0], -1, o.shape[2], o.shape[4])[:, :length]
-    return jnp.flip(o, 1) if reverse else o, h_last
+    return _heads_first(o).reshape(o.shape[0], -1, o.shape[2], o.shape[4])[:, :length], h_last
 
 
 @jax.custom_vjp
