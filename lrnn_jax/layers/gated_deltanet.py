@@ -34,7 +34,7 @@ class GatedDeltaNet(RecurrentLayer):
     ``decay/A_log`` (A_log; [H]), ``decay/dt_bias`` (dt_bias; [H]), ``beta/kernel`` (W_b; b_proj; [D H]), ``gate/kernel`` (W_g;
     g_proj; [D HV]), ``norm/scale`` (o_norm; [V]), ``out/kernel`` (W_o; o_proj; [HV D]).
 
-    Source: Yang et al. 2025, Eq. 10 and Section 3.4; the range [-1, 1]: Grazzi et al. 2025, Eq. 2.
+    Source: Yang et al. 2025, Sections 3.1 and 3.4; the range [-1, 1]: Grazzi et al. 2025, Eq. 2.
     Numerics: keys and queries are normalised with 1e-6 added to the squared norm, outputs with 1e-5 added to the mean square.
     Differs: heads of values equal heads of keys (fla's num_v_heads); fla's defaults are 6 heads of 256 for a width of 2048
     and the range [0, 1]; its matrices start uniform in +-1/sqrt(fan_in), ours normal with deviation 1/sqrt(fan_in).
@@ -46,7 +46,7 @@ class GatedDeltaNet(RecurrentLayer):
     conv_width: int = 4
     negative_eigenvalues: bool = True
 
-    SOURCE = "Yang et al. 2025, Eq. 10, Section 3.4; Grazzi et al. 2025, Eq. 2"
+    SOURCE = "Yang et al. 2025, Sections 3.1, 3.4; Grazzi et al. 2025, Eq. 2"
     METHODS = ("sequential", "chunked")
     PARAM_GROUPS = {r"kernel$": MATRICES, r"(A_log|dt_bias|scale)$": NO_DECAY}
 

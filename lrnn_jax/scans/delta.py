@@ -30,7 +30,7 @@ def scan_delta_rule(
 
     It is `scan_delta_product` with one write per position; everything said there holds here.
 
-    Source: Grazzi et al. 2025, Table 1 (DeltaNet); with a gate: Yang et al. 2025, Eq. 10 (Gated DeltaNet).
+    Source: Grazzi et al. 2025, Table 1 (DeltaNet); with a gate: Yang et al. 2025, Section 3.1 (Gated DeltaNet).
     """
     k, v, beta = k[:, :, None], v[:, :, None], beta[:, :, None]
     return scan_delta_product(q, k, v, beta, log_gate=log_gate, h0=h0, reset=reset, method=method, reverse=reverse)

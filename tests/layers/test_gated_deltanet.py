@@ -1,4 +1,4 @@
-"""Gated DeltaNet against Yang et al. 2025, Eq. 10 and Section 3.4, in NumPy."""
+"""Gated DeltaNet against Yang et al. 2025, Sections 3.1 and 3.4, in NumPy."""
 
 import functools
 import itertools

@@ -285,6 +285,6 @@ def test_products_never_expand_and_two_without_reflections_have_real_eigenvalues
 
 
 def test_a_gate_scales_the_transition():
-    (_, k, _, beta, log_gate, _), _ = random_case(2, 5, "strong")
+    (_, k, _, beta, log_gate, _), _ = jax.tree.map(jnp.asarray, random_case(2, 5, "strong"))
     plain, gated = transition_matrices(k, beta), transition_matrices(k, beta, log_gate)
     np.testing.assert_allclose(gated, np.exp(log_gate)[..., None, None] * plain, rtol=1e-6)
