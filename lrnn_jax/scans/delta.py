@@ -58,8 +58,10 @@ def scan_delta_product(
       log_gate: log g_t, at most 0; no gate if None.
       h0: state before the first position; zeros if None.
       reset: True where a new sequence starts.
-      method: ``"sequential"`` (one state at a time), ``"chunked"`` (about 64 writes at a time as matrix products: O(T / 64)
-        states in memory), or ``"auto"`` (sequential on a CPU, chunked elsewhere).
+      method: ``"sequential"`` (one state at a time), ``"chunked"`` (up to 64 writes at a time as matrix products: O(J T / 64)
+        states in memory), or ``"auto"`` (sequential on a CPU, chunked elsewhere). At T = 4096 with 8 heads of 64 on a CPU the
+        loop takes a third of the chunks' processor time, 0.6 of it with all gradients, and 1.3 times as much with gradients
+        and a gate.
       reverse: runs from the last position to the first; the J writes of a position keep their order.
 
     Returns:

@@ -64,28 +64,30 @@ def loop_numpy(q, k, v, beta, log_gate, h0, reset, reverse=False):
     return o, last
 
 
-def exact_gradients(arrays, reset, cotangents):
-    """Float64 gradients of the same recurrence by automatic differentiation of a plain loop."""
+@compile_quickly
+def pull_back_exactly(arrays, reset, cotangents):
+    def step(s, x):
+        q, k, v, beta, gate = x
+        s = gate[..., None, None] * s
+        for j in range(k.shape[1]):
+            error = beta[:, j, :, None] * (v[:, j] - jnp.einsum("bhkv,bhk->bhv", s, k[:, j]))
+            s = s + k[:, j, :, :, None] * error[:, :, None]
+        return s, jnp.einsum("bhkv,bhk->bhv", s, q)
 
     def run(q, k, v, beta, log_gate, h0):
         gate = jnp.ones(q.shape[:3], q.dtype) if log_gate is None else jnp.exp(log_gate)
         gate = gate * (1.0 - reset[..., None])
-
-        def step(s, x):
-            q, k, v, beta, gate = x
-            s = gate[..., None, None] * s
-            for j in range(k.shape[1]):
-                error = beta[:, j, :, None] * (v[:, j] - jnp.einsum("bhkv,bhk->bhv", s, k[:, j]))
-                s = s + k[:, j, :, :, None] * error[:, :, None]
-            return s, jnp.einsum("bhkv,bhk->bhv", s, q)
-
         last, o = lax.scan(step, h0, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (q, k, v, beta, gate)))
         return jnp.moveaxis(o, 0, 1), last
 
+    return jax.vjp(run, *arrays)[1](cotangents)
+
+
+def exact_gradients(arrays, reset, cotangents):
+    """Float64 gradients of the same recurrence by automatic differentiation of a plain loop."""
     with jax.enable_x64(True):
-        arrays, cotangents = jax.tree.map(np.float64, (arrays, cotangents))
-        gradients = compile_quickly(lambda arrays, cotangents: jax.vjp(run, *arrays)[1](cotangents))(arrays, cotangents)
-        return jax.tree.map(np.asarray, gradients)
+        arrays, reset, cotangents = jax.tree.map(np.float64, (arrays, reset, cotangents))
+        return jax.tree.map(np.asarray, pull_back_exactly(arrays, reset, cotangents))
 
 
 @functools.cache
