@@ -1,7 +1,7 @@
 """The delta rule, its gated form and products of it: a matrix-valued state, erased along a key before it is written."""
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -82,10 +82,11 @@ def scan_delta_product(
     keep = keep_mask(reset, reverse=reverse)
     if method == "chunked":
         return run_chunks(q, k, v, beta, log_gate, h0, keep, reverse=reverse)
+    writes = _Writes(*(tuple(x[:, :, j] for j in range(k.shape[2])) for x in (k, v, beta)))
     if log_gate is None:
-        return _sequential(reverse, q, k, v, beta, h0, keep)
+        return _sequential(reverse, q, writes, h0, keep)
     decay = jnp.exp(log_gate) if keep is None else jnp.exp(log_gate) * keep[..., None]
-    o, s = run_recurrence(_decay_write_and_read, (), h0, (q, k, v, beta, decay), reverse=reverse)
+    o, s = run_recurrence(_decay_write_and_read, (), h0, (q, writes, decay), reverse=reverse)
     return o, s
 
 
@@ -99,18 +100,24 @@ def transition_matrices(
     return a if log_gate is None else jnp.exp(log_gate)[..., None, None] * a
 
 
+class _Writes(NamedTuple):
+    """The J writes of every position, one array [B T H ...] for each: a slice of one array would be a copy at every step."""
+
+    k: tuple[jax.Array, ...]
+    v: tuple[jax.Array, ...]
+    beta: tuple[jax.Array, ...]
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _sequential(
-    reverse: bool, q: jax.Array, k: jax.Array, v: jax.Array, beta: jax.Array, h0: jax.Array, keep: jax.Array | None
+    reverse: bool, q: jax.Array, writes: _Writes, h0: jax.Array, keep: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    return _sequential_forward(reverse, q, k, v, beta, h0, keep)[0]
+    return _sequential_forward(reverse, q, writes, h0, keep)[0]
 
 
-def _sequential_forward(
-    reverse: bool, q: jax.Array, k: jax.Array, v: jax.Array, beta: jax.Array, h0: jax.Array, keep: Any
-) -> Any:
-    (surprise, o), s = loop_over_time(_write_and_read, h0, (q, k, v, beta, keep), reverse=reverse)
-    return (o, s), (q, k, beta, h0, keep, surprise)
+def _sequential_forward(reverse: bool, q: jax.Array, writes: _Writes, h0: jax.Array, keep: Any) -> Any:
+    (surprise, o), s = loop_over_time(_write_and_read, h0, (q, writes, keep), reverse=reverse)
+    return (o, s), (q, writes.k, writes.beta, h0, keep, surprise)
 
 
 def _sequential_backward(reverse: bool, residual: Any, cotangents: Any) -> Any:
@@ -124,63 +131,60 @@ def _sequential_backward(reverse: bool, residual: Any, cotangents: Any) -> Any:
     """
     q, k, beta, h0, keep, surprise = residual
     do, ds = cotangents
-    error = beta[..., None] * surprise
-    last_key, last_error = k[:, :, -1], error[:, :, -1]
-    xs = (q, k, beta, do, do * _dot(q, last_key), error, keep)
+    error = tuple(b[..., None] * e for b, e in zip(beta, surprise, strict=True))
+    xs = (q, k, beta, do, do * _dot(q, k[-1]), error, keep)
     (d_error, g_error), dh0 = loop_over_time(_pull_back, ds, xs, reverse=not reverse)
-    dv = beta[..., None] * d_error
+    dv = tuple(b[..., None] * d for b, d in zip(beta, d_error, strict=True))
     (s_do, s_dv), _ = loop_over_time(_rebuild, h0, (k, error, do, dv, keep), reverse=reverse)
-    do_error = _dot(do, last_error)
-    dq = s_do + last_key * do_error
-    last = (g_error[:, :, -1] + q * do_error)[:, :, None]
-    dk = jnp.concatenate([g_error[:, :, :-1], last], axis=2) - s_dv
-    dbeta = jnp.sum(d_error * surprise, axis=-1)
-    return dq, dk, dv, dbeta, dh0, None if keep is None else jnp.zeros_like(keep)
+    do_error = _dot(do, error[-1])
+    dq = s_do + k[-1] * do_error
+    g_error = (*g_error[:-1], g_error[-1] + q * do_error)
+    dk = tuple(g - s for g, s in zip(g_error, s_dv, strict=True))
+    dbeta = tuple(jnp.sum(d * e, axis=-1) for d, e in zip(d_error, surprise, strict=True))
+    return dq, _Writes(dk, dv, dbeta), dh0, None if keep is None else jnp.zeros_like(keep)
 
 
 _sequential.defvjp(_sequential_forward, _sequential_backward)
 
 
-def _write_and_read(_: tuple, s: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    q, k, v, beta, keep = x
+def _write_and_read(_: tuple, s: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, tuple[tuple, jax.Array]]:
+    q, writes, keep = x
     s = _cut(s, keep)
     surprises = []
-    for j in range(k.shape[1]):
-        surprise = v[:, j] - _read_out(s, k[:, j])
-        s = s + _outer(k[:, j], beta[:, j, :, None] * surprise)
-        surprises.append(surprise)
-    return s, (jnp.stack(surprises, axis=1), _read_out(s, q))
+    for k, v, beta in zip(*writes, strict=True):
+        surprises.append(v - _read_out(s, k))
+        s = s + _outer(k, beta[..., None] * surprises[-1])
+    return s, (tuple(surprises), _read_out(s, q))
 
 
 def _decay_write_and_read(_: tuple, s: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
-    q, k, v, beta, decay = x
-    s, (_surprise, o) = _write_and_read((), s * decay[..., None, None], (q, k, v, beta, None))
+    q, writes, decay = x
+    s, (_surprises, o) = _write_and_read((), s * decay[..., None, None], (q, writes, None))
     return s, o
 
 
-def _pull_back(_: tuple, g: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    q, k, beta, do, do_qk, error, keep = x
-    writes = k.shape[1]
+def _pull_back(_: tuple, g: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, tuple[tuple, tuple]]:
+    q, keys, betas, do, do_qk, errors, keep = x
+    last = len(keys) - 1
     d_errors, g_errors = [], []
-    for j in reversed(range(writes)):
-        last = j == writes - 1
-        d_error = _read_out(g, k[:, j]) + do_qk if last else _read_out(g, k[:, j])
-        g_errors.append(_contract_values(g, error[:, j]))
-        g = g + _outer(q, do) if last else g
-        g = g - _outer(k[:, j], beta[:, j, :, None] * d_error)
+    for j in range(last, -1, -1):
+        k, beta = keys[j], betas[j]
+        d_error = _read_out(g, k) + do_qk if j == last else _read_out(g, k)
         d_errors.append(d_error)
-    return _cut(g, keep), (jnp.stack(d_errors[::-1], axis=1), jnp.stack(g_errors[::-1], axis=1))
+        g_errors.append(_contract_values(g, errors[j]))
+        g = g + _outer(q, do) if j == last else g
+        g = g - _outer(k, beta[..., None] * d_error)
+    return _cut(g, keep), (tuple(reversed(d_errors)), tuple(reversed(g_errors)))
 
 
-def _rebuild(_: tuple, s: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    k, error, do, dv, keep = x
-    writes = k.shape[1]
+def _rebuild(_: tuple, s: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, tuple[jax.Array, tuple]]:
+    keys, errors, do, dvs, keep = x
     s = _cut(s, keep)
     s_dvs = []
-    for j in range(writes):
-        s_dvs.append(_contract_values(s, dv[:, j]))
-        before, s = s, s + _outer(k[:, j], error[:, j])
-    return s, (_contract_values(before, do), jnp.stack(s_dvs, axis=1))
+    for k, error, dv in zip(keys, errors, dvs, strict=True):
+        s_dvs.append(_contract_values(s, dv))
+        before, s = s, s + _outer(k, error)
+    return s, (_contract_values(before, do), tuple(s_dvs))
 
 
 def _cut(s: jax.Array, keep: jax.Array | None) -> jax.Array:
