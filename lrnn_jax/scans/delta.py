@@ -58,7 +58,7 @@ def scan_delta_product(
       log_gate: log g_t, at most 0; no gate if None.
       h0: state before the first position; zeros if None.
       reset: True where a new sequence starts.
-      method: ``"sequential"`` (one state at a time), ``"chunked"`` (up to 64 writes at a time as matrix products: O(J T / 64)
+      method: ``"sequential"`` (one state at a time), ``"chunked"`` (32 or 64 writes at a time as matrix products: O(J T / 32)
         states in memory), or ``"auto"`` (sequential on a CPU, chunked elsewhere). At T = 4096 with 8 heads of 64 on a CPU the
         loop takes a third of the chunks' processor time, 0.6 of it with all gradients, and 1.3 times as much with gradients
         and a gate.

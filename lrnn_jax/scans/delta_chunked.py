@@ -6,8 +6,9 @@ from jax import lax
 
 from lrnn_jax.scans.recurrence import run_recurrence
 
-# Writes per chunk at most. Half of it to all of it is used, for a chunk holds a power of two of positions.
-WRITES = 64
+# Writes per chunk at most, for keys of up to 32 dimensions and for larger ones: a system of many more writes than dimensions
+# costs time and digits. Half of it to all of it is used, for a chunk holds a power of two of positions.
+WRITES = (32, 64)
 # Blocks up to this size are inverted with masks instead of slices: smaller matrix products waste a processor.
 BLOCK = 16
 
@@ -47,7 +48,7 @@ def _run_forward(
     e_s), whose solution is E = U - W S_0. All arrays are [B N H ...]: N chunks, and positions or writes after the heads.
     """
     length, writes = k.shape[1:3]
-    size = _positions_per_chunk(length, writes)
+    size = _positions_per_chunk(length, writes, k.shape[-1])
     decay = _decays(log_gate, keep, size)
     start, read = decay[..., 0], jnp.repeat(decay[..., 1:], writes, axis=-1)
     q = _heads_first(_split(q, size))
@@ -109,10 +110,10 @@ def _advance(_: tuple, s: jax.Array, x: tuple[jax.Array, jax.Array, jax.Array]) 
     return s, s
 
 
-def _positions_per_chunk(length: int, writes: int) -> int:
+def _positions_per_chunk(length: int, writes: int, key_dim: int) -> int:
     """A power of two: as many positions as make at most `WRITES` writes, but no more than there are."""
-    size = 1
-    while size < length and 2 * size * writes <= WRITES:
+    size, most = 1, WRITES[0] if key_dim <= WRITES[0] else WRITES[1]
+    while size < length and 2 * size * writes <= most:
         size *= 2
     return size
 

@@ -110,7 +110,7 @@ def assert_near(actual, expected, tolerance=TOLERANCE):
         np.testing.assert_allclose(np.float64(x), y, rtol=0, atol=tolerance * np.abs(y).max())
 
 
-# 150 is no multiple of 64, 32 or 16 positions, which are the chunks for one, two and three writes
+# 150 is no multiple of 32, 16 or 8 positions, which are the chunks for one, two and three writes
 @pytest.mark.parametrize(
     ("writes", "steps", "gate"),
     [
