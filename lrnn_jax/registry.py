@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 LAYERS = {
     "deltanet": "lrnn_jax.layers.deltanet:DeltaNet",
+    "deltaproduct": "lrnn_jax.layers.deltaproduct:DeltaProduct",
     "diagonal": "lrnn_jax.layers.diagonal:Diagonal",
+    "gated_deltanet": "lrnn_jax.layers.gated_deltanet:GatedDeltaNet",
     "lru": "lrnn_jax.layers.lru:LRU",
     "lstm": "lrnn_jax.layers.lstm:LSTM",
     "mamba": "lrnn_jax.layers.mamba:Mamba",

@@ -9,6 +9,7 @@ D       model width: features between blocks
 H       heads
 N       state size: scalars per channel (Mamba) or per layer (diagonal, LRU)
 E       expanded width inside a layer (Mamba's ``expand * D``)
+J       writes of one position (DeltaProduct); past inputs that a convolution keeps
 K       key dimension of one head
 V       value dimension of one head
 M       block size (BD-LRU) or order (H-LRU)

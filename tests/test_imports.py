@@ -17,7 +17,10 @@ HEAVY = ("jax", "flax", "optax")
 # What the files of a folder may import of ours; everything else is refused.
 ALLOWED = {
     "scans": ["scans"],
-    "layers": ["scans", "models.norm", "models.conv", "models.mixer", "models.mlp", "shapes", "layers.base", "errors"],
+    "layers": [
+        *("scans", "shapes", "layers.base", "errors"),
+        *("models.norm", "models.conv", "models.mixer", "models.mlp", "models.delta"),
+    ],
     "models": ["scans", "models", "shapes", "errors"],
     "tasks": ["data", "shapes", "errors", "tasks"],
     "data": ["data", "shapes", "errors"],

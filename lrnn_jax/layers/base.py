@@ -1,6 +1,6 @@
 """The contract that every recurrent layer keeps. A new layer is one file beside this one and one line in `registry`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from lrnn_jax.errors import UserError
+from lrnn_jax.errors import UserError, suggest
 
 State = Any
 
@@ -98,3 +98,24 @@ def check_divides(part: str, parts: int, whole: int) -> None:
     """
     if parts < 1 or whole % parts:
         raise UserError(f"model.layer.{part}={parts} must be at least 1 and divide model.width={whole}")
+
+
+def check_at_least(least: int, fields: Mapping[str, Any], *names: str) -> None:
+    """Refuses integer fields below ``least``.
+
+    Raises:
+      UserError: names the first of them.
+    """
+    for name in names:
+        if fields[name] < least:
+            raise UserError(f"model.layer.{name}={fields[name]} must be at least {least}")
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Refuses a ``value`` that is none of ``choices``.
+
+    Raises:
+      UserError: lists them and names the nearest.
+    """
+    if value not in choices:
+        raise UserError(f"model.layer.{name}={value!r} is not one of {', '.join(choices)}" + suggest(value, choices))

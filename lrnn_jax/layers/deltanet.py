@@ -7,13 +7,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lrnn_jax.errors import UserError, suggest
-from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_divides
+from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least, check_choice, check_divides
 from lrnn_jax.models.conv import CausalConv
+from lrnn_jax.models.delta import KEY_ACTIVATIONS, finish_qkv
 from lrnn_jax.scans import scan_delta_rule
 from lrnn_jax.scans.delta import transition_matrices
-
-KEY_ACTIVATIONS = ("silu", "linear")
 
 
 class DeltaNet(RecurrentLayer):
@@ -28,13 +26,18 @@ class DeltaNet(RecurrentLayer):
       key_activation: phi of q and k, "silu" or "linear". Keys of mixed sign need "linear".
       negative_eigenvalues: beta in [0, 2] instead of [0, 1], so that the eigenvalue 1 - beta is in [-1, 1].
 
-    Parameters (symbol, shape): ``q/kernel``, ``k/kernel``, ``v/kernel`` (W_q, W_k, W_v, [D D]), ``conv/kernel``
-    ([conv_width 3D]: q, k, v side by side), ``beta/kernel`` (W_beta, [D H]), ``norm/scale`` ([V]), ``out/kernel`` (W_o,
-    [D D]).
+    Parameters (symbol; name in `fla.layers.DeltaNet`, which stores matrices transposed; shape): ``q/kernel`` (W_q; q_proj; [D
+    D]), ``k/kernel`` (W_k; k_proj; [D D]), ``v/kernel`` (W_v; v_proj; [D D]), ``conv/kernel`` (q_conv1d, k_conv1d, v_conv1d
+    side by side, newest tap first where fla has it last; [conv_width 3D]), ``beta/kernel`` (W_beta; b_proj; [D H]),
+    ``norm/scale`` (o_norm; [V]), ``out/kernel`` (W_o; o_proj; [D D]).
 
     Source: Yang et al. 2024; Grazzi et al. 2025, Table 1 and Eq. 2. Doubling beta doubles the input term too, as in the
     paper's code.
-    Numerics: keys are normalised with 1e-6 added to the squared norm.
+    Numerics: keys and queries are normalised with 1e-6 added to the squared norm, outputs with 1e-5 added to the mean square.
+    Differs: phi belongs to the convolution in fla. Without one, its versions of the paper's time left q and k linear
+    (key_activation="linear" here), later ones apply silu. Its matrices started uniform with deviation 0.18 sqrt(2 / (fan_in +
+    fan_out)) then and start uniform in +-1/sqrt(fan_in) now, ours normal with deviation 1/sqrt(fan_in). Its expand_k, expand_v,
+    sum normalisation and output gate are left out.
     """
 
     heads: int = 4
@@ -43,20 +46,14 @@ class DeltaNet(RecurrentLayer):
     negative_eigenvalues: bool = True
 
     SOURCE = "Yang et al. 2024; Grazzi et al. 2025, Table 1, Eq. 2"
-    METHODS = ("sequential", "associative")
+    METHODS = ("sequential", "chunked")
     PARAM_GROUPS = {r"kernel$": MATRICES, r"scale$": NO_DECAY}
 
     @classmethod
     def check(cls, fields: Mapping[str, Any]) -> None:
         check_divides("heads", fields["heads"], fields["width"])
-        if fields["conv_width"] < 0:
-            raise UserError(f"model.layer.conv_width={fields['conv_width']} must be at least 0")
-        activation = fields["key_activation"]
-        if activation not in KEY_ACTIVATIONS:
-            raise UserError(
-                f"model.layer.key_activation={activation!r} is not one of {', '.join(KEY_ACTIVATIONS)}"
-                + suggest(activation, KEY_ACTIVATIONS)
-            )
+        check_at_least(0, fields, "conv_width")
+        check_choice("key_activation", fields["key_activation"], KEY_ACTIVATIONS)
 
     def setup(self) -> None:
         self.q = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
@@ -87,7 +84,7 @@ class DeltaNet(RecurrentLayer):
     def transition(self, x: jax.Array) -> jax.Array:
         """Returns ``I - beta_t k_t k_t^T``, ``[B T H K K]`` float32."""
         _, k, _, beta, _ = self._project(x, self.init_state(x.shape[0]).get("conv"), None)
-        return transition_matrices(k, beta)
+        return transition_matrices(k[:, :, None], beta[:, :, None])
 
     def parameter_count(self) -> int:
         conv = 3 * self.width * self.conv_width
@@ -97,17 +94,8 @@ class DeltaNet(RecurrentLayer):
         return self.width**2 // self.heads + 3 * self.width * max(self.conv_width - 1, 0)
 
     def _project(self, x: jax.Array, history: jax.Array | None, reset: jax.Array | None) -> tuple:
-        qkv = jnp.concatenate([self.q(x), self.k(x), self.v(x)], axis=-1)
-        if history is not None:
-            qkv, history = self.conv(qkv, history, reset)
-        q, k, v = jnp.split(qkv.astype(jnp.float32), 3, axis=-1)
-        if self.key_activation == "silu":
-            q, k = nn.silu(q), nn.silu(k)
-        q, k, v = (z.reshape(*z.shape[:2], self.heads, -1) for z in (q, k, nn.silu(v)))
-        q = _normalise(q) * q.shape[-1] ** -0.5
+        projected = (self.q(x), self.k(x), self.v(x))
+        conv = self.conv if self.conv_width else None
+        q, k, v, history = finish_qkv(projected, conv, history, reset, axes=(self.heads,), activation=self.key_activation)
         beta = nn.sigmoid(self.beta(x.astype(jnp.float32)))
-        return q, _normalise(k), v, 2.0 * beta if self.negative_eigenvalues else beta, history
-
-
-def _normalise(x: jax.Array) -> jax.Array:
-    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)
+        return q, k, v, 2.0 * beta if self.negative_eigenvalues else beta, history

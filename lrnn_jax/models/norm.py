@@ -1,4 +1,4 @@
-"""Normalisations over features (LayerNorm, RMSNorm) or over batch and time (BatchNorm)."""
+"""Normalisations over features (LayerNorm, RMSNorm, L2) or over batch and time (BatchNorm)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 NORMS = ("layernorm", "rmsnorm", "batchnorm", "none")
 
@@ -32,3 +33,8 @@ def make_norm(kind: str, *, train: bool, dtype: Any, name: str | None = None) ->
         raise ValueError(f"norm {kind!r} is not one of {', '.join(NORMS)}")
     module = norms[kind]()
     return lambda x: module(x.astype(jnp.float32)).astype(dtype)
+
+
+def normalise_l2(x: Float[Array, "*batch K"]) -> Float[Array, "*batch K"]:
+    """Returns ``x / sqrt(||x||^2 + 1e-6)`` over the last axis, as in the public code of the delta-rule layers."""
+    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)

@@ -1,7 +1,7 @@
 """The maths of every recurrence as pure array functions: no modules, no config."""
 
-from lrnn_jax.scans.delta import scan_delta_rule
+from lrnn_jax.scans.delta import scan_delta_product, scan_delta_rule
 from lrnn_jax.scans.diagonal import scan_diagonal, scan_diagonal_complex
 from lrnn_jax.scans.selective import scan_selective
 
-__all__ = ["scan_delta_rule", "scan_diagonal", "scan_diagonal_complex", "scan_selective"]
+__all__ = ["scan_delta_product", "scan_delta_rule", "scan_diagonal", "scan_diagonal_complex", "scan_selective"]

@@ -19,7 +19,15 @@ WIDTH, BATCH = 8, 2
 LENGTHS = (1, 2, 63, 128, 257)
 # Fields that make a layer small; a layer that is missing here runs with its defaults. N must differ from other sizes, so
 # that a diagonal transition is never mistaken for a square matrix.
-SMALL = {"deltanet": {"heads": 2}, "lru": {"state_size": 6}, "mamba": {"state_size": 4}}
+SMALL = {
+    "deltanet": {"heads": 2},
+    "deltaproduct": {"heads": 2},
+    "gated_deltanet": {"heads": 2},
+    "lru": {"state_size": 6},
+    "mamba": {"state_size": 4},
+}
+# Fields with which a layer's transitions have real eigenvalues: a product of two reflections is a rotation.
+REAL = {"deltaproduct": {"householders": 1}}
 # Error allowed, relative to the largest entry of the array that is compared.
 TOLERANCE = 1e-5
 compile_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -336,7 +344,7 @@ def test_transition_is_finite_and_does_not_expand(name):
 @pytest.mark.parametrize("negative", [False, True], ids=["positive", "negative"])
 @pytest.mark.parametrize("name", [name for name in LAYERS if "negative_eigenvalues" in own_fields(load_layer(name))])
 def test_eigenvalues_lie_in_the_range_that_the_layer_promises(name, negative):
-    layer = make_layer(name, negative_eigenvalues=negative)
+    layer = make_layer(name, negative_eigenvalues=negative, **REAL.get(name, {}))
     scales = np.repeat(np.float32([1e-2, 0.1, 1, 10, 100, 1000]), 8)  # from tiny to saturating inputs
     x = make_input(48) * scales[None, :, None]
     values = eigenvalues(transition(layer, initialise(layer), x))

@@ -284,6 +284,8 @@ def stiff_case(name, regime):
 def test_stiff_transitions_equal_the_references(name, method, regime):
     # A decay made from dt is rounded to float32 the same way at every step: up to 2^-24 of the state for each of them.
     rounding = 128 * 2**-24 if name.startswith("selective") and regime == "near_1" else 0.0
+    if method == "chunked" and regime == "near_1":  # reflections damp no rounding, and a chunk sums in another order
+        rounding = 2e-6
     check(name, method, False, stiff_case(name, regime), TOLERANCE + rounding)
 
 
