@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 LAYERS = {
     "deltanet": "lrnn_jax.layers.deltanet:DeltaNet",
     "diagonal": "lrnn_jax.layers.diagonal:Diagonal",
+    "gla": "lrnn_jax.layers.gla:GLA",
     "lru": "lrnn_jax.layers.lru:LRU",
     "lstm": "lrnn_jax.layers.lstm:LSTM",
     "mamba": "lrnn_jax.layers.mamba:Mamba",
+    "mamba2": "lrnn_jax.layers.mamba2:Mamba2",
+    "mlstm": "lrnn_jax.layers.mlstm:MLSTM",
 }
 
 TASKS = {

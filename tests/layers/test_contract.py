@@ -19,7 +19,14 @@ WIDTH, BATCH = 8, 2
 LENGTHS = (1, 2, 63, 128, 257)
 # Fields that make a layer small; a layer that is missing here runs with its defaults. N must differ from other sizes, so
 # that a diagonal transition is never mistaken for a square matrix.
-SMALL = {"deltanet": {"heads": 2}, "lru": {"state_size": 6}, "mamba": {"state_size": 4}}
+SMALL = {
+    "deltanet": {"heads": 2},
+    "gla": {"heads": 2, "key_size": 3, "gate_rank": 2},
+    "lru": {"state_size": 6},
+    "mamba": {"state_size": 4},
+    "mamba2": {"heads": 2, "state_size": 4},
+    "mlstm": {"heads": 2, "expand": 1},
+}
 # Error allowed, relative to the largest entry of the array that is compared.
 TOLERANCE = 1e-5
 compile_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
