@@ -10,17 +10,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from lrnn_jax.scans import (
-    delta,
-    diagonal,
-    outer,
-    scan_delta_rule,
-    scan_diagonal,
-    scan_diagonal_complex,
-    scan_gated_outer,
-    scan_selective,
-    selective,
-)
+from lrnn_jax.scans import delta, diagonal, scan_delta_rule, scan_diagonal, scan_diagonal_complex, scan_selective, selective
 from lrnn_jax.scans.method import choose_method
 
 BATCH = 2
@@ -63,13 +53,6 @@ def selective_step(negative, xp, a, h, x):
     return h, xp.einsum("ben,bn->be", h, c)
 
 
-def outer_step(xp, constants, s, x):
-    q, k, v, a = x
-    a = a[..., None] if a.ndim == 2 else a
-    s = a[..., None] * s + k[..., :, None] * v[..., None, :]
-    return s, xp.einsum("bhkv,bhk->bhv", s, q)
-
-
 def unit(x):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
@@ -77,25 +60,6 @@ def unit(x):
 def delta_inputs(rng, steps):
     q, k = rng.normal(size=(BATCH, steps, 2, 3)), unit(rng.normal(size=(BATCH, steps, 2, 3)))
     return q, k, rng.normal(size=(BATCH, steps, 2, 5)), rng.uniform(0, 2, (BATCH, steps, 2))
-
-
-def outer_inputs(rows, rng, steps):
-    """Decays near 1 and -1, moderate, exactly 0, and as small as exp(-20)."""
-    q, k, v = (rng.normal(size=(BATCH, steps, 2, size)) for size in (3, 3, 5))
-    a = rng.uniform(-1, 1, (BATCH, steps, 2, 3)[: 4 if rows else 3])
-    special = rng.choice([0, np.exp(-20), 1 - 1e-4, -1 + 1e-4], a.shape)
-    return q, k, v, np.where(rng.random(a.shape) < 0.5, special, a)
-
-
-def make_outer(rows):
-    return Family(
-        outer.METHODS,
-        lambda _, xs, **kw: scan_gated_outer(*xs, **kw),
-        outer_step,
-        lambda rng: (),
-        functools.partial(outer_inputs, rows),
-        lambda rng: rng.normal(size=(BATCH, 2, 3, 5)),
-    )
 
 
 def selective_inputs(rng, steps):
@@ -139,8 +103,6 @@ FAMILIES = {
         delta_inputs,
         lambda rng: rng.normal(size=(BATCH, 2, 3, 5)),
     ),
-    "outer": make_outer(True),
-    "outer_scalar": make_outer(False),
     "selective": make_selective(False),
     "selective_negative": make_selective(True),
 }
@@ -311,9 +273,6 @@ def stiff_case(name, regime):
     if name == "delta":
         beta = {"near_0": [1e-6, 1 - 1e-6], "near_1": [2 - 1e-6, 1e-3], "exact": [0.0, 1.0, 2.0]}[regime]
         xs = (*xs[:3], np.float32(rng.choice(beta, xs[3].shape)))
-    if name.startswith("outer"):
-        values = {"near_0": [np.exp(-20), -1e-6, 1e-3], "near_1": [1 - 1e-6, 1 - 1e-4, -1 + 1e-6], "exact": [0.0, 1.0, -1.0]}
-        xs = (*xs[:3], np.float32(rng.choice(values[regime], xs[3].shape)))
     if name.startswith("selective"):
         dt = {"near_0": [30.0, 60.0], "near_1": [1e-8, 1e-6], "exact": [0.0, 200.0]}[regime]
         xs = (xs[0], np.float32(rng.choice(dt, xs[1].shape)), *xs[2:])
