@@ -5,17 +5,15 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from lrnn_jax.scans.diagonal import scan_diagonal
 from lrnn_jax.scans.method import choose_method
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
 
 METHODS = ("sequential", "chunked")
 
-# Positions whose mutual decays are written out: [C C K] numbers with a gate per row, [C C] with one per head.
-ROW_CHUNK = 16
-HEAD_CHUNK = 64
+# Positions whose outputs are one matrix product, a power of 2.
+CHUNK = 64
 # Positions that are worked on at once; the backward pass recomputes one such block after the other.
-BLOCK = 256
+BLOCK = 512
 
 
 def scan_gated_outer(
@@ -39,7 +37,7 @@ def scan_gated_outer(
       h0: state before the first position; zeros if None.
       reset: True where a new sequence starts.
       method: ``"sequential"`` (one state at a time; the backward pass holds O(sqrt(T)) of them), ``"chunked"``
-        (matrix products inside chunks, O(T / 256) states held), or ``"auto"`` (sequential on a CPU, chunked elsewhere).
+        (matrix products inside chunks, O(T / 512) states held), or ``"auto"`` (sequential on a CPU, chunked elsewhere).
       reverse: runs from the last position to the first.
 
     Returns:
@@ -68,60 +66,70 @@ def scan_gated_outer(
 
 def _step(_: tuple, s: jax.Array, x: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
     q, k, v, a = x
-    q, k = _share(q, v), _share(k, v)
+    q, k = (jnp.repeat(z, v.shape[1] // z.shape[1], axis=1) for z in (q, k))
     s = a[..., None] * s + k[..., None] * v[:, :, None]
     return s, jnp.einsum("bhkv,bhk->bhv", s, q)
-
-
-def _share(x: jax.Array, v: jax.Array) -> jax.Array:
-    """Repeats each group's queries or keys for its heads."""
-    return jnp.repeat(x, v.shape[-2] // x.shape[-2], axis=-2)
 
 
 def _chunked(
     q: jax.Array, k: jax.Array, v: jax.Array, a: jax.Array, h0: jax.Array, reverse: bool
 ) -> tuple[jax.Array, jax.Array]:
-    steps = v.shape[1]
-    size = min(steps, HEAD_CHUNK if a.shape[-1] == 1 else ROW_CHUNK)
+    batch, steps, heads, value_dim = v.shape
+    size = min(CHUNK, 1 << (steps - 1).bit_length())
     chunks = min(-(-steps // size), BLOCK // size)
     blocks = -(-steps // (size * chunks))
 
     def split(x: jax.Array, fill: float) -> jax.Array:
         x = jnp.flip(x, 1) if reverse else x
-        padding = [(0, 0)] * x.ndim
-        padding[1] = (0, blocks * chunks * size - steps)
-        x = jnp.pad(x, padding, constant_values=fill)
-        return jnp.moveaxis(x.reshape(x.shape[0], blocks, chunks, size, *x.shape[2:]), 1, 0)
+        x = jnp.pad(x, [(0, 0), (0, blocks * chunks * size - steps), (0, 0), (0, 0)], constant_values=fill)
+        return x.reshape(batch, blocks, chunks, size, *x.shape[2:]).transpose(1, 0, 4, 2, 3, 5)
 
     # A decay of 1 and a key of 0 carry the last state through the padding.
     xs = split(q, 0.0), split(k, 0.0), split(v, 0.0), split(a, 1.0)
     last, o = lax.scan(jax.checkpoint(_run_block, prevent_cse=False), h0, xs)
-    o = jnp.moveaxis(o, 0, 1).reshape(v.shape[0], -1, *v.shape[2:])[:, :steps]
+    o = o.transpose(1, 0, 3, 4, 2, 5).reshape(batch, -1, heads, value_dim)[:, :steps]
     return jnp.flip(o, 1) if reverse else o, last
 
 
 def _run_block(s: jax.Array, x: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-    """Several chunks at once, ``[B n C H ...]``: within each by pairs of positions, between them by their states."""
+    """Several chunks, ``[B H n C K]``: products of queries and keys inside each, states from one to the next."""
     q, k, v, a = x
-    q, k = _share(q, v), _share(k, v)
-    pairs = _multiply_between(a)
-    since_start = jnp.cumprod(a, axis=2)
-    if a.shape[-1] == 1:
-        weights = jnp.einsum("bnihk,bnjhk->bnijh", q, k) * pairs[..., 0]
-    else:
-        weights = jnp.sum(q[:, :, :, None] * pairs * k[:, :, None], axis=-1)
-    o = jnp.einsum("bnijh,bnjhv->bnihv", weights, v)
-    writes = jnp.einsum("bnjhk,bnjhv->bnhkv", k * pairs[:, :, -1], v)
-    decays = jnp.broadcast_to(since_start[:, :, -1, ..., None], writes.shape)
-    after, last = scan_diagonal(decays, writes, h0=s, method="associative")
-    before = jnp.concatenate([s[:, None], after[:, :-1]], axis=1)
-    return last, o + jnp.einsum("bnihk,bnhkv->bnihv", q * since_start, before)
+    q, k = (jnp.repeat(z, v.shape[1] // z.shape[1], axis=1) for z in (q, k))
+    weights, since_start, until_end = _weigh_pairs(q, k, a)
+    writes = jnp.einsum("bhnck,bhncv->bhnkv", k * until_end, v)
+    before = []
+    for i in range(v.shape[2]):
+        before.append(s)
+        s = since_start[:, :, i, -1, :, None] * s + writes[:, :, i]
+    inside = jnp.einsum("bhnij,bhnjv->bhniv", weights, v)
+    return s, inside + jnp.einsum("bhnck,bhnkv->bhncv", q * since_start, jnp.stack(before, axis=2))
 
 
-def _multiply_between(a: jax.Array) -> jax.Array:
-    """Returns ``a_{j+1} ... a_i`` for i >= j and 0 for i < j, ``[B n C C H K]``: row i, column j."""
-    positions = jnp.arange(a.shape[2])
-    later = (positions[:, None] > positions[None])[None, None, :, :, None, None]
-    earlier = (positions[:, None] < positions[None])[None, None, :, :, None, None]
-    products = jnp.cumprod(jnp.where(later, a[:, :, :, None], 1.0), axis=2)
-    return jnp.where(earlier, 0.0, products)
+def _weigh_pairs(q: jax.Array, k: jax.Array, a: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns each chunk's ``q_i^T (a_{j+1} * ... * a_i * k_j)`` for j <= i and 0 for j > i, ``[B H n C C]``.
+
+    Neighbours become pairs, pairs fours and so on: what the later half reads of the earlier one is a matrix product of its
+    queries, decayed since its start, with the other's keys, decayed until its end. Also returns these two decays, for whole
+    chunks.
+    """
+    batch, heads, chunks, size, _ = q.shape
+
+    def halve(x: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
+        x = x.reshape(batch, heads, chunks * size // (2 * width), 2, width, -1)
+        return x[:, :, :, 0], x[:, :, :, 1]
+
+    weights = jnp.sum(q * k, axis=-1).reshape(batch, heads, -1, 1, 1)
+    since_start, until_end = a, jnp.ones_like(a)
+    for level in range(size.bit_length() - 1):
+        width = 1 << level
+        early, late = halve(weights, width)
+        start_early, start_late = halve(since_start, width)
+        end_early, end_late = halve(until_end, width)
+        queries, keys = halve(q, width)[1] * start_late, halve(k, width)[0] * end_early
+        across = jnp.einsum("bhnik,bhnjk->bhnij", queries, keys)
+        top = jnp.concatenate([early, jnp.zeros_like(early)], axis=-1)
+        weights = jnp.concatenate([top, jnp.concatenate([across, late], axis=-1)], axis=-2)
+        since_start = jnp.concatenate([start_early, start_early[..., -1:, :] * start_late], axis=-2)
+        until_end = jnp.concatenate([end_early * start_late[..., -1:, :], end_late], axis=-2)
+    shape = (batch, heads, chunks, size, -1)
+    return weights.reshape(shape), since_start.reshape(shape), until_end.reshape(shape)

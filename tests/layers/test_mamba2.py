@@ -56,6 +56,7 @@ def test_equals_a_numpy_loop(taps, groups, expand, negative, method):
     x = np.float32(rng.normal(size=(BATCH, LENGTH, WIDTH)))
     params = compile_quickly(layer.init)(jax.random.key(0), x)["params"]
     params = jax.tree.map(lambda p: np.float32(p + 0.5 * rng.normal(size=p.shape)), params)
+    params["dt_bias"] = params["dt_bias"] + np.float32(4)
     start = rng.normal(size=(BATCH, HEADS, STATES, expand * WIDTH // HEADS))
     state = {**layer.init_state(BATCH), "h": jnp.asarray(start, jnp.float32)}
     call = nn.apply(lambda m, x, state: m(x, state=state, method=method), layer)
@@ -122,7 +123,7 @@ def test_tracks_parity_with_eigenvalues_below_0_only(negative, method):
     signs = np.where(np.cumsum(bits) % 2, -1, 1)
     if negative:
         assert y[0, 0, 0] > 0.5
-        np.testing.assert_array_equal(y[0, 1:], signs[:, None] * y[0, :1])
+        np.testing.assert_array_equal(y[0, 1:], np.float32(signs[:, None]) * np.asarray(y[0, :1]))
     else:
         np.testing.assert_array_equal(state["h"], np.zeros((1, 1, 1, 4), np.float32))
 

@@ -92,11 +92,9 @@ def test_equals_the_recurrence_without_a_stabiliser(scale, blocks, taps, method)
         np.testing.assert_allclose(y[row], outputs, atol=2e-5 * np.abs(outputs).max())
         np.testing.assert_allclose(f[row], gates, atol=1e-6)
         kept = np.exp(-np.float64(last["m"][row]))
-        for ours, theirs in (
-            (np.swapaxes(last["C"][row], 1, 2), c_last * kept[:, None, None]),
-            (last["n"][row], n_last * kept[:, None]),
-        ):
-            np.testing.assert_allclose(ours, theirs, atol=5e-6 * np.abs(theirs).max())
+        c_last, n_last = np.swapaxes(c_last, 1, 2) * kept[:, None, None], n_last * kept[:, None]
+        np.testing.assert_allclose(last["C"][row], c_last, atol=5e-6 * np.abs(c_last).max())
+        np.testing.assert_allclose(last["n"][row], n_last, atol=5e-6 * np.abs(n_last).max())
 
 
 @pytest.mark.parametrize("method", MLSTM.METHODS)

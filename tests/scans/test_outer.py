@@ -124,8 +124,8 @@ def check(method, arrays, reset, reverse=False):
     assert_near(gradients, reference_gradients(arrays, reset, reverse, cotangents))
 
 
-# 16 positions make a chunk of "rows", 64 one of "heads", 256 a block: 1, less than each, odd lengths, and beyond.
-@pytest.mark.parametrize("steps", [1, 2, 63, 300])
+# 64 positions make a chunk, 512 a block: less than one, a whole one, more, and more than a block.
+@pytest.mark.parametrize("steps", [1, 2, 63, 64, 150, 600])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("method", outer.METHODS)
 def test_values_and_all_gradients_equal_the_references(method, shape, steps):
