@@ -26,7 +26,7 @@ class MLSTM(RecurrentLayer):
     Attributes:
       heads: H; divides expand * D.
       expand: E / D.
-      conv_width: taps of the convolution on u.
+      conv_width: taps of the convolution on u; 0 leaves it and its silu out, so that c = u.
       block_size: width of the diagonal blocks of W_q, W_k and W_v; divides expand * D.
       blocks: blocks of the whole model, by which the initial W_down is divided.
 
@@ -58,9 +58,11 @@ class MLSTM(RecurrentLayer):
 
     @classmethod
     def check(cls, fields: Mapping[str, Any]) -> None:
-        for name in ("heads", "expand", "conv_width", "block_size", "blocks"):
+        for name in ("heads", "expand", "block_size", "blocks"):
             if fields[name] < 1:
                 raise UserError(f"model.layer.{name}={fields[name]} must be at least 1")
+        if fields["conv_width"] < 0:
+            raise UserError(f"model.layer.conv_width={fields['conv_width']} must be at least 0")
         inner = fields["expand"] * fields["width"]
         for name in ("heads", "block_size"):
             if inner % fields[name]:
@@ -79,7 +81,8 @@ class MLSTM(RecurrentLayer):
         last = nn.initializers.normal(2 / self.blocks / self.width**0.5)
         blocks = (self._inner // self.block_size, self.block_size, self.block_size)
         self.up = nn.Dense(2 * self._inner, use_bias=False, kernel_init=small, dtype=self.dtype)
-        self.conv = CausalConv(self._inner, self.conv_width, dtype=self.dtype)
+        if self.conv_width:
+            self.conv = CausalConv(self._inner, self.conv_width, dtype=self.dtype)
         self.q_kernel = self.param("q_kernel", small, blocks)
         self.k_kernel = self.param("k_kernel", small, blocks)
         self.v_kernel = self.param("v_kernel", small, blocks)
@@ -95,40 +98,45 @@ class MLSTM(RecurrentLayer):
         method = choose_method(method, self.METHODS, accelerator="chunked")
         state = self.init_state(x.shape[0]) if state is None else state
         u, z = jnp.split(self.up(x), 2, axis=-1)
-        c, history = self._convolve(u, state["conv"], reset)
+        c, history = self._convolve(u, state.get("conv"), reset)
         h, memory = self._remember(u, c, state, reset, method)
         y = self._normalise(h) + self.skip[None, None] * c.astype(jnp.float32)
         y = (y * nn.silu(z.astype(jnp.float32))).astype(self.dtype)
-        return self.down(y), {**memory, "conv": history}
+        return self.down(y), memory if history is None else {**memory, "conv": history}
 
     def init_state(self, batch: int) -> State:
         size = self._head_size
-        return {
+        state = {
             "C": jnp.zeros((batch, self.heads, size, size), jnp.float32),
             "n": jnp.zeros((batch, self.heads, size), jnp.float32),
             "m": jnp.zeros((batch, self.heads), jnp.float32),
-            "conv": jnp.zeros((batch, self.conv_width - 1, self._inner), jnp.float32),
         }
+        if self.conv_width:
+            state["conv"] = jnp.zeros((batch, self.conv_width - 1, self._inner), jnp.float32)
+        return state
 
     def transition(self, x: jax.Array) -> jax.Array:
         """Returns the forget gate f_t of every head, ``[B T H]`` float32: the eigenvalue of C before any division by exp(m)."""
         u, _ = jnp.split(self.up(x), 2, axis=-1)
-        c, _ = self._convolve(u, self.init_state(x.shape[0])["conv"], None)
+        c, _ = self._convolve(u, self.init_state(x.shape[0]).get("conv"), None)
         return jnp.exp(self._project(u, c)[4])
 
     def parameter_count(self) -> int:
         inner = self._inner
         gates = 2 * self.heads * (3 * inner + 1)
-        return 3 * self.width * inner + inner * (self.conv_width + 1) + 3 * inner * self.block_size + gates + 2 * inner
+        conv = inner * (self.conv_width + 1) if self.conv_width else 0
+        return 3 * self.width * inner + conv + 3 * inner * self.block_size + gates + 2 * inner
 
     def state_count(self) -> int:
-        return self._inner * (self._head_size + self.conv_width) + self.heads
+        return self._inner * (self._head_size + 1 + max(self.conv_width - 1, 0)) + self.heads
 
     def _make_gate(self, bias_init: Any) -> nn.Dense:
         # float32 whatever the compute dtype: a gate near 1 does not survive bfloat16
         return nn.Dense(self.heads, kernel_init=nn.initializers.zeros, bias_init=bias_init, dtype=jnp.float32)
 
-    def _convolve(self, u: jax.Array, history: jax.Array, reset: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    def _convolve(self, u: jax.Array, history: jax.Array | None, reset: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+        if history is None:
+            return u, None
         c, history = self.conv(u, history, reset)
         return nn.silu(c), history
 
