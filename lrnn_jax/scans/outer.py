@@ -1,12 +1,17 @@
 """Gated outer products: a matrix-valued state that decays, by a gate per row or per head, before each write."""
 
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.scans.method import choose_method
-from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
+from lrnn_jax.scans.recurrence import keep_mask, loop_over_time
 
 METHODS = ("sequential", "chunked")
 
@@ -60,41 +65,88 @@ def scan_gated_outer(
     if keep is not None:
         a = a * keep[:, :, None, None]
     if method == "sequential":
-        return run_recurrence(_step, (), h0, (q, k, v, a), reverse=reverse)
-    return _chunked(q, k, v, a, h0, reverse)
+        return _run_blocks(_run_steps, max(16, math.isqrt(v.shape[1])), h0, (q, k, v, a), reverse)
+    return _run_blocks(_run_chunks, BLOCK, h0, (q, k, v, a), reverse)
 
 
-def _step(_: tuple, s: jax.Array, x: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-    q, k, v, a = x
-    q, k = (jnp.repeat(z, v.shape[1] // z.shape[1], axis=1) for z in (q, k))
-    s = a[..., None] * s + k[..., None] * v[:, :, None]
-    return s, jnp.einsum("bhkv,bhk->bhv", s, q)
-
-
-def _chunked(
-    q: jax.Array, k: jax.Array, v: jax.Array, a: jax.Array, h0: jax.Array, reverse: bool
+def _run_blocks(
+    run: Callable[..., Any], size: int, h0: jax.Array, xs: tuple[jax.Array, ...], reverse: bool
 ) -> tuple[jax.Array, jax.Array]:
-    batch, steps, heads, value_dim = v.shape
-    size = min(CHUNK, 1 << (steps - 1).bit_length())
-    chunks = min(-(-steps // size), BLOCK // size)
-    blocks = -(-steps // (size * chunks))
+    """Runs ``s, o = run(s, (q, k, v, a))`` over blocks of ``size`` positions; the backward pass runs each once more."""
+    batch, steps = xs[2].shape[:2]
+    size = min(size, 1 << (steps - 1).bit_length())
+    blocks = -(-steps // size)
 
     def split(x: jax.Array, fill: float) -> jax.Array:
         x = jnp.flip(x, 1) if reverse else x
-        x = jnp.pad(x, [(0, 0), (0, blocks * chunks * size - steps), (0, 0), (0, 0)], constant_values=fill)
-        return x.reshape(batch, blocks, chunks, size, *x.shape[2:]).transpose(1, 0, 4, 2, 3, 5)
+        x = jnp.pad(x, [(0, 0), (0, blocks * size - steps), (0, 0), (0, 0)], constant_values=fill)
+        return jnp.moveaxis(x.reshape(batch, blocks, size, *x.shape[2:]), 1, 0)
 
     # A decay of 1 and a key of 0 carry the last state through the padding.
-    xs = split(q, 0.0), split(k, 0.0), split(v, 0.0), split(a, 1.0)
-    last, o = lax.scan(jax.checkpoint(_run_block, prevent_cse=False), h0, xs)
-    o = o.transpose(1, 0, 3, 4, 2, 5).reshape(batch, -1, heads, value_dim)[:, :steps]
+    padded = tuple(split(x, fill) for x, fill in zip(xs, (0.0, 0.0, 0.0, 1.0), strict=True))
+    last, o = lax.scan(jax.checkpoint(run, prevent_cse=False), h0, padded)
+    o = jnp.moveaxis(o, 0, 1).reshape(batch, -1, *o.shape[3:])[:, :steps]
     return jnp.flip(o, 1) if reverse else o, last
 
 
-def _run_block(s: jax.Array, x: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+def _share(x: jax.Array, v: jax.Array) -> jax.Array:
+    """Repeats each group's queries or keys for its heads."""
+    return jnp.repeat(x, v.shape[2] // x.shape[2], axis=2)
+
+
+def _run_steps(s: jax.Array, x: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+    q, k, v, a = x
+    return _walk(s, _share(q, v), _share(k, v), v, a)
+
+
+@jax.custom_vjp
+def _walk(s: jax.Array, *xs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    o, s = loop_over_time(functools.partial(_step, False), s, xs)
+    return s, o
+
+
+def _walk_forward(s: jax.Array, *xs: jax.Array) -> tuple[Any, Any]:
+    (o, before), s = loop_over_time(functools.partial(_step, True), s, xs)
+    return (s, o), (*xs, before)
+
+
+def _walk_backward(residual: tuple[jax.Array, ...], cotangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+    """One more loop, for the cotangents of the block's states alone; all that is read off them is done for all at once."""
+    q, k, v, a, before = residual
+    ds, do = cotangents
+    g, ds = loop_over_time(_pull_back, ds, (q, a, do), reverse=True)
+    dq = a * jnp.einsum("bthkv,bthv->bthk", before, do) + k * jnp.sum(v * do, axis=-1, keepdims=True)
+    dk = jnp.einsum("bthkv,bthv->bthk", g, v)
+    dv = jnp.einsum("bthkv,bthk->bthv", g, k)
+    da = jnp.sum(g * before, axis=-1)
+    return ds, dq, dk, dv, jnp.sum(da, axis=-1, keepdims=True) if a.shape[-1] == 1 else da
+
+
+_walk.defvjp(_walk_forward, _walk_backward)
+
+
+def _step(remembers: bool, _: tuple, s: jax.Array, x: tuple[jax.Array, ...]) -> tuple[jax.Array, Any]:
+    q, k, v, a = x
+    before = s
+    s = a[..., None] * s + k[..., None] * v[:, :, None]
+    o = jnp.einsum("bhkv,bhk->bhv", s, q)
+    return s, (o, before) if remembers else o
+
+
+def _pull_back(_: tuple, g: jax.Array, x: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+    q, a, do = x
+    g = g + q[..., None] * do[:, :, None]
+    return a[..., None] * g, g
+
+
+def _run_chunks(s: jax.Array, x: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
     """Several chunks, ``[B H n C K]``: products of queries and keys inside each, states from one to the next."""
     q, k, v, a = x
-    q, k = (jnp.repeat(z, v.shape[1] // z.shape[1], axis=1) for z in (q, k))
+    batch, size, heads, _ = v.shape
+    chunk = min(size, CHUNK)
+    q, k, v, a = (
+        z.reshape(batch, size // chunk, chunk, heads, -1).transpose(0, 3, 1, 2, 4) for z in (_share(q, v), _share(k, v), v, a)
+    )
     weights, since_start, until_end = _weigh_pairs(q, k, a)
     writes = jnp.einsum("bhnck,bhncv->bhnkv", k * until_end, v)
     before = []
@@ -102,7 +154,8 @@ def _run_block(s: jax.Array, x: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.A
         before.append(s)
         s = since_start[:, :, i, -1, :, None] * s + writes[:, :, i]
     inside = jnp.einsum("bhnij,bhnjv->bhniv", weights, v)
-    return s, inside + jnp.einsum("bhnck,bhnkv->bhncv", q * since_start, jnp.stack(before, axis=2))
+    o = inside + jnp.einsum("bhnck,bhnkv->bhncv", q * since_start, jnp.stack(before, axis=2))
+    return s, o.transpose(0, 2, 3, 1, 4).reshape(batch, size, heads, -1)
 
 
 def _weigh_pairs(q: jax.Array, k: jax.Array, a: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
