@@ -34,7 +34,7 @@ class Mamba(RecurrentLayer):
     dt_proj.weight, [dt_rank E]), ``dt_proj/bias`` (the parameter Delta, dt_proj.bias, [E]), ``A_log`` (A, A_log, [E N]), ``D``
     (none, D, [E]), ``out_proj/kernel`` (none, out_proj.weight, [E D]).
 
-    Source: Gu and Dao 2023 (arXiv 2312.00752), Algorithm 2, Section 3.4 and 3.6; the range [-1, 1]: Grazzi et al. 2025, Eq. 2.
+    Source: Gu and Dao 2023 (arXiv 2312.00752), Algorithm 2, Sections 3.4 and 3.6; the range [-1, 1]: Grazzi et al. 2025, Eq. 2.
     Differs: mamba_ssm's kernels are [out in] and its convolution's taps run from the oldest input to the newest, ours the other
     way round; it has biases on in_proj and out_proj as an option. Below float32, dt is projected in float32 here and D u added
     and gated in the compute dtype. Initialised as mamba_ssm (A_log = log(1..N), dt log-uniform in [1e-3, 1e-1], W_dt and

@@ -43,6 +43,8 @@ def scan_gated_outer(
       reset: True where a new sequence starts.
       method: ``"sequential"`` (one state at a time; the backward pass holds O(sqrt(T)) of them), ``"chunked"``
         (matrix products inside chunks, O(T / 512) states held), or ``"auto"`` (sequential on a CPU, chunked elsewhere).
+        On one CPU core (T = 1024, K = V = 64, B H = 8) chunked took 0.8 (decay per row) and 0.5 (per head) of
+        sequential's time forward and backward, 2.0 and 1.5 times as long forward alone, and 4 to 7 times to compile.
       reverse: runs from the last position to the first.
 
     Returns:
