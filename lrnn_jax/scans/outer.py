@@ -66,18 +66,19 @@ def scan_gated_outer(
     keep = keep_mask(reset, reverse=reverse)
     if keep is not None:
         a = a * keep[:, :, None, None]
+    steps = v.shape[1]
     if method == "sequential":
-        return _run_blocks(_run_steps, max(16, math.isqrt(v.shape[1])), h0, (q, k, v, a), reverse)
-    return _run_blocks(_run_chunks, BLOCK, h0, (q, k, v, a), reverse)
+        return _run_blocks(_run_steps, max(16, math.isqrt(steps)), 1, h0, (q, k, v, a), reverse)
+    return _run_blocks(_run_chunks, BLOCK, min(CHUNK, 1 << (steps - 1).bit_length()), h0, (q, k, v, a), reverse)
 
 
 def _run_blocks(
-    run: Callable[..., Any], size: int, h0: jax.Array, xs: tuple[jax.Array, ...], reverse: bool
+    run: Callable[..., Any], limit: int, unit: int, h0: jax.Array, xs: tuple[jax.Array, ...], reverse: bool
 ) -> tuple[jax.Array, jax.Array]:
-    """Runs ``s, o = run(s, (q, k, v, a))`` over blocks of ``size`` positions; the backward pass runs each once more."""
+    """Runs ``s, o = run(s, (q, k, v, a))`` over equal blocks of whole units; the backward pass runs each once more."""
     batch, steps = xs[2].shape[:2]
-    size = min(size, 1 << (steps - 1).bit_length())
-    blocks = -(-steps // size)
+    blocks = -(-steps // limit)
+    size = -(-steps // (blocks * unit)) * unit
 
     def split(x: jax.Array, fill: float) -> jax.Array:
         x = jnp.flip(x, 1) if reverse else x
