@@ -11,6 +11,7 @@ N       state size: scalars per channel (Mamba) or per layer (diagonal, LRU)
 E       expanded width inside a layer (Mamba's ``expand * D``)
 K       key dimension of one head
 V       value dimension of one head
+G       groups of heads that share queries and keys
 M       block size (BD-LRU) or order (H-LRU)
 C       chunk: consecutive time steps handled together
 L       layers (blocks of the backbone)
