@@ -15,9 +15,12 @@ LAYERS = {
     "deltaproduct": "lrnn_jax.layers.deltaproduct:DeltaProduct",
     "diagonal": "lrnn_jax.layers.diagonal:Diagonal",
     "gated_deltanet": "lrnn_jax.layers.gated_deltanet:GatedDeltaNet",
+    "gla": "lrnn_jax.layers.gla:GLA",
     "lru": "lrnn_jax.layers.lru:LRU",
     "lstm": "lrnn_jax.layers.lstm:LSTM",
     "mamba": "lrnn_jax.layers.mamba:Mamba",
+    "mamba2": "lrnn_jax.layers.mamba2:Mamba2",
+    "mlstm": "lrnn_jax.layers.mlstm:MLSTM",
 }
 
 TASKS = {

@@ -12,6 +12,7 @@ E       expanded width inside a layer (Mamba's ``expand * D``)
 J       writes of one position (DeltaProduct); past inputs that a convolution keeps
 K       key dimension of one head
 V       value dimension of one head
+G       groups of heads that share queries and keys
 M       block size (BD-LRU) or order (H-LRU)
 C       chunk: consecutive time steps handled together
 L       layers (blocks of the backbone)

@@ -2,6 +2,14 @@
 
 from lrnn_jax.scans.delta import scan_delta_product, scan_delta_rule
 from lrnn_jax.scans.diagonal import scan_diagonal, scan_diagonal_complex
+from lrnn_jax.scans.outer import scan_gated_outer
 from lrnn_jax.scans.selective import scan_selective
 
-__all__ = ["scan_delta_product", "scan_delta_rule", "scan_diagonal", "scan_diagonal_complex", "scan_selective"]
+__all__ = [
+    "scan_delta_product",
+    "scan_delta_rule",
+    "scan_diagonal",
+    "scan_diagonal_complex",
+    "scan_gated_outer",
+    "scan_selective",
+]

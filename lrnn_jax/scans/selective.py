@@ -5,13 +5,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.scans.diagonal import scan_diagonal
 from lrnn_jax.scans.method import choose_method
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
 
-METHODS = ("sequential", "associative")
+METHODS = ("sequential", "chunked")
+
+# Positions whose states are held at once.
+CHUNK = 64
 
 
 def scan_selective(
@@ -38,8 +42,8 @@ def scan_selective(
       negative_eigenvalues: uses ``abar_t = 2 exp(dt_t a) - 1``, in [-1, 1] instead of [0, 1]; the input term is unchanged.
       h0: state before the first position; zeros if None.
       reset: True where a new sequence starts.
-      method: ``"sequential"`` (never holds ``[B T E N]``), ``"associative"`` (does), or ``"auto"`` (sequential on a CPU,
-        associative elsewhere).
+      method: ``"sequential"`` (one state at a time), ``"chunked"`` (an associative scan over 64 positions at a time), or
+        ``"auto"`` (sequential on a CPU, chunked elsewhere). None holds ``[B T E N]``, in the backward pass either.
       reverse: runs from the last position to the first.
 
     Returns:
@@ -50,17 +54,15 @@ def scan_selective(
 
     Source: Gu and Dao 2023; the range [-1, 1]: Grazzi et al. 2025, Eq. 2 and its released kernel.
     """
-    method = choose_method(method, METHODS, accelerator="associative")
+    method = choose_method(method, METHODS, accelerator="chunked")
     u, dt, a, b, c = (x.astype(jnp.float32) for x in (u, dt, a, b, c))
     h0 = jnp.zeros((u.shape[0], *a.shape), jnp.float32) if h0 is None else h0.astype(jnp.float32)
+    keep = keep_mask(reset, reverse=reverse)
     if method == "sequential":
-        keep = keep_mask(reset, reverse=reverse)
         step = functools.partial(_step, negative_eigenvalues)
         return run_recurrence(step, a, h0, (u, dt, b, c, keep), reverse=reverse)
-    abar = transition_eigenvalues(dt, a, negative_eigenvalues=negative_eigenvalues)
-    inputs = (dt * u)[..., None] * b[:, :, None, :]
-    h, h_last = scan_diagonal(abar, inputs, h0=h0, reset=reset, method=method, reverse=reverse)
-    return jnp.sum(h * c[:, :, None, :], axis=-1), h_last
+    cut = None if keep is None else 1.0 - keep
+    return _chunked(negative_eigenvalues, a, h0, (u, dt, b, c, cut), reverse)
 
 
 def transition_eigenvalues(
@@ -78,3 +80,31 @@ def _step(negative_eigenvalues: bool, a: jax.Array, h: jax.Array, x: tuple[Any, 
     abar = transition_eigenvalues(dt, a, negative_eigenvalues=negative_eigenvalues)
     h = abar * h + (dt * u)[..., None] * b[:, None, :]
     return h, jnp.sum(h * c[:, None, :], axis=-1)
+
+
+def _chunked(
+    negative_eigenvalues: bool, a: jax.Array, h0: jax.Array, xs: tuple[Any, ...], reverse: bool
+) -> tuple[jax.Array, jax.Array]:
+    batch, steps, channels = xs[0].shape
+    size = min(steps, CHUNK)
+    chunks = -(-steps // size)
+
+    def split(x: jax.Array) -> jax.Array:
+        x = jnp.flip(x, 1) if reverse else x
+        x = jnp.pad(x, [(0, 0), (0, chunks * size - steps)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(batch, chunks, size, *x.shape[2:]), 1, 0)
+
+    # A step size of 0 carries the last state through the padding.
+    run = functools.partial(_run_chunk, negative_eigenvalues, a)
+    last, y = lax.scan(jax.checkpoint(run, prevent_cse=False), h0, jax.tree.map(split, xs))
+    y = jnp.moveaxis(y, 0, 1).reshape(batch, -1, channels)[:, :steps]
+    return jnp.flip(y, 1) if reverse else y, last
+
+
+def _run_chunk(negative_eigenvalues: bool, a: jax.Array, h: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
+    u, dt, b, c, cut = x
+    abar = transition_eigenvalues(dt, a, negative_eigenvalues=negative_eigenvalues)
+    if cut is not None:
+        abar = abar * (1.0 - cut)[..., None, None]
+    h, last = scan_diagonal(abar, (dt * u)[..., None] * b[:, :, None, :], h0=h, method="associative")
+    return last, jnp.sum(h * c[:, :, None, :], axis=-1)

@@ -23,8 +23,11 @@ SMALL = {
     "deltanet": {"heads": 2},
     "deltaproduct": {"heads": 2},
     "gated_deltanet": {"heads": 2},
+    "gla": {"heads": 2, "key_size": 3, "gate_rank": 2},
     "lru": {"state_size": 6},
     "mamba": {"state_size": 4},
+    "mamba2": {"heads": 2, "state_size": 4},
+    "mlstm": {"heads": 2, "expand": 1},
 }
 # Fields with which a layer's transitions have real eigenvalues: a product of two reflections is a rotation.
 REAL = {"deltaproduct": {"householders": 1}}

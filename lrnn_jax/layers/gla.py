@@ -1,0 +1,144 @@
+"""Gated linear attention (GLA), with eigenvalues in [0, 1] or, ours, [-1, 1]."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lrnn_jax.errors import UserError
+from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State
+from lrnn_jax.models.conv import CausalConv
+from lrnn_jax.scans import scan_gated_outer
+
+
+class GLA(RecurrentLayer):
+    """``S_t = diag(alpha_t) S_{t-1} + k_t v_t^T``, ``y_t = W_O (RMSNorm(S_t^T q_t / sqrt(K)) * silu(W_r x_t))`` per head.
+
+    ``q = W_Q x``, ``k = W_K x``, ``v = W_V x``, ``alpha = sigmoid(W_2 W_1 x + b)^(1 / tau)``.
+
+    Attributes:
+      heads: H.
+      key_size: K, key features of a head; 0 means D / (2 heads).
+      value_size: V, value features of a head; 0 means D / heads.
+      gate_rank: rank of the map that makes alpha.
+      gate_normaliser: tau; the larger, the nearer alpha is to 1.
+      conv_width: taps of convolutions on q, k and v, each followed by a silu; 0 leaves both out.
+      negative_eigenvalues: ``2 alpha - 1`` instead of alpha, in [-1, 1]; ours, not the paper's.
+
+    Parameters (symbol, name in `fla.layers.GatedLinearAttention`, shape): ``q/kernel`` (W_Q, q_proj, [D HK]), ``k/kernel``
+    (W_K, k_proj, [D HK]), ``v/kernel`` (W_V, v_proj, [D HV]), ``conv/kernel`` (none, q_conv1d, k_conv1d and v_conv1d side by
+    side, [conv_width 2HK+HV]), ``gate_down/kernel`` (W_alpha^1, gk_proj.0, [D gate_rank]), ``gate_up/kernel`` (W_alpha^2,
+    gk_proj.1, [gate_rank HK]), ``gate_up/bias`` (b_alpha, gk_proj.1.bias, [HK]), ``norm/scale`` (none,
+    g_norm_swish_gate.weight, [V]), ``output_gate/kernel`` (W_r, g_proj, [D HV]), ``out/kernel`` (W_O, o_proj, [HV D]).
+
+    Source: Yang et al. 2024 (arXiv 2312.06635), Eq. 3 and Section 4.4; the range [-1, 1] as Grazzi et al. 2025, Eq. 2, who
+    left GLA as it was.
+    Differs: fla's kernels are [out in] and its convolutions' taps run from the oldest input to the newest, ours the other way
+    round. RMSNorm and no bias on W_r, where the paper has LayerNorm and b_r, as fla. fla writes K and V as expand_k = 0.5
+    and expand_v = 1 times D, has MQA, feature maps and a lower bound for the gate, and computes the gate's projection in the
+    compute dtype, ours in float32. Weights start uniform in +-1/sqrt(fan in), as fla's layer; its models redraw them.
+    """
+
+    heads: int = 4
+    key_size: int = 0
+    value_size: int = 0
+    gate_rank: int = 16
+    gate_normaliser: float = 16.0
+    conv_width: int = 0
+    negative_eigenvalues: bool = False
+
+    SOURCE = "Yang et al. 2024, Eq. 3, Section 4.4"
+    METHODS = ("sequential", "chunked")
+    PARAM_GROUPS = {r"kernel$": MATRICES, r"(bias|scale)$": NO_DECAY}
+
+    @classmethod
+    def check(cls, fields: Mapping[str, Any]) -> None:
+        for name in ("heads", "gate_rank"):
+            if fields[name] < 1:
+                raise UserError(f"model.layer.{name}={fields[name]} must be at least 1")
+        for name, parts in (("key_size", 2 * fields["heads"]), ("value_size", fields["heads"])):
+            if fields[name] < 0:
+                raise UserError(f"model.layer.{name}={fields[name]} must be at least 0")
+            if fields[name] == 0 and fields["width"] % parts:
+                raise UserError(f"model.layer.{name}=0 needs model.width={fields['width']} to be a multiple of {parts}")
+        if fields["conv_width"] < 0:
+            raise UserError(f"model.layer.conv_width={fields['conv_width']} must be at least 0")
+        if not fields["gate_normaliser"] > 0:
+            raise UserError(f"model.layer.gate_normaliser={fields['gate_normaliser']} must be above 0")
+
+    @property
+    def _key_size(self) -> int:
+        return self.key_size or self.width // (2 * self.heads)
+
+    @property
+    def _value_size(self) -> int:
+        return self.value_size or self.width // self.heads
+
+    @property
+    def _conv_features(self) -> int:
+        return self.heads * (2 * self._key_size + self._value_size)
+
+    def setup(self) -> None:
+        keys, values = self.heads * self._key_size, self.heads * self._value_size
+        self.q = self._project_to(keys, self.dtype)
+        self.k = self._project_to(keys, self.dtype)
+        self.v = self._project_to(values, self.dtype)
+        if self.conv_width:
+            self.conv = CausalConv(self._conv_features, self.conv_width, use_bias=False, dtype=self.dtype)
+        # float32 whatever the compute dtype: decays near 1 do not survive bfloat16
+        self.gate_down = self._project_to(self.gate_rank, jnp.float32)
+        self.gate_up = self._project_to(keys, jnp.float32, use_bias=True)
+        self.output_gate = self._project_to(values, self.dtype)
+        self.norm = nn.RMSNorm(epsilon=1e-5, dtype=jnp.float32)
+        self.out = self._project_to(self.width, self.dtype)
+
+    def __call__(
+        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
+    ) -> tuple[jax.Array, State]:
+        state = self.init_state(x.shape[0]) if state is None else state
+        q, k, v, history = self._project(x, state.get("conv"), reset)
+        o, s = scan_gated_outer(q, k, v, self.transition(x), h0=state["S"], reset=reset, method=method)
+        gate = nn.silu(self.output_gate(x).astype(jnp.float32))
+        y = self.out((self.norm(o).reshape(gate.shape) * gate).astype(self.dtype))
+        return y, {"S": s} if history is None else {"S": s, "conv": history}
+
+    def init_state(self, batch: int) -> State:
+        state = {"S": jnp.zeros((batch, self.heads, self._key_size, self._value_size), jnp.float32)}
+        if self.conv_width:
+            state["conv"] = jnp.zeros((batch, self.conv_width - 1, self._conv_features), jnp.float32)
+        return state
+
+    def transition(self, x: jax.Array) -> jax.Array:
+        """Returns the eigenvalues alpha_t, or ``2 alpha_t - 1``, ``[B T H K]`` float32."""
+        logit = self.gate_up(self.gate_down(x.astype(jnp.float32)))
+        alpha = jnp.exp(nn.log_sigmoid(logit) / self.gate_normaliser).reshape(*x.shape[:2], self.heads, -1)
+        return 2.0 * alpha - 1.0 if self.negative_eigenvalues else alpha
+
+    def parameter_count(self) -> int:
+        keys, values = self.heads * self._key_size, self.heads * self._value_size
+        projections = self.width * (2 * keys + 3 * values)
+        gate = self.gate_rank * (self.width + keys) + keys
+        return projections + gate + self.conv_width * self._conv_features + self._value_size
+
+    def state_count(self) -> int:
+        return self.heads * self._key_size * self._value_size + max(self.conv_width - 1, 0) * self._conv_features
+
+    def _project_to(self, features: int, dtype: Any, use_bias: bool = False) -> nn.Dense:
+        kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+        return nn.Dense(features, use_bias=use_bias, kernel_init=kernel_init, bias_init=self._init_bias, dtype=dtype)
+
+    def _init_bias(self, key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        bound = self.gate_rank**-0.5
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    def _project(self, x: jax.Array, history: jax.Array | None, reset: jax.Array | None) -> tuple:
+        qkv = jnp.concatenate([self.q(x), self.k(x), self.v(x)], axis=-1)
+        if history is not None:
+            qkv, history = self.conv(qkv, history, reset)
+            qkv = nn.silu(qkv)
+        keys = self.heads * self._key_size
+        parts = jnp.split(qkv.astype(jnp.float32), [keys, 2 * keys], axis=-1)
+        q, k, v = (z.reshape(*z.shape[:2], self.heads, -1) for z in parts)
+        return q * self._key_size**-0.5, k, v, history

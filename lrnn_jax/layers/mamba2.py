@@ -1,0 +1,139 @@
+"""Mamba-2 (SSD), with eigenvalues in [0, 1] or, ours, [-1, 1]."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lrnn_jax.errors import UserError
+from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State
+from lrnn_jax.models.conv import CausalConv
+from lrnn_jax.scans import scan_gated_outer
+
+
+class Mamba2(RecurrentLayer):
+    """``h_t = a_t h_{t-1} + dt_t B_t x_t^T``, ``y_t = W_out RMSNorm((h_t^T C_t + D x_t) * silu(z_t))``, scalar a_t per head.
+
+    ``(z, x, B, C, dt) = W_in u``, ``(x, B, C) = silu(conv(x, B, C))``, ``dt = softplus(dt + c_dt)``, ``a = exp(dt A)``, with
+    ``A = -exp(A_log)`` and E = expand * D channels in H heads of V = E / H.
+
+    Attributes:
+      heads: H; divides expand * D.
+      state_size: N, rows of a head's state.
+      expand: E / D.
+      conv_width: taps of the convolution on x, B and C.
+      groups: divides heads; H / groups heads share B and C, and each group is normalised by itself.
+      negative_eigenvalues: ``2 exp(dt A) - 1`` instead of ``exp(dt A)``, the input term unchanged; ours, not the paper's.
+
+    Parameters (symbol, name in `mamba_ssm.modules.mamba2.Mamba2`, shape; P = E + 2 groups N): ``in_proj/kernel`` (W^(z), W^(x),
+    W^(B), W^(C), W^(Delta) side by side, in_proj.weight, [D E+P+H]), ``conv/kernel`` (conv, conv1d.weight, [conv_width P]),
+    ``conv/bias`` (none, conv1d.bias, [P]), ``dt_bias`` (none, dt_bias, [H]), ``A_log`` (A, A_log, [H]), ``D`` (D, D, [H]),
+    ``norm_scale`` (none, norm.weight, [E]), ``out_proj/kernel`` (W^(o), out_proj.weight, [E D]).
+
+    Source: Dao and Gu 2024 (arXiv 2405.21060), Sections 2 and 7; the range [-1, 1] as Grazzi et al. 2025, Eq. 2, who left
+    Mamba-2 as it was.
+    Differs: mamba_ssm's kernels are [out in], its state is [V N], and its convolution's taps run from the oldest input to the
+    newest, ours the other way round. It names the size of a head (headdim = E / H, 64) instead of the number of heads, and
+    has a parallel MLP branch (d_ssm), D per channel, the norm before the gate and limits on dt. Initialised as mamba_ssm: A
+    uniform in [1, 16], dt log-uniform in [1e-3, 1e-1], other weights uniform in +-1/sqrt(fan in); its language models also
+    divide out_proj by sqrt(number of blocks).
+    """
+
+    heads: int = 4
+    state_size: int = 128
+    expand: int = 2
+    conv_width: int = 4
+    groups: int = 1
+    negative_eigenvalues: bool = False
+
+    SOURCE = "Dao and Gu 2024, Sections 2 and 7"
+    METHODS = ("sequential", "chunked")
+    PARAM_GROUPS = {r"kernel$": MATRICES, r"(bias|scale|A_log|D)$": NO_DECAY}
+
+    @classmethod
+    def check(cls, fields: Mapping[str, Any]) -> None:
+        for name in ("heads", "state_size", "expand", "conv_width", "groups"):
+            if fields[name] < 1:
+                raise UserError(f"model.layer.{name}={fields[name]} must be at least 1")
+        inner = fields["expand"] * fields["width"]
+        if inner % fields["heads"]:
+            raise UserError(f"model.layer.heads={fields['heads']} must divide expand * model.width = {inner}")
+        if fields["heads"] % fields["groups"]:
+            raise UserError(f"model.layer.groups={fields['groups']} must divide model.layer.heads={fields['heads']}")
+
+    @property
+    def _inner(self) -> int:
+        return self.expand * self.width
+
+    @property
+    def _conv_features(self) -> int:
+        return self._inner + 2 * self.groups * self.state_size
+
+    def setup(self) -> None:
+        kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+        features = self._inner + self._conv_features + self.heads
+        self.in_proj = nn.Dense(features, use_bias=False, kernel_init=kernel_init, dtype=self.dtype)
+        self.conv = CausalConv(self._conv_features, self.conv_width, dtype=self.dtype)
+        self.dt_bias = self.param("dt_bias", _init_dt_bias, (self.heads,))
+        self.A_log = self.param("A_log", _init_a_log, (self.heads,))
+        self.D = self.param("D", nn.initializers.ones, (self.heads,))
+        self.norm_scale = self.param("norm_scale", nn.initializers.ones, (self._inner,))
+        self.out_proj = nn.Dense(self.width, use_bias=False, kernel_init=kernel_init, dtype=self.dtype)
+
+    def __call__(
+        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
+    ) -> tuple[jax.Array, State]:
+        state = self.init_state(x.shape[0]) if state is None else state
+        z, v, b, c, dt, history = self._project(x, state["conv"], reset)
+        y, h = scan_gated_outer(c, b, dt[..., None] * v, self._decay(dt), h0=state["h"], reset=reset, method=method)
+        y = (y + self.D[None, None, :, None] * v).reshape(z.shape)
+        y = self._normalise(y * nn.silu(z.astype(jnp.float32)))
+        return self.out_proj(y.astype(self.dtype)), {"h": h, "conv": history}
+
+    def init_state(self, batch: int) -> State:
+        return {
+            "h": jnp.zeros((batch, self.heads, self.state_size, self._inner // self.heads), jnp.float32),
+            "conv": jnp.zeros((batch, self.conv_width - 1, self._conv_features), jnp.float32),
+        }
+
+    def transition(self, x: jax.Array) -> jax.Array:
+        """Returns the eigenvalue a_t of every head, ``[B T H]`` float32; each stands for all N rows of its state."""
+        return self._decay(self._project(x, self.init_state(x.shape[0])["conv"], None)[4])
+
+    def parameter_count(self) -> int:
+        projections = self.width * (2 * self._inner + self._conv_features + self.heads)
+        return projections + (self.conv_width + 1) * self._conv_features + 3 * self.heads + self._inner
+
+    def state_count(self) -> int:
+        return self._inner * self.state_size + (self.conv_width - 1) * self._conv_features
+
+    def _project(self, x: jax.Array, history: jax.Array, reset: jax.Array | None) -> tuple[jax.Array, ...]:
+        z, xbc, dt = jnp.split(self.in_proj(x), [self._inner, self._inner + self._conv_features], axis=-1)
+        xbc, history = self.conv(xbc, history, reset)
+        xbc = nn.silu(xbc).astype(jnp.float32)
+        v, b, c = jnp.split(xbc, [self._inner, self._inner + self.groups * self.state_size], axis=-1)
+        v = v.reshape(*v.shape[:2], self.heads, -1)
+        b, c = (y.reshape(*y.shape[:2], self.groups, -1) for y in (b, c))
+        return z, v, b, c, nn.softplus(dt.astype(jnp.float32) + self.dt_bias[None, None]), history
+
+    def _decay(self, dt: jax.Array) -> jax.Array:
+        a = jnp.exp(-dt * jnp.exp(self.A_log)[None, None])
+        return 2.0 * a - 1.0 if self.negative_eigenvalues else a
+
+    def _normalise(self, y: jax.Array) -> jax.Array:
+        grouped = y.reshape(*y.shape[:2], self.groups, -1)
+        grouped = grouped * jax.lax.rsqrt(jnp.mean(grouped * grouped, axis=-1, keepdims=True) + 1e-5)
+        return grouped.reshape(y.shape) * self.norm_scale[None, None]
+
+
+def _init_dt_bias(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """softplus(bias) is log-uniform in [1e-3, 1e-1]."""
+    dt = jnp.exp(jax.random.uniform(key, shape, jnp.float32, math.log(1e-3), math.log(1e-1)))
+    return dt + jnp.log(-jnp.expm1(-dt))
+
+
+def _init_a_log(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return jnp.log(jax.random.uniform(key, shape, jnp.float32, 1.0, 16.0))
