@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 LAYERS = {
     "deltanet": "lrnn_jax.layers.deltanet:DeltaNet",
     "diagonal": "lrnn_jax.layers.diagonal:Diagonal",
+    "full_matrix": "lrnn_jax.layers.full_matrix:FullMatrix",
     "lru": "lrnn_jax.layers.lru:LRU",
     "lstm": "lrnn_jax.layers.lstm:LSTM",
     "mamba": "lrnn_jax.layers.mamba:Mamba",
+    "rwkv7": "lrnn_jax.layers.rwkv7:RWKV7",
+    "slstm": "lrnn_jax.layers.slstm:SLSTM",
+    "transformer": "lrnn_jax.layers.transformer:Transformer",
 }
 
 TASKS = {
