@@ -118,7 +118,8 @@ def _chunk_step(_: tuple, s: jax.Array, x: tuple[jax.Array, ...]) -> tuple[jax.A
     same = document[:, :, None] == document[:, None, :]
     between = _decay_between(log_w, same)
     # the state that b_t reads has decayed up to t - 1 only
-    earlier = jnp.pad(between[:, :-1], [(0, 0), (1, 0), (0, 0), (0, 0), (0, 0)]) * same[..., None, None]
+    earlier = jnp.pad(between[:, :-1], [(0, 0), (1, 0), (0, 0), (0, 0), (0, 0)])
+    earlier = jnp.where(same[..., None, None], earlier, 0.0)
     fresh = (document == 0)[..., None, None]
     total = jnp.cumsum(log_w, axis=1)
     from_start = jnp.where(fresh, jnp.exp(total), 0.0)
