@@ -79,7 +79,8 @@ def test_gradients_of_the_methods_agree_across_blocks(method, monkeypatch):
     weights = rng.normal(size=inputs[0].shape)
 
     def loss(inputs, past):
-        o, _ = scan_attention(*inputs, window=window, h0={**cache, **past}, reset=reset, method=method)
+        carried = {**past, "valid": jnp.asarray(cache["valid"])}
+        o, _ = scan_attention(*inputs, window=window, h0=carried, reset=jnp.asarray(reset), method=method)
         return jnp.sum(o * jnp.asarray(weights, jnp.float32))
 
     past = {name: cache[name] for name in "kv"}
