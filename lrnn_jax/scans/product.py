@@ -11,7 +11,7 @@ from lrnn_jax.scans.method import choose_method
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
 
 METHODS = ("sequential", "associative")
-# Added to a squared norm, so that a product that has become zero stays zero and has a gradient.
+# A product whose squared norm is below this is left as it is: what has become zero stays so, with finite gradients.
 TINY = 1e-30
 
 Scaled = tuple[Float[Array, "..."], Float[Array, "..."]]
@@ -42,7 +42,7 @@ def scan_product(
       ValueError: unknown method.
 
     Source: Grazzi et al. 2025, Eq. 1 with B = 0.
-    Numerics: 1e-30 is added to squared norms.
+    Numerics: a matrix whose squared norm is below 1e-30, such as zero, is not normalised.
     """
     method = choose_method(method, METHODS, accelerator="associative")
     a = a.astype(jnp.float32)
@@ -88,7 +88,8 @@ def _multiply(later: Scaled, earlier: Scaled) -> Scaled:
 
 
 def _normalise(matrix: jax.Array, log_norm: jax.Array) -> Scaled:
-    square = jnp.sum(matrix * matrix, axis=(-2, -1)) + TINY
+    square = jnp.sum(matrix * matrix, axis=(-2, -1))
+    square = jnp.where(square > TINY, square, 1.0)
     return matrix * lax.rsqrt(square)[..., None, None], log_norm + 0.5 * jnp.log(square)
 
 
