@@ -24,7 +24,7 @@ class RWKV7(RecurrentLayer):
     U_a V_a)``, ``g = sigmoid(x^g U_g) V_g`` and the token shift ``x^j_t = x_t + (x_{t-1} - x_t) * mu_j``. K = V = D / heads.
 
     Attributes:
-      heads: H; divides the width.
+      heads: H; divides the width and leaves at least two features per head.
       decay_rank: rank of U_w; 0 means RWKV-LM's 32 round(2.5 sqrt(D) / 32), at least 32 but at most D / 2.
       rate_rank: rank of U_a; 0 means the same.
       gate_rank: rank of U_g; 0 means the same with 5 instead of 2.5.
@@ -60,6 +60,8 @@ class RWKV7(RecurrentLayer):
     @classmethod
     def check(cls, fields: Mapping[str, Any]) -> None:
         check_divides("heads", fields["heads"], fields["width"])
+        if fields["width"] == fields["heads"]:
+            raise UserError(f"model.layer.heads={fields['heads']} must be below model.width: a head's norm needs two features")
         for name in ("decay_rank", "rate_rank", "gate_rank"):
             if fields[name] < 0:
                 raise UserError(f"model.layer.{name}={fields[name]} must be at least 0 (0: by the width)")
@@ -68,7 +70,7 @@ class RWKV7(RecurrentLayer):
     def _ranks(self) -> dict[str, int]:
         def default(factor: float) -> int:
             released = max(32, 32 * round(factor * self.width**0.5 / 32))
-            return max(1, min(released, self.width // 2))
+            return min(released, self.width // 2)
 
         return {
             "w": self.decay_rank or default(2.5),
@@ -78,8 +80,8 @@ class RWKV7(RecurrentLayer):
 
     def setup(self) -> None:
         width, size, ranks = self.width, self.width // self.heads, self._ranks
-        share = jnp.arange(width, dtype=jnp.float32) / max(width - 1, 1)
-        centred = 2.0 * (jnp.arange(width) % size).astype(jnp.float32) / max(size - 1, 1) - 1.0
+        share = jnp.arange(width, dtype=jnp.float32) / (width - 1)
+        centred = 2.0 * (jnp.arange(width) % size).astype(jnp.float32) / (size - 1) - 1.0
         zigzag = centred * jnp.abs(centred)
         self.shifts = {
             name: self.param(f"x_{name}", _start_at(1.0 - (jnp.arange(width, dtype=jnp.float32) / width) ** power))

@@ -113,7 +113,7 @@ def test_starts_as_released():
 
 
 @pytest.mark.parametrize(
-    ("width", "ranks"), [(768, (64, 64, 128)), (1024, (64, 64, 160)), (2048, (128, 128, 224)), (8, (4, 4, 4)), (1, (1, 1, 1))]
+    ("width", "ranks"), [(768, (64, 64, 128)), (1024, (64, 64, 160)), (2048, (128, 128, 224)), (8, (4, 4, 4)), (2, (1, 1, 1))]
 )
 def test_ranks_are_the_released_ones_or_half_the_width(width, ranks):
     variables = jax.eval_shape(RWKV7(width, heads=1).init, jax.random.key(0), jnp.zeros((1, 1, width)))
@@ -124,6 +124,7 @@ def test_ranks_are_the_released_ones_or_half_the_width(width, ranks):
     ("fields", "message"),
     [
         ({"heads": 3}, "heads=3 must be at least 1 and divide model.width=8"),
+        ({"heads": 8}, "heads=8 must be below model.width: a head's norm needs two features"),
         ({"decay_rank": -1}, "decay_rank=-1 must be at least 0"),
         ({"rate_rank": -1}, "rate_rank=-1"),
         ({"gate_rank": -2}, "gate_rank=-2"),
