@@ -25,8 +25,8 @@ class FullMatrix(RecurrentLayer):
 
     Source: Grazzi et al. 2025, App. E.2, "Full matrix simple", with N = 32. Its code is not published.
     Numerics: the state is H_t / ||H_t|| with the logarithm of the Frobenius norm beside it: the same outputs, but products
-    of any length stay finite. Nothing keeps A's eigenvalues within the unit circle, as in the paper, where "norm drift"
-    limits the length that is learnt.
+    of any length stay finite. Nothing keeps A's eigenvalues within the unit circle; in the paper, too, norms drift, and
+    the longest sequences are lost to it.
     Differs: the paper learns one matrix per token; a linear map of an embedding gives every token a matrix of its own only
     where the embedding's width is at least the vocabulary's size. It gives no initial values; ours are A near I, as c = I
     and W x has entries of standard deviation 0.01.
