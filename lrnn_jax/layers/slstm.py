@@ -40,7 +40,7 @@ class SLSTM(RecurrentLayer):
     ``norm/scale`` ([H P]; 1 + ``group_norm.weight``), ``conv/kernel`` ([conv_width D]; ``conv1d.conv.weight``, last tap
     first), ``conv/bias`` ([D]).
 
-    Source: Beck et al. 2024 (xLSTM), Eqs. 8 to 17; initialised as released: W normal with variance 2 / (5 D), R zero.
+    Source: Beck et al. 2024 (xLSTM), Section 2.2; initialised as released: W normal with variance 2 / (5 D), R zero.
     Numerics: the norm adds 1e-5 to the variance. Where n = 0, at the first step, m_t is i as released, and f' is 0.
     Differs: the released ``forward`` feeds the weights called ``fgate`` to the input gate and ``igate`` to the forget gate;
     ours are named by what they do. It divides by n, ours by max(n, 1): after the first step n >= 1. Its power law becomes
@@ -52,7 +52,7 @@ class SLSTM(RecurrentLayer):
     forget_gate: str = "sigmoid"
     bias_init: str = "powerlaw"
 
-    SOURCE = "Beck et al. 2024, Eqs. 8-17"
+    SOURCE = "Beck et al. 2024, Section 2.2"
     METHODS = ("sequential",)
     PARAM_GROUPS = {r"kernel$": MATRICES, r"(bias|scale)$": NO_DECAY}
 

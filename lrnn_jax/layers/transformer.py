@@ -25,8 +25,8 @@ class Transformer(RecurrentLayer):
     Parameters (symbol, shape; name in ``fla.layers.attn.Attention``): ``q/kernel`` (W_q; ``q_proj``), ``k/kernel`` (W_k;
     ``k_proj``), ``v/kernel`` (W_v; ``v_proj``), ``out/kernel`` (W_o; ``o_proj``), each [D D], without biases.
 
-    Source: Vaswani et al. 2017, Section 3.2; Su et al. 2021 (RoPE), Eq. 34, with base 10000 and the feature pairs (j, j +
-    K/2), as in fla. The comparison system of Grazzi et al. 2025, whose own configuration is not published.
+    Source: Vaswani et al. 2017, Section 3.2; Su et al. 2021 (RoPE), with base 10000 and the feature pairs (j, j +
+    K/2), as in fla. The comparison system of Grazzi et al. 2025, whose own configuration we have not found.
     Differs: fla has no window unless asked for one, and rounds each angle to float32. It makes positions start again where
     a document starts; here only differences of positions are used.
     """

@@ -52,7 +52,7 @@ def scan_attention(
     Raises:
       ValueError: unknown method.
 
-    Source: Vaswani et al. 2017, Eq. 1; Su et al. 2021 (RoPE), Eq. 15 and 34.
+    Source: Vaswani et al. 2017, Eq. 1; Su et al. 2021 (RoPE).
     Differs: there is no ``reverse``.
     """
     method = choose_method("chunked" if method == "auto" else method, METHODS, accelerator="chunked")

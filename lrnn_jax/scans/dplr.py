@@ -48,7 +48,8 @@ def scan_dplr(
     Raises:
       ValueError: unknown method.
 
-    Source: Peng et al. 2025 (RWKV-7), Eq. 16 to 19, transposed; the chunks: the WY form of Yang et al. 2024 with decays.
+    Source: Peng et al. 2025 (RWKV-7), the evolution of the state, transposed; the chunks: the WY form of Yang et al. 2024,
+    with decays.
     Numerics: every exponent is a sum of ``log_w``, so none is above 0 and nothing is divided by a decay.
     """
     method = choose_method(method, METHODS, accelerator="chunked")

@@ -1,4 +1,4 @@
-"""The sLSTM against Beck et al. 2024, Eqs. 8 to 14: without the stabiliser, in float64 NumPy."""
+"""The sLSTM against Beck et al. 2024, Section 2.2: without the stabiliser, in float64 NumPy."""
 
 import functools
 
@@ -66,7 +66,7 @@ def test_equals_the_unstabilised_recurrence(taps, forget_gate):
         ys, hs, log_forget, log_write = run_numpy(exact, np.float64(x[row]), taps=taps, forget_gate=forget_gate)
         np.testing.assert_allclose(y[row], ys, atol=3e-5)
         np.testing.assert_allclose(last["h"][row], hs[-1], atol=3e-6)
-        m = [log_write[0]]  # Eqs. 15 and 17; at the first step there is nothing to forget
+        m = [log_write[0]]  # the stabiliser; at the first step there is nothing to forget
         factors = [np.zeros((HEADS, SIZE))]
         for t in range(1, LENGTH):
             m.append(np.maximum(log_forget[t] + m[-1], log_write[t]))
