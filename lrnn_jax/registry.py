@@ -14,6 +14,7 @@ LAYERS = {
     "deltanet": "lrnn_jax.layers.deltanet:DeltaNet",
     "deltaproduct": "lrnn_jax.layers.deltaproduct:DeltaProduct",
     "diagonal": "lrnn_jax.layers.diagonal:Diagonal",
+    "full_matrix": "lrnn_jax.layers.full_matrix:FullMatrix",
     "gated_deltanet": "lrnn_jax.layers.gated_deltanet:GatedDeltaNet",
     "gla": "lrnn_jax.layers.gla:GLA",
     "lru": "lrnn_jax.layers.lru:LRU",
@@ -21,6 +22,9 @@ LAYERS = {
     "mamba": "lrnn_jax.layers.mamba:Mamba",
     "mamba2": "lrnn_jax.layers.mamba2:Mamba2",
     "mlstm": "lrnn_jax.layers.mlstm:MLSTM",
+    "rwkv7": "lrnn_jax.layers.rwkv7:RWKV7",
+    "slstm": "lrnn_jax.layers.slstm:SLSTM",
+    "transformer": "lrnn_jax.layers.transformer:Transformer",
 }
 
 TASKS = {

@@ -32,6 +32,7 @@ class RecurrentLayer(nn.Module):
       METHODS: which of "sequential", "associative", "chunked", "pallas" the layer has.
       PARAM_GROUPS: regex on the parameter's path within the layer -> multipliers {"lr": ..., "wd": ...}. Every parameter
         matches exactly one.
+      MAY_EXPAND: nothing keeps the eigenvalues of A_t within the unit circle; the layer stays finite by other means.
     """
 
     width: int
@@ -40,6 +41,7 @@ class RecurrentLayer(nn.Module):
     SOURCE: ClassVar[str]
     METHODS: ClassVar[tuple[str, ...]]
     PARAM_GROUPS: ClassVar[Mapping[str, Mapping[str, float]]]
+    MAY_EXPAND: ClassVar[bool] = False
 
     def __call__(
         self,

@@ -1,0 +1,163 @@
+"""The sLSTM: an LSTM with exponential gates, a normaliser, and heads that do not mix."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lrnn_jax.errors import UserError, suggest
+from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_divides
+from lrnn_jax.models.conv import CausalConv
+from lrnn_jax.scans.method import choose_method
+from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
+
+FORGET_GATES = ("sigmoid", "exp")
+BIAS_INITS = ("powerlaw", "standard")
+CELL = ("c", "n", "h", "m")
+
+
+class SLSTM(RecurrentLayer):
+    """``c_t = f' c_{t-1} + i' tanh(z)``, ``n_t = f' n_{t-1} + i'``, ``h_t = sigmoid(o) c_t / n_t``, ``y_t = GroupNorm(h_t)``.
+
+    ``(i, f) = W_if u_t + R_if h_{t-1} + b_if`` and ``(z, o) = W_zo x_t + R_zo h_{t-1} + b_zo``, with ``u = silu(conv(x))``.
+    The stabilised gates are ``i' = exp(i - m_t)`` and ``f' = exp(log f + m_{t-1} - m_t)``, ``m_t = max(log f + m_{t-1},
+    i)``, where ``log f`` is log sigmoid(f) or f itself. Every W and R is block-diagonal with P = D / heads; the norm is over
+    each head's P features. No projection follows.
+
+    Attributes:
+      heads: H; divides the width and leaves at least two features per head.
+      conv_width: taps of the convolution in front of the gates i and f; 0 leaves it and its silu out.
+      forget_gate: "sigmoid", as released, or "exp", the paper's other choice.
+      bias_init: the forget gate's bias starts at "powerlaw", 5 - 12 (j / (P - 1))^0.3 for feature j, with all other biases
+        at 0; or "standard", every bias uniform in +-1/sqrt(D).
+
+    Parameters (symbol, shape; name in NX-AI's ``xlstm``): ``i_kernel``, ``f_kernel``, ``z_kernel``, ``o_kernel`` (W, [H P
+    P], input before output; ``igate/fgate/zgate/ogate.weight``, which are [H out in]), ``recurrent_kernel`` (R, [H P 4 P]:
+    head, from, gate in the order i f z o, to; ``slstm_cell.recurrent_kernel``), ``bias`` (b, [H 4 P]; ``slstm_cell.bias``),
+    ``norm/scale`` ([H P]; 1 + ``group_norm.weight``), ``conv/kernel`` ([conv_width D]; ``conv1d.conv.weight``, last tap
+    first), ``conv/bias`` ([D]).
+
+    Source: Beck et al. 2024 (xLSTM), Section 2.2; initialised as released: W normal with variance 2 / (5 D), R zero.
+    Numerics: the norm adds 1e-5 to the variance. Where n = 0, at the first step, m_t is i as released, and f' is 0.
+    Differs: the released ``forward`` feeds the weights called ``fgate`` to the input gate and ``igate`` to the forget gate;
+    ours are named by what they do. It divides by n, ours by max(n, 1): after the first step n >= 1. Its power law becomes
+    steeper with depth; ours is that of the first block, for a layer does not know its depth.
+    """
+
+    heads: int = 4
+    conv_width: int = 4
+    forget_gate: str = "sigmoid"
+    bias_init: str = "powerlaw"
+
+    SOURCE = "Beck et al. 2024, Section 2.2"
+    METHODS = ("sequential",)
+    PARAM_GROUPS = {r"kernel$": MATRICES, r"(bias|scale)$": NO_DECAY}
+
+    @classmethod
+    def check(cls, fields: Mapping[str, Any]) -> None:
+        check_divides("heads", fields["heads"], fields["width"])
+        if fields["width"] == fields["heads"]:
+            raise UserError(f"model.layer.heads={fields['heads']} must be below model.width: a head's norm needs two features")
+        if fields["conv_width"] < 0:
+            raise UserError(f"model.layer.conv_width={fields['conv_width']} must be at least 0")
+        for name, choices in {"forget_gate": FORGET_GATES, "bias_init": BIAS_INITS}.items():
+            if fields[name] not in choices:
+                raise UserError(
+                    f"model.layer.{name}={fields[name]!r} is not one of {', '.join(choices)}{suggest(fields[name], choices)}"
+                )
+
+    @property
+    def _head_dim(self) -> int:
+        return self.width // self.heads
+
+    def setup(self) -> None:
+        heads, size = self.heads, self._head_dim
+        init = nn.initializers.normal((0.4 / self.width) ** 0.5)
+        self.kernels = {gate: self.param(f"{gate}_kernel", init, (heads, size, size)) for gate in "ifzo"}
+        self.recurrent_kernel = self.param("recurrent_kernel", nn.initializers.zeros, (heads, size, 4, size))
+        bias_init = _init_powerlaw if self.bias_init == "powerlaw" else _init_uniform
+        self.bias = self.param("bias", bias_init, (heads, 4, size))
+        if self.conv_width:
+            self.conv = CausalConv(self.width, self.conv_width, dtype=self.dtype)
+        self.norm = nn.LayerNorm(
+            epsilon=1e-5,
+            use_bias=False,
+            use_fast_variance=False,
+            reduction_axes=-1,
+            feature_axes=(-2, -1),
+            dtype=jnp.float32,
+        )
+
+    def __call__(
+        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
+    ) -> tuple[jax.Array, State]:
+        (h, _), state = self._run(x, state, reset, method)
+        return self.norm(h).reshape(x.shape).astype(self.dtype), state
+
+    def init_state(self, batch: int) -> State:
+        state = {name: jnp.zeros((batch, self.heads, self._head_dim), jnp.float32) for name in CELL}
+        if self.conv_width:
+            state["conv"] = jnp.zeros((batch, self.conv_width - 1, self.width), jnp.float32)
+        return state
+
+    def transition(self, x: jax.Array) -> jax.Array:
+        """Returns the stabilised forget factors f' along the trajectory from the zero state, ``[B T D]``: never above 1."""
+        return self._run(x, None, None, "auto")[0][1].reshape(x.shape)
+
+    def parameter_count(self) -> int:
+        conv = self.width * (self.conv_width + 1) if self.conv_width else 0
+        return 8 * self.width * self._head_dim + 5 * self.width + conv
+
+    def state_count(self) -> int:
+        return self.width * (len(CELL) + max(self.conv_width - 1, 0))
+
+    def _run(self, x: jax.Array, state: State | None, reset: jax.Array | None, method: str) -> tuple:
+        choose_method(method, self.METHODS, accelerator="sequential")
+        state = self.init_state(x.shape[0]) if state is None else state
+        u, carried = x, {}
+        if self.conv_width:
+            u, carried["conv"] = self.conv(x, state["conv"], reset)
+            u = nn.silu(u)
+        recurrent = self.recurrent_kernel.reshape(self.heads, self._head_dim, -1)
+        inputs = (self._project(u, x), keep_mask(reset, reverse=False))
+        step = functools.partial(_step, self.forget_gate)
+        outputs, cell = run_recurrence(step, recurrent, {name: state[name] for name in CELL}, inputs)
+        return outputs, {**cell, **carried}
+
+    def _project(self, u: jax.Array, x: jax.Array) -> jax.Array:
+        """What the gates get from the input, ``[B T H 4P]``; i and f in float32, for an exponential magnifies rounding."""
+        gates = []
+        for gate, source, dtype in (("i", u, jnp.float32), ("f", u, jnp.float32), ("z", x, self.dtype), ("o", x, self.dtype)):
+            heads = source.reshape(*x.shape[:2], self.heads, -1).astype(dtype)
+            gates.append(jnp.einsum("bthp,hpq->bthq", heads, self.kernels[gate].astype(dtype)).astype(jnp.float32))
+        return jnp.concatenate(gates, axis=-1) + self.bias.reshape(1, 1, self.heads, -1)
+
+
+def _step(forget_gate: str, recurrent: jax.Array, state: State, x: tuple[jax.Array, jax.Array | None]) -> tuple[State, tuple]:
+    gates, keep = x
+    if keep is not None:
+        state = {name: value * keep[:, None, None] for name, value in state.items()}
+    c, n, h, m = (state[name] for name in CELL)
+    i, f, z, o = jnp.split(gates + jnp.einsum("bhp,hpq->bhq", h, recurrent), 4, axis=-1)
+    log_forget = f if forget_gate == "exp" else nn.log_sigmoid(f)
+    empty = n == 0
+    m_next = jnp.where(empty, i, jnp.maximum(i, log_forget + m))
+    forget = jnp.exp(jnp.where(empty, -jnp.inf, log_forget + m - m_next))
+    write = jnp.exp(i - m_next)
+    c = forget * c + write * jnp.tanh(z)
+    n = forget * n + write
+    h = nn.sigmoid(o) * c / jnp.maximum(n, 1.0)
+    return {"c": c, "n": n, "h": h, "m": m_next}, (h, forget)
+
+
+def _init_powerlaw(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    share = jnp.arange(shape[-1], dtype=jnp.float32) / (shape[-1] - 1)
+    return jnp.zeros(shape).at[:, 1].set(5.0 - 12.0 * share**0.3)
+
+
+def _init_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    bound = (shape[0] * shape[2]) ** -0.5
+    return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
