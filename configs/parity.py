@@ -33,8 +33,18 @@ from lrnn_jax.sweeps.combinators import grid, seeds
 # released parity configuration, and with 4 states instead of 16 half of the seeds found no solution in this time.
 SMALL: dict[str, dict[str, Any]] = {
     "deltanet": {"conv_width": 0, "key_activation": "linear"},
+    "deltaproduct": {"conv_width": 0, "key_activation": "linear"},
+    "gated_deltanet": {"conv_width": 0},
     "mamba": {"conv_width": 1},
+    "mamba2": {"conv_width": 1},
+    "mlstm": {"conv_width": 0},
+    "slstm": {"conv_width": 0},
+    "full_matrix": {"size": 8},
 }
+# At scale `paper`: the released sLSTM configuration has no convolution.
+PAPER: dict[str, dict[str, Any]] = {"slstm": {"conv_width": 0}}
+# Layers that the papers follow with a channel mixer of their own.
+MIXED = ("deltanet", "deltaproduct", "gated_deltanet", "gla", "rwkv7", "transformer")
 SMALL_LR = {"diagonal": 3e-3, "mamba": 3e-3}
 SMALL_BATCH = {"mamba": 64}  # with 16, one of four seeds stayed at chance
 SMALL_DURATION = {"mamba": "2000 steps"}
@@ -43,7 +53,7 @@ SMALL_DURATION = {"mamba": "2000 steps"}
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the config for ``LAYER,positive|negative,scale=smoke|cpu|paper``."""
     chosen = parse_arg(arg, layer=layer_names("deltanet"), eigenvalues=["negative", "positive"], scale=SCALES)
-    fields = {} if chosen.scale == "paper" else SMALL.get(chosen.layer, {})
+    fields = (PAPER if chosen.scale == "paper" else SMALL).get(chosen.layer, {})
     c = base_config()
     c.task = task_config("parity")
     c.model.layer = layer_config(chosen.layer, **fields)
@@ -64,10 +74,12 @@ def _set_model(c: ConfigDict, chosen: ConfigDict) -> None:
     elif chosen.scale == "paper":
         c.model.width, c.model.depth = 128, 2
         c.model.norm = "rmsnorm"
-        if chosen.layer == "deltanet":
+        if chosen.layer in MIXED:
             c.model.mixer, c.model.mixer_hidden = "swiglu", 512
     else:
         c.model.width, c.model.depth = 32, 1
+        if chosen.layer == "transformer":
+            c.model.mixer, c.model.mixer_hidden = "swiglu", 64
     if chosen.layer == "lru":  # the block of Orvieto et al. 2023
         c.model.mixer = "glu"
 

@@ -20,8 +20,9 @@ Scale `paper` is App. E.2: width 128, 4 heads, no convolution in DeltaNet, 5 lay
 --config.model.depth=1), 100 epochs of 1.6 million sequences of length 32 (64 with more tokens per transition) in batches of
 512, AdamW with learning rate 1e-4 and weight decay 0.01, gradients clipped at 1, tests on 40 thousand sequences of length
 500; three seeds. The paper names no schedule: the learning rate is constant. What the authors released is the code of
-DeltaProduct: length 128, tests at 512, 100 epochs of 100 thousand sequences in batches of 2048, 8 heads, learning rate 1e-3
-with a cosine, weight decay 1e-6, bfloat16, stopped once the validation's sequence accuracy is 0.99.
+DeltaProduct, and `deltaproduct` has its setting at scale `paper`: one layer, length 128, tests at 512, 100 epochs of 100
+thousand sequences in batches of 2048, 8 heads of 32, keys through SiLU, learning rate 1e-3 with a cosine, weight decay 1e-6,
+compute in bfloat16. There it also stops once the validation's sequence accuracy is 0.99, and parameters are bfloat16 too.
 """
 
 from typing import Any
@@ -56,10 +57,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.train.length = [32, 32] if tokens == 1 else [64, 64]
     c.eval.best_metric, c.eval.headline = "accuracy", [32, 500]
     c.optim.clip_norm = 1.0
-    if chosen.layer == "deltanet":
+    if chosen.layer in ("deltanet", "deltaproduct"):
         c.model.layer.conv_width, c.model.layer.key_activation = 0, "linear"
+    if chosen.layer == "full_matrix":
+        c.model.layer.size = 32
     if chosen.scale == "paper":
         _set_paper(c)
+        if chosen.layer == "deltaproduct":
+            _set_deltaproduct_paper(c)
     else:
         _set_small(c, chosen.scale)
     return c
@@ -81,6 +86,16 @@ def _set_paper(c: ConfigDict) -> None:
     c.train.duration, c.train.batch_size = f"{100 * 1_600_000} examples", 512
     c.eval.lengths = [list(c.train.length), [500, 500]]
     c.eval.examples, c.eval.batch_size = 40_000, 500
+
+
+def _set_deltaproduct_paper(c: ConfigDict) -> None:
+    c.model.layer.heads, c.model.layer.head_dim, c.model.layer.key_activation = 8, 32, "silu"
+    c.model.depth, c.model.dtype = 1, "bfloat16"
+    c.optim.lr, c.optim.final_lr, c.optim.weight_decay, c.optim.clip_norm = 1e-3, 0.0, 1e-6, 0.0
+    c.optim.schedule = "cosine"
+    c.train.length, c.train.duration, c.train.batch_size = [128, 128], f"{100 * 100_000} examples", 2048
+    c.eval.lengths, c.eval.headline = [[128, 128], [512, 512]], [128, 512]
+    c.eval.examples, c.eval.batch_size = 10_240, 512
 
 
 def sweep() -> list[dict[str, Any]]:

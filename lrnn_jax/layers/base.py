@@ -32,6 +32,8 @@ class RecurrentLayer(nn.Module):
       METHODS: which of "sequential", "associative", "chunked", "pallas" the layer has.
       PARAM_GROUPS: regex on the parameter's path within the layer -> multipliers {"lr": ..., "wd": ...}. Every parameter
         matches exactly one.
+      DIAGONAL: `transition` returns eigenvalues, on the axes after B and T (or without these where they do not depend on the
+        input); else matrices, on the last two axes.
       MAY_EXPAND: nothing keeps the eigenvalues of A_t within the unit circle; the layer stays finite by other means.
     """
 
@@ -41,6 +43,7 @@ class RecurrentLayer(nn.Module):
     SOURCE: ClassVar[str]
     METHODS: ClassVar[tuple[str, ...]]
     PARAM_GROUPS: ClassVar[Mapping[str, Mapping[str, float]]]
+    DIAGONAL: ClassVar[bool] = True
     MAY_EXPAND: ClassVar[bool] = False
 
     def __call__(

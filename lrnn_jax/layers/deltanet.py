@@ -47,6 +47,7 @@ class DeltaNet(RecurrentLayer):
 
     SOURCE = "Yang et al. 2024; Grazzi et al. 2025, Table 1, Eq. 2"
     METHODS = ("sequential", "chunked")
+    DIAGONAL = False
     PARAM_GROUPS = {r"kernel$": MATRICES, r"scale$": NO_DECAY}
 
     @classmethod

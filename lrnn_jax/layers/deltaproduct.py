@@ -60,6 +60,7 @@ class DeltaProduct(RecurrentLayer):
 
     SOURCE = "Siems et al. 2025; Grazzi et al. 2025, Eq. 2, Section 4.2"
     METHODS = ("sequential", "chunked")
+    DIAGONAL = False
     PARAM_GROUPS = {r"kernel$": MATRICES, r"(A_log|dt_bias|scale)$": NO_DECAY}
 
     @classmethod

@@ -36,6 +36,7 @@ class FullMatrix(RecurrentLayer):
 
     SOURCE = "Grazzi et al. 2025, App. E.2"
     METHODS = METHODS
+    DIAGONAL = False
     MAY_EXPAND = True
     PARAM_GROUPS = {r"kernel$": MATRICES, r"bias$": NO_DECAY}
 

@@ -48,6 +48,7 @@ class GatedDeltaNet(RecurrentLayer):
 
     SOURCE = "Yang et al. 2025, Sections 3.1, 3.4; Grazzi et al. 2025, Eq. 2"
     METHODS = ("sequential", "chunked")
+    DIAGONAL = False
     PARAM_GROUPS = {r"kernel$": MATRICES, r"(A_log|dt_bias|scale)$": NO_DECAY}
 
     @classmethod

@@ -51,6 +51,7 @@ class RWKV7(RecurrentLayer):
 
     SOURCE = "Peng et al. 2025"
     METHODS = METHODS
+    DIAGONAL = False
     PARAM_GROUPS = {
         r"kernel$": MATRICES,
         r"^w_lora/bias$": {"lr": 2.0, "wd": 0.0},

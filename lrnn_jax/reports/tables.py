@@ -68,8 +68,8 @@ class Table:
       scales: scales that the rows' configs have.
       selection: how a point of each row's grid is chosen.
       statistic: what stands beside the published number: "mean" of the seeds, "best" of them, or "median".
-      positions: name of a curve by position in ``result.json`` (such as "sequence_accuracy/500-500") that the plot shows;
-        empty for the metric over the length buckets.
+      positions: name of the task's curve by position (`lrnn_jax.tasks.base.Task.curves`) that the plot shows, of the longest
+        bucket; empty for the metric over the length buckets.
       legend: what the rows are, over the plot's legend.
       notes: what our setting does differently, and what was found.
     """

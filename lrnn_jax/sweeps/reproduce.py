@@ -127,8 +127,10 @@ def _record(table: Table, run: Run, result: dict[str, Any], store: Path) -> dict
 
 
 def _thin_curves(table: Table, part: dict[str, Any]) -> dict[str, Any]:
-    """Keeps of the curves by position what the table plots, at some positions: a record is a small file."""
+    """Keeps of the curves by position what the table plots, of the longest bucket at some positions: records are small."""
     kept = {name: value for name, value in part.items() if name != "curves"}
-    values = part.get("curves", {}).get(table.positions, [])
+    named = {name.partition("/"): curve for name, curve in part.get("curves", {}).items()}
+    own = {int(bucket.partition("-")[2]): curve for (name, _, bucket), curve in named.items() if name == table.positions}
+    values = own[max(own)] if own else []
     shown = sorted({round(i * (len(values) - 1) / (POSITIONS - 1)) for i in range(POSITIONS)}) if values else []
     return {**kept, "positions": [[t + 1, round(values[t], 6)] for t in shown]} if shown else kept

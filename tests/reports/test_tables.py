@@ -125,8 +125,15 @@ def test_columns_and_statistics(tmp_path, statistic, text, gap):
 
 
 def test_curves_by_position_are_plotted_from_thin_records(tmp_path):
-    table = column_table("mean", positions="sequence_accuracy/500-500")
-    result = {**finished(0.5, 1.0), "curves": {"sequence_accuracy/500-500": [t / 500 for t in range(500)], "other": [1.0]}}
+    table = column_table("mean", positions="sequence_accuracy_by_length")
+    result = {
+        **finished(0.5, 1.0),
+        "curves": {
+            "sequence_accuracy_by_length/32-32": [0.5],
+            "sequence_accuracy_by_length/500-500": [t / 500 for t in range(500)],
+            "other/600-600": [1.0],
+        },
+    }
     result["best"] = {"step": 1, "metrics": result["metrics"], "curves": result["curves"]}
     for part in (thin := _thin_curves(table, result), _thin_curves(table, thin["best"])):
         assert "curves" not in part and 50 <= len(part["positions"]) <= 60

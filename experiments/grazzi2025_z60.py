@@ -1,0 +1,29 @@
+"""Grazzi et al. 2025, App. E.2.2: the word problem of Z60, addition modulo 60, with one and two tokens per transition."""
+
+from lrnn_jax.reports.tables import Row, Table
+
+MODELS = {
+    "DeltaNet [-1, 1]": "deltanet,negative",
+    "DeltaNet [0, 1]": "deltanet,positive",
+    "Mamba [-1, 1]": "mamba,negative",
+    "Mamba [0, 1]": "mamba,positive",
+}
+COLUMNS = {"Z60": "tokens=1", "2 tokens per transition": "tokens=2"}
+
+TABLE = Table(
+    title="Grazzi et al. 2025, App. E.2.2: the word problem of Z60, sequence accuracy by length",
+    source="the figure shows curves of one seed without numbers, so no published number stands here.",
+    claim=(
+        "Claim of the paper: Mamba [-1, 1] is the best, [0, 1] worse, a second token helps little, and nothing goes far beyond "
+        "its training length."
+    ),
+    metric="sequence_accuracy",
+    rows=tuple(
+        Row(name, f"configs/word_problem.py:{layer},group=Z60,{words}", None, "App. E.2.2", column)
+        for column, words in COLUMNS.items()
+        for name, layer in MODELS.items()
+    ),
+    seeds=3,
+    positions="sequence_accuracy_by_length",
+    legend="model",
+)
