@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from lrnn_jax.config import config_hash, set_field, structure, structure_key, validate_config
 from lrnn_jax.config_files import load_config, load_sweep
 from lrnn_jax.errors import UserError
+from lrnn_jax.sweeps.combinators import plain
 from lrnn_jax.sweeps.executors import arrange, is_due
 from lrnn_jax.training.program import Program, compile_bucket, compile_steps, make_program
 
@@ -31,7 +32,7 @@ def resolve_sweep(spec: str, name: str, overrides: Mapping[str, Any]) -> list[Co
     path, _, arg = spec.partition(":")
     configs = []
     for point in load_sweep(path, name):
-        fields = dict(point)
+        fields = {field: plain(value) for field, value in point.items()}
         words = [word for word in (arg, str(fields.pop("arg", ""))) if word]
         config = load_config(f"{path}:{','.join(words)}")
         for field, value in {**overrides, **fields}.items():
