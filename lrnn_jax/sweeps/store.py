@@ -47,7 +47,7 @@ def locked_store(store: Path, *, shared: bool = False) -> Iterator[None]:
     """Holds the store for one sweep or table; with ``shared``, beside others that share it (the parts of one array job).
 
     Raises:
-      UserError: another sweep holds it, or the folder cannot be made.
+      UserError: another sweep holds it, or the folder cannot be made or locked.
     """
     try:
         store.mkdir(parents=True, exist_ok=True)
@@ -57,8 +57,10 @@ def locked_store(store: Path, *, shared: bool = False) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise UserError(f"another sweep or table is writing {store}; wait or choose another --workdir") from error
+        except OSError as error:
+            raise UserError(f"--workdir={store} is on a disk that gives no lock: {error.strerror}") from error
         yield
 
 

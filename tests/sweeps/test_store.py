@@ -1,9 +1,12 @@
 """The run store: what it says of each run, how runs are chosen, and who may write."""
 
 import contextlib
+import errno
+import fcntl
 import json
 import math
 import operator
+import os
 import subprocess
 import sys
 
@@ -23,6 +26,7 @@ from lrnn_jax.sweeps.store import (
     read_status,
     select_rows,
 )
+from lrnn_jax.training.runs import RunFolder
 
 
 def make_config(layer="diagonal", **fields):
@@ -292,6 +296,22 @@ def test_a_store_that_cannot_be_made_is_one_line(tmp_path):
     with pytest.raises(UserError, match="cannot write in --workdir=") as error, locked_store(tmp_path / "file" / "store"):
         pass
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("lock", [locked_store, lambda path: RunFolder(path).locked()], ids=["store", "run"])
+def test_a_disk_that_has_no_locks_is_not_taken_for_another_process(tmp_path, monkeypatch, lock):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UserError, match="gives no lock: No locks available") as error, lock(tmp_path):
+        pass
+    assert "another" not in str(error.value) and str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_run_that_another_process_writes_is_named_with_the_process(tmp_path):
+    with RunFolder(tmp_path).locked(), pytest.raises(UserError, match=f"pid {os.getpid()}"), RunFolder(tmp_path).locked():
+        pass
 
 
 def test_what_the_layer_decides_is_no_default_column():
