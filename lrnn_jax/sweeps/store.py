@@ -6,7 +6,7 @@ import operator
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -170,10 +170,36 @@ def free_memory() -> int:
     return int(0.8 * min(available, _container_memory()))
 
 
-def _container_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
-    """What a container's limit leaves, in bytes; infinite where there is none."""
+def _container_memory(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float:
+    """The least that the limits of this process's control groups leave, and of those around them; infinite without any."""
     try:
-        limit, used = ((cgroup / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        lines = [line.split(":", 2) for line in membership.read_text().splitlines()]
     except OSError:
-        return math.inf
-    return math.inf if limit == "max" else max(0, int(limit) - int(used))
+        lines = []
+    rooms = [math.inf]
+    for _, controllers, path in lines or [["0", "", "/"]]:
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        names = _CGROUP_1 if controllers else _CGROUP_2
+        folder = root / "memory" if controllers else root
+        rooms.append(_group_memory(folder, *names))
+        # inside a container the path may be the host's, of which nothing is seen there but the root
+        for part in (part for part in path.split("/") if part not in ("", "..")):
+            folder /= part
+            rooms.append(_group_memory(folder, *names))
+    return min(rooms)
+
+
+_CGROUP_2 = ("memory.max", "memory.current", "inactive_file")
+_CGROUP_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+def _group_memory(folder: Path, limit: str, usage: str, cache: str) -> float:
+    try:
+        used, most = int((folder / usage).read_text()), int((folder / limit).read_text())
+    except (OSError, ValueError):
+        return math.inf  # the root of all groups has no such files, and no limit is "max"
+    with suppress(OSError, IndexError):
+        # files that were read and may be forgotten count as used, but go when memory is asked for
+        used -= int(re.findall(rf"^{cache} (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)[0])
+    return max(0, min(most, most - used))

@@ -158,7 +158,7 @@ def test_a_file_without_sweeps_says_so(tmp_path):
 def test_several_seeds_in_one_point_are_refused_with_what_to_write(tmp_path, point, overrides):
     path = tmp_path / "points.py"
     path.write_text(f"{FILE}\ndef sweep():\n    return [{point}]\n")
-    with pytest.raises(UserError, match="seeds=3 in a sweep.*'seed'"):
+    with pytest.raises(UserError, match=r"seeds=3 in a sweep.*'seed'"):
         resolve_sweep(f"{path}:diagonal", "", overrides)
 
 
