@@ -89,7 +89,62 @@ def test_a_half_written_result_is_no_result(tmp_path):
     folder = put(tmp_path, make_config(), finished(1.0))
     (folder / "result.json").write_text((folder / "result.json").read_text()[:30])
     assert read_status(make_config(), tmp_path) == "started"
-    assert [row["status"] for row in read_rows(tmp_path)] == ["started"]
+    (row,) = read_rows(tmp_path)
+    assert row["status"] == "unreadable" and row["reason"].startswith("result.json: ")
+
+
+BROKEN = {
+    "binary": b"\x80\x81\xff",
+    "text": b'"x"',
+    "list": b"[]",
+    "null": b"null",
+    "empty": b"",
+    "truncated": b'{"status": "fini',
+}
+BROKEN_RESULTS = {
+    **BROKEN,
+    "no metrics": b'{"status": "finished"}',
+    "null metrics": b'{"status": "finished", "metrics": null}',
+    "a list of best": b'{"status": "finished", "metrics": {}, "best": [1]}',
+    "no status": b'{"metrics": {}}',
+    "a list as status": b'{"status": [], "metrics": {}}',
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("config.json", c) for c in BROKEN.values()] + [("result.json", c) for c in BROKEN_RESULTS.values()],
+    ids=[f"config {key}" for key in BROKEN] + [f"result {key}" for key in BROKEN_RESULTS],
+)
+def test_a_run_that_cannot_be_read_is_listed_so_and_hides_no_other(store, name, content):
+    config = make_config(seed=1)
+    (default_workdir(config, store) / name).write_bytes(content)
+    status = {row["run"]: row["status"] for row in read_rows(store)}
+    assert len(status) == 5 and status.pop(config_hash(config)) == "unreadable"
+    assert sorted(status.values()) == ["failed", "finished", "finished", "started"]
+    (row,) = select_rows(read_rows(store), ["status=unreadable"])
+    assert row["reason"].startswith(f"{name}: ") and "\n" not in row["reason"]
+    assert {"run", "status", "reason"} <= set(default_columns([row]))
+    if name == "result.json" and b"finished" not in content:
+        assert read_status(config, store) == "started"
+
+
+def test_a_file_that_may_not_be_read_is_told_too(store):
+    folder = default_workdir(make_config(seed=1), store)
+    (folder / "result.json").unlink()
+    (folder / "result.json").mkdir()
+    (row,) = select_rows(read_rows(store), ["status=unreadable"])
+    assert row["reason"] == "result.json: Is a directory"
+
+
+@pytest.mark.parametrize("fields", [{"seed": "x"}, {"train": {"duration": 3}}, {"model": {"layer": {"name": []}}}, {"task": 3}])
+def test_a_config_whose_fields_have_other_types_is_stale(store, fields):
+    config = {**make_config(seed=1).to_dict(), **fields}
+    (default_workdir(make_config(seed=1), store) / "config.json").write_text(json.dumps(config))
+    assert sorted(row["status"] for row in read_rows(store)) == ["failed", "finished", "finished", "stale", "started"]
+    # and under a name that is no hash, which is not compared with the config
+    put(store / "more", ConfigDict(fields), name="mine")
+    assert [row["status"] for row in read_rows(store / "more")] == ["stale"]
 
 
 def test_a_folder_is_named_by_the_config_but_for_logging_and_checkpointing(tmp_path):
@@ -177,6 +232,57 @@ def test_text_is_compared_as_text(store):
     assert len(select_rows(read_rows(store), ["model.layer.name!=lstm"])) == 4
     assert [row["status"] for row in select_rows(read_rows(store), ["status = failed"])] == ["failed"]
     assert len(select_rows(read_rows(store), ["train.duration=1000 steps"])) == 5
+
+
+@pytest.mark.parametrize(
+    ("condition", "seeds"),
+    [
+        ("model.residual=false", {1}),
+        ("model.residual=False", {1}),
+        ("model.residual!=FALSE", {0, 2, 3}),
+        ("model.residual = true", {0, 2, 3}),
+        ("train.length=[3,40]", {0, 1, 3}),
+        ("train.length = [ 3,  40 ]", {0, 1, 3}),
+        ("train.length!=[3,40]", {2}),
+        ("train.length=[3.0,64]", {2}),
+        ("eval.lengths=[[40,64]]", {0, 1, 2, 3}),
+        ("optim.groups=[['a',1,2]]", {3}),
+        ('optim.groups=[["a", 1.0, 2.0]]', {3}),
+    ],
+)
+def test_booleans_and_lists_are_compared_as_such(tmp_path, condition, seeds):
+    different = [{}, {"model.residual": False}, {"train.length": [3, 64]}, {"optim.groups": [["a", 1.0, 2.0]]}]
+    for seed, fields in enumerate(different):
+        put(tmp_path, make_config(seed=seed, **fields), finished(1.0))
+    assert {row["seed"] for row in select_rows(read_rows(tmp_path), [condition])} == seeds
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "accuracy>=high",
+        "accuracy=",
+        "seed=[1]",
+        "model.residual=0",
+        "model.residual=flase",
+        "train.length=[3,",
+        "train.length=x",
+    ],
+)
+def test_a_value_of_another_type_is_refused_in_one_line(store, condition):
+    for before in ([], ["seed=99"]):
+        with pytest.raises(UserError) as error:
+            select_rows(read_rows(store), [*before, condition])
+        assert repr(condition) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_field_of_two_types_is_compared_where_the_types_agree():
+    rows = [{"x": 3}, {"x": "three"}, {"x": None}, {"x": [3]}]
+    assert select_rows(rows, ["x=3"]) == [{"x": 3}]
+    assert select_rows(rows, ["x=three"]) == [{"x": "three"}]
+    assert select_rows(rows, ["x=[3]"]) == [{"x": [3]}]
+    assert select_rows(rows, ["x<[4]"]) == [{"x": [3]}]
+    assert select_rows([{"x": [3]}, {"x": [["a"]]}], ["x<[4]"]) == [{"x": [3]}]
 
 
 def test_every_condition_must_hold(store):
