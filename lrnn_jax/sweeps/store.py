@@ -49,8 +49,12 @@ def locked_store(store: Path, *, shared: bool = False) -> Iterator[None]:
     """Holds the store for one sweep or table; with ``shared``, beside others that share it (the parts of one array job).
 
     Raises:
-      UserError: another sweep holds it, or the folder cannot be made or locked.
+      UserError: another sweep holds it, it is a run's own folder, or it cannot be made or locked.
     """
+    if (store / "config.json").exists():
+        raise UserError(
+            f"--workdir={store} is the folder of one run; a sweep or table needs a folder of runs, such as {store.parent}"
+        )
     try:
         store.mkdir(parents=True, exist_ok=True)
         file = (store / ".lock").open("a+")

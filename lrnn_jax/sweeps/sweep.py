@@ -86,10 +86,22 @@ def plan(configs: Sequence[ConfigDict], store: Path, *, executor: str, retry_fai
     return planned
 
 
-def format_plan(planned: Sequence[PlannedProgram], total: int) -> str:
-    """Returns the plan as a table for people."""
+def count_repeated(configs: Sequence[ConfigDict]) -> int:
+    """Returns how many configs are equal to an earlier one, and so are no runs of their own."""
+    return len(configs) - len({config_hash(config) for config in configs})
+
+
+def format_plan(planned: Sequence[PlannedProgram], total: int, repeated: int = 0) -> str:
+    """Returns the plan as a table for people.
+
+    Args:
+      planned: what `plan` returned.
+      total: how many runs the sweep has.
+      repeated: how many of them are equal to others, as `count_repeated` says.
+    """
+    said = f" ({repeated} of them equal to others)" if repeated else ""
     if not planned:
-        return f"all {total} runs are finished; nothing to do"
+        return f"all {total} runs{said} are finished; nothing to do"
     lines = [f"{'program':<9}{'runs':>5}{'time':>10}{'memory':>12}  first run"]
     for i, program in enumerate(planned):
         config = program.members[0]
@@ -99,7 +111,9 @@ def format_plan(planned: Sequence[PlannedProgram], total: int) -> str:
         )
     runs = sum(len(program.members) for program in planned)
     seconds = sum(program.seconds for program in planned)
-    lines.append(f"{runs} of {total} runs to train, about {_minutes(seconds)} one program after another; nothing was trained")
+    lines.append(
+        f"{runs} of {total} runs{said} to train, about {_minutes(seconds)} one program after another; nothing was trained"
+    )
     return "\n".join(lines)
 
 
