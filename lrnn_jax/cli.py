@@ -69,21 +69,30 @@ def _dispatch(arguments: list[str]) -> int:
     if verb not in COMMANDS:
         raise UserError(f"unknown command {verb!r}{suggest(verb, COMMANDS)} (one of {', '.join(COMMANDS)})")
     command = COMMANDS[verb]
-    values = flags.FlagValues()
     if any(word in ("-h", "--help") for word in rest):
+        values = flags.FlagValues()
         command.define(values)
         print(f"lrnn {verb} {command.usage}\n\n{command.summary}\n\n{describe_flags(values)}")
         return 0
+    return command.run(*parse_flags(verb, rest))
+
+
+def parse_flags(verb: str, rest: list[str]) -> tuple[flags.FlagValues, list[str]]:
+    """Returns the flags of ``lrnn VERB REST...`` and its positional arguments.
+
+    Raises:
+      UserError, flags.Error: a flag that there is not, or a value that it does not take; see `main`.
+    """
+    values = flags.FlagValues()
     if verb in ("train", "sweep"):
         rest = define_config_flags(verb, rest, values)
-    command.define(values)
+    COMMANDS[verb].define(values)
     try:
-        positional = values([f"lrnn {verb}", *rest])[1:]
+        return values, values([f"lrnn {verb}", *rest])[1:]
     except flags.UnrecognizedFlagError as error:
         raise UserError(f"unknown flag --{error.flagname}{suggest(error.flagname, values)} (lrnn {verb} --help)") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(str(error).splitlines()[0]) from error
-    return command.run(values, positional)
 
 
 def _help() -> str:
@@ -133,12 +142,18 @@ def _run_train(values: flags.FlagValues, positional: list[str]) -> int:
     return 0
 
 
-def _run_all(configs: Sequence[Any], store: Path, *, part: bool = False, **options: Any) -> int:
-    """Trains many runs and prints one line for each; 1 if any of them failed."""
+def _run_all(configs: Sequence[Any], store: Path, *, said: str = "", part: bool = False, **options: Any) -> int:
+    """Trains many runs and prints one line for each, after ``said``; 1 if any of them failed."""
     from lrnn_jax.sweeps.executors import execute
     from lrnn_jax.sweeps.store import locked_store, read_rows
 
+    if options["executor"] == "ray":
+        from lrnn_jax.sweeps.ray_executor import check_cluster
+
+        check_cluster(options["ray_address"])  # before the folder is made
     with locked_store(store, shared=part):
+        if said:
+            print(said, file=sys.stderr)
         results = execute(configs, store, **options)
     names = {result["config_hash"] for result in results if result}
     _print_rows([row for row in read_rows(store) if row["run"] in names])
@@ -165,34 +180,48 @@ def _define_ray(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("workers", None, "runs at a time on this machine's Ray (default: cores)", 1, flag_values=values)
 
 
-def _run_sweep(values: flags.FlagValues, positional: list[str]) -> int:
-    _no_positional(positional)
+def resolve_flags(values: flags.FlagValues) -> list[Any]:
+    """Returns the configs of all runs of the sweep that the flags of ``lrnn sweep`` name, whatever part of it is to run.
+
+    Raises:
+      UserError: no config file, no such sweep, or a config that cannot run.
+    """
     if values.config is None:
         raise UserError("lrnn sweep needs --config=FILE, such as --config=configs/parity.py")
     from ml_collections import config_flags
 
+    from lrnn_jax.sweeps.sweep import resolve_sweep
+
+    flag = values["config"]
+    return resolve_sweep(config_flags.get_config_filename(flag), values.sweep, config_flags.get_override_values(flag))
+
+
+def _run_sweep(values: flags.FlagValues, positional: list[str]) -> int:
+    _no_positional(positional)
     from lrnn_jax.sweeps.executors import check_executor
-    from lrnn_jax.sweeps.sweep import describe_structure, format_plan, plan, resolve_sweep, take_part
+    from lrnn_jax.sweeps.sweep import count_repeated, describe_structure, format_plan, plan, take_part
 
     check_executor(values.executor)
-    flag = values["config"]
-    overrides = config_flags.get_override_values(flag)
-    configs = resolve_sweep(config_flags.get_config_filename(flag), values.sweep, overrides)
+    configs = resolve_flags(values)
     total = len(configs)
-    if values.part:
+    if values.part is not None:
         configs = take_part(configs, values.part)
-    said = describe_structure(configs)
-    print(f"{len(configs)} of {total} runs" + (f"; {said}" if said else ""), file=sys.stderr)
+    structure = describe_structure(configs)
+    said = f"{len(configs)} of {total} runs" + (f"; {structure}" if structure else "")
     store = Path(values.workdir)
+    if values.plan or not configs:  # there may be more parts than runs
+        print(said, file=sys.stderr)
     if not configs:
-        return 0  # more parts than runs
+        return 0
     if values.plan:
-        print(format_plan(plan(configs, store, executor=values.executor, retry_failed=values.retry_failed), len(configs)))
+        planned = plan(configs, store, executor=values.executor, retry_failed=values.retry_failed)
+        print(format_plan(planned, len(configs), count_repeated(configs)))
         return 0
     return _run_all(
         configs,
         store,
-        part=bool(values.part),
+        said=said,
+        part=values.part is not None,
         executor=values.executor,
         retry_failed=values.retry_failed,
         ray_address=values.ray_address,

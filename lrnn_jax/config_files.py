@@ -94,11 +94,15 @@ def _call(file: Path, function: Callable[..., Any], *arguments: Any) -> Any:
     """Runs a user's code; what it raises becomes one line that names the file's own line."""
     try:
         return function(*arguments)
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(_first_line(error)) from error
     except SyntaxError as error:
         raise UserError(f"{file}:{error.lineno}: {error.msg}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
         where = f"{file}:{lines[-1]}" if lines else str(file)
-        raise UserError(f"{where}: {type(error).__name__}: {error}") from error
+        raise UserError(f"{where}: {type(error).__name__}: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")

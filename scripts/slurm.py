@@ -1,6 +1,6 @@
 """Writes a Slurm array job for a sweep: each task trains one part of it into the same folder.
 
-    python scripts/slurm.py --config=configs/parity.py:mamba --sweep=layers --tasks=20 --workdir=runs > sweep.sbatch
+    python scripts/slurm.py --config=configs/parity.py --sweep=layers --tasks=20 --workdir=runs > sweep.sbatch
     sbatch sweep.sbatch
 
 The folder must be on a disk that all nodes see. A task that is killed or preempted is queued again and resumes where it was;
@@ -9,22 +9,28 @@ finished runs are never run again, so the same job can be submitted as often as 
 
 import shlex
 import sys
+from collections.abc import Sequence
 
-from absl import app, flags
+from absl import flags
 
-from lrnn_jax.sweeps.sweep import resolve_sweep
+from lrnn_jax.cli import parse_flags, resolve_flags
+from lrnn_jax.cli_flags import describe_flags
+from lrnn_jax.errors import UserError, suggest
 
-_CONFIG = flags.DEFINE_string("config", None, "config FILE[:ARG]", required=True)
-_SWEEP = flags.DEFINE_string("sweep", "", "which sweep of the config file; empty: def sweep()")
-_WORKDIR = flags.DEFINE_string("workdir", "runs", "folder of the runs")
-_TASKS = flags.DEFINE_integer("tasks", 10, "tasks of the array job", lower_bound=1)
-_EXECUTOR = flags.DEFINE_enum("executor", "vmap", ["vmap", "local"], "how each task trains its part")
-_OVERRIDE = flags.DEFINE_multi_string(
-    "override", [], "FIELD=VALUE for every run, such as train.duration='1000 steps'; repeatable"
-)
-_TIME = flags.DEFINE_string("time", "24:00:00", "time limit of a task, as Slurm writes it")
-_GPUS = flags.DEFINE_integer("gpus", 1, "GPUs per task", lower_bound=0)
-_CPUS = flags.DEFINE_integer("cpus", 4, "cores per task", lower_bound=1)
+
+def define(values: flags.FlagValues) -> None:
+    """Adds the script's flags."""
+    flags.DEFINE_string("config", None, "config FILE[:ARG]", values, required=True)
+    flags.DEFINE_string("sweep", "", "which sweep of the config file; empty: def sweep()", values)
+    flags.DEFINE_string("workdir", "runs", "folder of the runs", values)
+    flags.DEFINE_integer("tasks", 10, "tasks of the array job", lower_bound=1, flag_values=values)
+    flags.DEFINE_enum("executor", "vmap", ["vmap", "local"], "how each task trains its part", values)
+    flags.DEFINE_multi_string(
+        "override", [], "FIELD=VALUE for every run, such as train.duration='1000 steps'; repeatable", values
+    )
+    flags.DEFINE_string("time", "24:00:00", "time limit of a task, as Slurm writes it", values)
+    flags.DEFINE_integer("gpus", 1, "GPUs per task", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer("cpus", 4, "cores per task", lower_bound=1, flag_values=values)
 
 
 def format_job(*, runs: int, tasks: int, command: list[str], time: str, gpus: int, cpus: int) -> str:
@@ -49,17 +55,39 @@ def format_job(*, runs: int, tasks: int, command: list[str], time: str, gpus: in
     return "\n".join(lines) + "\n"
 
 
-def main(argv: list[str]) -> None:
-    """Prints the job for the flags."""
-    if len(argv) > 1:
-        sys.exit(f"unexpected argument {argv[1]!r}")
-    overrides = dict(word.split("=", 1) for word in _OVERRIDE.value)
-    runs = len(resolve_sweep(_CONFIG.value, _SWEEP.value, {}))
-    command = ["lrnn", "sweep", f"--config={_CONFIG.value}", *(f"--config.{name}={value}" for name, value in overrides.items())]
-    command += [f"--sweep={_SWEEP.value}", f"--executor={_EXECUTOR.value}", f"--workdir={_WORKDIR.value}"]
-    job = format_job(runs=runs, tasks=_TASKS.value, command=command, time=_TIME.value, gpus=_GPUS.value, cpus=_CPUS.value)
-    print(job, end="")
+def main(argv: Sequence[str]) -> int:
+    """Prints the job for the flags; returns 0, or 2 for a user's mistake."""
+    values = flags.FlagValues()
+    define(values)
+    if any(word in ("-h", "--help") for word in argv):
+        print(f"{__doc__}\n{describe_flags(values)}")
+        return 0
+    try:
+        print(_write_job(values, argv), end="")
+    except (UserError, flags.Error) as error:
+        print(f"slurm.py: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _write_job(values: flags.FlagValues, argv: Sequence[str]) -> str:
+    try:
+        positional = values(["slurm.py", *argv])[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(f"unknown flag --{error.flagname}{suggest(error.flagname, values)}") from error
+    if positional:
+        raise UserError(f"unexpected argument {positional[0]!r}; flags start with --")
+    for word in values.override:
+        if not word.partition("=")[0] or "=" not in word:
+            raise UserError(f"--override={word!r} must be FIELD=VALUE")
+    arguments = [f"--config={values.config}", *(f"--config.{word}" for word in values.override)]
+    arguments += [f"--sweep={values.sweep}", f"--executor={values.executor}", f"--workdir={values.workdir}"]
+    # what every task will do with them, so that a job which would be refused is not written
+    sweep, _ = parse_flags("sweep", arguments)
+    runs = len(resolve_flags(sweep))
+    command = ["lrnn", "sweep", *arguments]
+    return format_job(runs=runs, tasks=values.tasks, command=command, time=values.time, gpus=values.gpus, cpus=values.cpus)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main(sys.argv[1:]))

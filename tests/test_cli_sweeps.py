@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -34,6 +35,9 @@ def sweep():
 
 def sweep_widths():
     return grid({"model.width": [4, 8]}, seeds(2))
+
+def sweep_equal():
+    return [*seeds(2), *seeds(2)]
 
 def sweep_deadly():
     return [{"seed": 0}, {"seed": 1, "optim.lr": 1.0, "optim.weight_decay": 1e6}]
@@ -117,6 +121,7 @@ FIGURE = ["reproduce", "grazzi2025_fig1", "--results=results", "--workdir=w"]
         (["sweep", "FILE", "--part=3/2"], ["--part='3/2'"]),
         (["sweep", "FILE", "--part=0/2"], ["--part='0/2'"]),
         (["sweep", "FILE", "--part=half"], ["--part='half'"]),
+        (["sweep", "FILE", "--part="], ["--part=''"]),
         (["sweep", "FILE", "--executor=vmpa"], ["'vmpa'", "did you mean 'vmap'"]),
         (["sweep", "FILE", "--executor=vmpa", "--plan"], ["'vmpa'", "did you mean 'vmap'"]),
         (["sweep", "FILE", "--workers=0"], ["workers", "0"]),
@@ -144,6 +149,31 @@ def test_a_mistake_is_one_line_that_names_it_and_leaves_nothing(arguments, said,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('raise ValueError("one\\ntwo")', "ValueError: one"),
+        ('raise UserError("one\\ntwo")', "one"),
+        ("raise ValueError", "ValueError"),
+        ("sys.exit(3)", "SystemExit: 3"),
+        ("sys.exit()", "SystemExit"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("command", "where"),
+    [
+        ("train", ""),
+        ("train", "def get_config(arg=None):\n    "),
+        ("sweep", "get_config = x.get_config\ndef sweep():\n    "),
+    ],
+)
+def test_a_config_file_that_fails_or_exits_is_one_line(tmp_path, command, where, line, said):
+    path = tmp_path / "broken.py"
+    path.write_text(f"import sys\nfrom lrnn_jax.errors import UserError\nimport configs.parity as x\n{where}{line}\n")
+    err = refuse(command, f"--config={path}")
+    assert said in err and "two" not in err and ("UserError" in line or f"{path}:{len(path.read_text().splitlines())}" in err)
+
+
 def test_a_scale_that_the_table_lacks_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(reproduce, "load_table", lambda _: TABLE)
     err = refuse("reproduce", "table", "--scale=cpu", "--results=results", "--workdir=w")
@@ -163,7 +193,7 @@ def test_two_commands_that_write_one_workdir_are_one_too_many(command, file, tmp
     with locked_store(tmp_path / "w"):
         code, out, err = call(command, *arguments[command], "--workdir=w")
     assert code == 2 and out == ""
-    assert err.splitlines()[-1].startswith("lrnn: another sweep") and "w" in err.splitlines()[-1]
+    assert len(err.splitlines()) == 1 and err.startswith("lrnn: another sweep") and "w" in err
     assert [path.name for path in tmp_path.rglob("*")] == ["w", ".lock"]
 
 
@@ -172,18 +202,36 @@ def test_a_ray_address_that_is_none_is_one_line(file, tmp_path):
     command = ["sweep", f"--config={file}", "--executor=ray", "--ray_address=nonsense", "--workdir=w"]
     done = subprocess.run([sys.executable, "-m", "lrnn_jax", *command], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and done.stdout == ""
-    *before, last = done.stderr.splitlines()
-    assert last.startswith("lrnn: ") and "'nonsense'" in last
-    # how many runs it would have been may be said before
-    assert before in ([], ["4 of 4 runs"])
-    assert not list(tmp_path.glob("w/*/config.json"))
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("lrnn: ") and "'nonsense'" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_workdir_that_cannot_be_made_is_the_only_line(file, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot write in --workdir=file/w" in refuse("sweep", f"--config={file}", "--workdir=file/w")
+
+
+@pytest.mark.parametrize("command", ["sweep", "train", "reproduce"])
+def test_a_runs_own_folder_is_no_folder_of_runs(command, file, tmp_path, monkeypatch):
+    table = Table("t", "s", "c", "accuracy", (Row("row", f"{file}:diagonal", None),), seeds=1, scales=("smoke",))
+    monkeypatch.setattr(reproduce, "load_table", lambda _: table)
+    arguments = {
+        "sweep": [f"--config={file}"],
+        "train": [f"--config={file}", "--config.seeds=2"],
+        "reproduce": ["table", "--scale=smoke", "--results=results"],
+    }
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    (tmp_path / "runs" / "x" / "config.json").write_text("{}")
+    err = refuse(command, *arguments[command], "--workdir=runs/x")
+    assert "--workdir=runs/x" in err and "one run" in err and "such as runs\n" in err
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs", "x", "config.json"]
 
 
 def test_the_list_of_tables_trains_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(reproduce, "execute", lambda *_, **__: pytest.fail("trained"))
     assert "grazzi2025_fig1" in succeed("reproduce", "--list")
-    code, _, err = call(*FIGURE, "--scale=smoke", "--list")
-    assert code in (0, 2) and len(err.splitlines()) == (code == 2)
+    # beside a table's name the flag still only lists
+    assert succeed(*FIGURE, "--scale=smoke", "--list") == succeed("reproduce", "--list")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -226,6 +274,26 @@ def test_a_plan_says_what_shapes_the_programs_and_writes_nothing(file, tmp_path,
     assert [line.split()[:6] for line in out.splitlines()[1:3]] == [[i, "2", "10", "s", "1", "MiB"] for i in "12"]
     assert "4 of 4 runs to train, about 20 s" in out and "nothing was trained" in out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_says_how_many_runs_are_equal_to_others(file, store, monkeypatch):
+    monkeypatch.setattr(sweep, "_measure", lambda program: (3.0, 7.0, 2**20))
+    monkeypatch.setattr(executors, "split_to_fit", lambda members: [members])
+    out = succeed("sweep", f"--config={file}", "--sweep=equal", "--workdir=w", "--plan")
+    assert "2 of 4 runs (2 of them equal to others) to train" in out
+    assert "equal" not in succeed("sweep", f"--config={file}", "--workdir=w", "--plan")
+    assert "equal" not in succeed("sweep", f"--config={file}", f"--workdir={store[0]}", "--plan")
+
+
+def test_a_run_that_cannot_be_read_is_a_row_of_its_own(store, tmp_path):
+    shutil.copytree(store[0], tmp_path / "copy")
+    broken = next((tmp_path / "copy").glob("*/result.json"))
+    broken.write_bytes(b"\x80")
+    header, *rows = succeed("runs", "copy").splitlines()
+    assert len(rows) == 4 and "reason" in header
+    (row,) = (row for row in rows if row.startswith(broken.parent.name))
+    assert row.split()[1:3] == ["unreadable", "result.json:"]
+    assert "'high'" in refuse("runs", "copy", "--where=scaled_accuracy>=high")
 
 
 def test_runs_reads_a_store_into_a_table(store):

@@ -13,7 +13,7 @@ import builtins
 import itertools
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lrnn_jax.errors import UserError
@@ -31,7 +31,7 @@ def grid(*parts: Values | Sweep) -> Sweep:
       *parts: mappings from field to values, or sweeps. The last part varies fastest.
 
     Raises:
-      UserError: two parts set the same field.
+      UserError: two parts set the same field, or a field has no list of values.
     """
     return [_merge(points) for points in itertools.product(*(_points(part) for part in parts))]
 
@@ -43,12 +43,12 @@ def zip(*parts: Values | Sweep) -> Sweep:
       *parts: mappings from field to values, each field one list to walk along, or sweeps; all equally long.
 
     Raises:
-      UserError: parts of different lengths, or two parts set the same field.
+      UserError: parts of different lengths, two parts set the same field, or a field has no list of values.
     """
     columns: list[Sweep] = []
     for part in parts:
         if isinstance(part, Mapping):
-            columns += [[{name: value} for value in values] for name, values in part.items()]
+            columns += [[{name: value} for value in _values(name, values)] for name, values in part.items()]
         else:
             columns.append(list(part))
     lengths = [len(column) for column in columns]
@@ -76,7 +76,7 @@ def sample(count: int, fields: Mapping[str, Draw], *, seed: int = 0) -> Sweep:
       seed: of the drawing, not of the runs.
     """
     generator = random.Random(seed)
-    return [{name: draw(generator) for name, draw in fields.items()} for _ in range(count)]
+    return [{name: plain(draw(generator)) for name, draw in fields.items()} for _ in range(count)]
 
 
 def uniform(low: float, high: float) -> Draw:
@@ -91,13 +91,28 @@ def log_uniform(low: float, high: float) -> Draw:
 
 def choice(values: Sequence[Any]) -> Draw:
     """Returns the uniform distribution over ``values``."""
+    values = _values("choice", values)
     return lambda generator: generator.choice(values)
+
+
+def plain(value: Any) -> Any:
+    """Returns NumPy's and JAX's scalars and arrays, also those in a list, as Python's own numbers and lists."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(plain(item) for item in value)
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _points(part: Values | Sweep) -> Sweep:
     if not isinstance(part, Mapping):
         return list(part)
-    return [dict(builtins.zip(part, values, strict=True)) for values in itertools.product(*part.values())]
+    lists = [_values(name, values) for name, values in part.items()]
+    return [dict(builtins.zip(part, values, strict=True)) for values in itertools.product(*lists)]
+
+
+def _values(name: str, values: Any) -> list[Any]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise UserError(f"a sweep needs a list of values for {name!r}: [{values!r}] instead of {values!r}")
+    return list(values)
 
 
 def _merge(points: Sequence[Point]) -> Point:
@@ -106,5 +121,5 @@ def _merge(points: Sequence[Point]) -> Point:
         for name, value in point.items():
             if name in merged:
                 raise UserError(f"a sweep sets {name!r} twice")
-            merged[name] = value
+            merged[name] = plain(value)
     return merged

@@ -5,6 +5,8 @@ import logging
 import os
 import socket
 import sys
+import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,21 +40,9 @@ def run_on_ray(
     Raises:
       UserError: Ray is not installed, or nobody answers at the address.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise UserError("--executor=ray needs the extra: pip install -e '.[ray]'") from error
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address and address != "auto":
-        _check_answers(address)
-    try:
-        if address:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            ray.init(num_cpus=workers, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"--ray_address={address!r}: no Ray cluster answers there ({reason})") from error
+    ray = _import_ray()
+    if not ray.is_initialized():
+        _connect(address, workers)
     try:
         gpus = min(1, ray.cluster_resources().get("GPU", 0))
         # a worker is used once: the next run starts in a fresh process, and memory goes back to the system
@@ -65,8 +55,52 @@ def run_on_ray(
                 report([json.loads(ray.get(done))])
             except ray.exceptions.WorkerCrashedError:
                 print(f"{places[done]}: its worker died {RETRIES + 1} times; out of memory?", file=sys.stderr)
+            except ray.exceptions.RayTaskError as error:  # what the run itself has raised
+                print(f"{places[done]}: {_last_line(error.cause or error)}", file=sys.stderr)
+            except ray.exceptions.RayError as error:  # its machine went away, or had too little memory, too often
+                print(f"{places[done]}: {type(error).__name__}", file=sys.stderr)
     finally:
         ray.shutdown()
+
+
+def check_cluster(address: str | None) -> None:
+    """Joins the cluster at the address for `run_on_ray`, or with None only looks whether one could be started.
+
+    Raises:
+      UserError: as `run_on_ray`.
+    """
+    if _import_ray() and address:
+        _connect(address, None)
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("--executor=ray needs the extra: pip install -e '.[ray]'") from error
+    return ray
+
+
+def _connect(address: str | None, workers: int | None) -> None:
+    ray = _import_ray()
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray forks this process only to start others
+    warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+    if address and address != "auto":
+        _check_answers(address)
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(num_cpus=workers, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise UserError(f"--ray_address={address!r}: no Ray cluster answers there ({reason})") from error
+
+
+def _last_line(error: BaseException) -> str:
+    text = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception_only(error))
+    return next(reversed(text.strip().splitlines()), "")
 
 
 def _check_answers(address: str) -> None:

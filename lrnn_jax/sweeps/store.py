@@ -1,12 +1,14 @@
 """The run store: a folder of runs, each in a folder named by the hash of its resolved config."""
 
+import ast
 import fcntl
+import json
 import math
 import operator
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +38,10 @@ def default_workdir(config: ConfigDict, store: Path = Path("runs")) -> Path:
 def read_status(config: ConfigDict, store: Path) -> str:
     """Returns "finished", "failed", "started" or "missing"."""
     folder = RunFolder(default_workdir(config, store))
-    result = folder.read_result()
-    if result:
-        return result["status"]
-    return "started" if folder.config_file.exists() else "missing"
+    try:
+        return _read_result(folder)["status"]
+    except (OSError, ValueError):
+        return "started" if folder.config_file.exists() else "missing"
 
 
 @contextmanager
@@ -47,8 +49,12 @@ def locked_store(store: Path, *, shared: bool = False) -> Iterator[None]:
     """Holds the store for one sweep or table; with ``shared``, beside others that share it (the parts of one array job).
 
     Raises:
-      UserError: another sweep holds it, or the folder cannot be made.
+      UserError: another sweep holds it, it is a run's own folder, or it cannot be made or locked.
     """
+    if (store / "config.json").exists():
+        raise UserError(
+            f"--workdir={store} is the folder of one run; a sweep or table needs a folder of runs, such as {store.parent}"
+        )
     try:
         store.mkdir(parents=True, exist_ok=True)
         file = (store / ".lock").open("a+")
@@ -57,16 +63,18 @@ def locked_store(store: Path, *, shared: bool = False) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise UserError(f"another sweep or table is writing {store}; wait or choose another --workdir") from error
+        except OSError as error:
+            raise UserError(f"--workdir={store} is on a disk that gives no lock: {error.strerror}") from error
         yield
 
 
 def read_rows(store: Path) -> list[Row]:
     """Returns one row per run in the store: its config's fields by dotted path, its result's, and its metrics by name.
 
-    ``status`` is "finished", "failed" (with ``reason``), "started", or "stale" where the folder's name is no longer the
-    hash of what it holds, or its config is no longer one, as after a field was added.
+    ``status`` is "finished", "failed" (with ``reason``), "started", "stale" where the folder's name is no longer the hash
+    of what it holds, or its config is no longer one, as after a field was added, or "unreadable" (with ``reason``).
 
     Raises:
       UserError: no such folder, or no run in it.
@@ -80,7 +88,12 @@ def read_rows(store: Path) -> list[Row]:
 
 
 def _read_row(folder: RunFolder) -> Row:
-    config, result = folder.read_config(), folder.read_result() or {"status": "started"}
+    try:
+        config = ConfigDict(_read_object(folder.config_file))
+        result: Row = _read_result(folder) if folder.result_file.exists() else {"status": "started"}
+        _check_metrics(result)
+    except (OSError, ValueError) as error:
+        return {"run": folder.path.name, "status": "unreadable", "reason": str(error)}
     row: Row = {"run": folder.path.name, **dict(flatten(config))}
     row |= {name: value for name, value in result.items() if not isinstance(value, dict)}
     row |= result.get("metrics", {})
@@ -92,11 +105,40 @@ def _read_row(folder: RunFolder) -> Row:
     return row
 
 
+def _read_object(file: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(file.read_bytes())
+    except OSError as error:
+        raise OSError(f"{file.name}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{file.name}: {error}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{file.name}: holds {type(fields).__name__}, not an object")
+    return fields
+
+
+def _read_result(folder: RunFolder) -> dict[str, Any]:
+    result = _read_object(folder.result_file)
+    if result.get("status") not in ("finished", "failed"):
+        raise ValueError(f"{folder.result_file.name}: neither finished nor failed")
+    return result
+
+
+def _check_metrics(result: dict[str, Any]) -> None:
+    best = result.get("best") or {"metrics": {}}
+    needed = [
+        result.get("metrics", None if result["status"] == "finished" else {}),
+        isinstance(best, dict) and best.get("metrics"),
+    ]
+    if not all(isinstance(metrics, dict) for metrics in needed):
+        raise ValueError("result.json: has no metrics")
+
+
 def _is_current(config: ConfigDict) -> bool:
     try:
         validate_config(config)
-    except UserError:
-        return False
+    except (UserError, TypeError, ValueError, AttributeError, KeyError):
+        return False  # rules are written for fields of the right type
     return True
 
 
@@ -106,15 +148,20 @@ def select_rows(rows: Sequence[Row], where: Sequence[str]) -> list[Row]:
     A row that lacks the field does not satisfy the condition.
 
     Raises:
-      UserError: not FIELD, comparison, VALUE; or a field that no run has.
+      UserError: not FIELD, comparison, VALUE; a field that no run has; or a value of another type than in any run.
     """
-    known = {name for row in rows for name in row}
+    every, known = rows, {name for row in rows for name in row}
     for condition in where:
         match = re.fullmatch(r"\s*([^\s<>=!]+)\s*(<=|>=|!=|<|>|=)=?\s*(.*?)\s*", condition)
         if not match:
             raise UserError(f"--where={condition!r} must be FIELD=VALUE, or with one of != < <= > >=")
         field, compare, text = match[1], _COMPARISONS[match[2]], match[3]
         check_column(field, known)
+        present = [row[field] for row in every if row.get(field) is not None]
+        if present and not any(_can_be_compared(value, text) for value in present):
+            raise UserError(
+                f"--where={condition!r}: {text!r} is not of the kind of {field}, which is {present[0]!r} in one run"
+            )
         rows = [row for row in rows if _holds(compare, row.get(field), text)]
     return list(rows)
 
@@ -143,14 +190,34 @@ def default_columns(rows: Sequence[Row]) -> list[str]:
 
 
 def _holds(compare: Callable[[Any, Any], bool], value: Any, text: str) -> bool:
-    if value is None:
+    try:
+        return value is not None and compare(value, _parse_like(value, text))
+    except (ValueError, TypeError):
         return False
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+
+
+def _can_be_compared(value: Any, text: str) -> bool:
+    try:
+        _parse_like(value, text)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse_like(value: Any, text: str) -> Any:
+    """Reads a condition's text as what the value is; ValueError where it is none."""
+    if isinstance(value, bool):
+        if text.lower() not in ("true", "false"):
+            raise ValueError(text)
+        return text.lower() == "true"
+    if isinstance(value, (int, float)):
+        return float(text)
+    if isinstance(value, list):
         try:
-            return compare(value, float(text))
-        except ValueError:
-            return False
-    return compare(str(value), text)
+            return ast.literal_eval(text)
+        except (SyntaxError, TypeError) as error:
+            raise ValueError(text) from error
+    return text
 
 
 def free_memory() -> int:
@@ -168,10 +235,36 @@ def free_memory() -> int:
     return int(0.8 * min(available, _container_memory()))
 
 
-def _container_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
-    """What a container's limit leaves, in bytes; infinite where there is none."""
+def _container_memory(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float:
+    """The least that the limits of this process's control groups leave, and of those around them; infinite without any."""
     try:
-        limit, used = ((cgroup / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        lines = [line.split(":", 2) for line in membership.read_text().splitlines()]
     except OSError:
-        return math.inf
-    return math.inf if limit == "max" else max(0, int(limit) - int(used))
+        lines = []
+    rooms = [math.inf]
+    for _, controllers, path in lines or [["0", "", "/"]]:
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        names = _CGROUP_1 if controllers else _CGROUP_2
+        folder = root / "memory" if controllers else root
+        rooms.append(_group_memory(folder, *names))
+        # inside a container the path may be the host's, of which nothing is seen there but the root
+        for part in (part for part in path.split("/") if part not in ("", "..")):
+            folder /= part
+            rooms.append(_group_memory(folder, *names))
+    return min(rooms)
+
+
+_CGROUP_2 = ("memory.max", "memory.current", "inactive_file")
+_CGROUP_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+def _group_memory(folder: Path, limit: str, usage: str, cache: str) -> float:
+    try:
+        used, most = int((folder / usage).read_text()), int((folder / limit).read_text())
+    except (OSError, ValueError):
+        return math.inf  # the root of all groups has no such files, and no limit is "max"
+    with suppress(OSError, IndexError):
+        # files that were read and may be forgotten count as used, but go when memory is asked for
+        used -= int(re.findall(rf"^{cache} (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)[0])
+    return max(0, min(most, most - used))

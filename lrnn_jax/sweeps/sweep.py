@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from lrnn_jax.config import config_hash, set_field, structure, structure_key, validate_config
 from lrnn_jax.config_files import load_config, load_sweep
 from lrnn_jax.errors import UserError
+from lrnn_jax.sweeps.combinators import plain
 from lrnn_jax.sweeps.executors import arrange, is_due
 from lrnn_jax.training.program import Program, compile_bucket, compile_steps, make_program
 
@@ -31,7 +32,7 @@ def resolve_sweep(spec: str, name: str, overrides: Mapping[str, Any]) -> list[Co
     path, _, arg = spec.partition(":")
     configs = []
     for point in load_sweep(path, name):
-        fields = dict(point)
+        fields = {field: plain(value) for field, value in point.items()}
         words = [word for word in (arg, str(fields.pop("arg", ""))) if word]
         config = load_config(f"{path}:{','.join(words)}")
         for field, value in {**overrides, **fields}.items():
@@ -85,10 +86,22 @@ def plan(configs: Sequence[ConfigDict], store: Path, *, executor: str, retry_fai
     return planned
 
 
-def format_plan(planned: Sequence[PlannedProgram], total: int) -> str:
-    """Returns the plan as a table for people."""
+def count_repeated(configs: Sequence[ConfigDict]) -> int:
+    """Returns how many configs are equal to an earlier one, and so are no runs of their own."""
+    return len(configs) - len({config_hash(config) for config in configs})
+
+
+def format_plan(planned: Sequence[PlannedProgram], total: int, repeated: int = 0) -> str:
+    """Returns the plan as a table for people.
+
+    Args:
+      planned: what `plan` returned.
+      total: how many runs the sweep has.
+      repeated: how many of them are equal to others, as `count_repeated` says.
+    """
+    said = f" ({repeated} of them equal to others)" if repeated else ""
     if not planned:
-        return f"all {total} runs are finished; nothing to do"
+        return f"all {total} runs{said} are finished; nothing to do"
     lines = [f"{'program':<9}{'runs':>5}{'time':>10}{'memory':>12}  first run"]
     for i, program in enumerate(planned):
         config = program.members[0]
@@ -98,7 +111,9 @@ def format_plan(planned: Sequence[PlannedProgram], total: int) -> str:
         )
     runs = sum(len(program.members) for program in planned)
     seconds = sum(program.seconds for program in planned)
-    lines.append(f"{runs} of {total} runs to train, about {_minutes(seconds)} one program after another; nothing was trained")
+    lines.append(
+        f"{runs} of {total} runs{said} to train, about {_minutes(seconds)} one program after another; nothing was trained"
+    )
     return "\n".join(lines)
 
 

@@ -40,7 +40,7 @@ class RunFolder:
         """Holds the folder for this process; the lock goes with the process, however that ends.
 
         Raises:
-          UserError: another process holds it, or the folder cannot be made.
+          UserError: another process holds it, or the folder cannot be made or locked.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -50,12 +50,14 @@ class RunFolder:
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 file.seek(0)
                 owner = file.read().strip() or "unknown"
                 raise UserError(
                     f"{self.path} is being written by another process (pid {owner}); wait or choose another --workdir"
                 ) from error
+            except OSError as error:
+                raise UserError(f"--workdir={self.path} is on a disk that gives no lock: {error.strerror}") from error
             try:
                 file.truncate(0)
                 file.write(str(os.getpid()))

@@ -1,8 +1,10 @@
 """Combinators: which points a sweep has, in which order, and what is refused."""
 
 import itertools
+import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,8 +71,32 @@ def test_a_field_that_is_set_twice_is_refused_by_name(combine, parts):
         combine(*parts)
 
 
+@pytest.mark.parametrize("values", ["cosine", 0.1, 3, None], ids=str)
+@pytest.mark.parametrize(
+    "combine", [grid, combinators.zip, lambda fields: choice(fields["optim.x"])], ids=["grid", "zip", "choice"]
+)
+def test_one_value_where_a_list_belongs_is_refused_with_what_to_write(combine, values):
+    with pytest.raises(UserError, match="list of values") as error:
+        combine({"optim.x": values})
+    assert f"[{values!r}]" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_numbers_of_numpy_become_pythons_own():
+    fields = {
+        "seed": np.arange(2),
+        "optim.lr": [np.float32(0.5)],
+        "train.length": [[np.int64(3), np.int64(4)]],
+        "a": [np.True_],
+    }
+    drawn = sample(3, {"seed": choice(np.arange(5)), "b": lambda generator: np.float32(0.5)})
+    for point in [*grid(fields), *combinators.zip({"seed": np.arange(2)}), *grid([{"seed": np.int64(1)}]), *drawn]:
+        assert point == json.loads(json.dumps(point))
+        assert type(point["seed"]) is int
+    assert grid(fields)[1] == {"seed": 1, "optim.lr": 0.5, "train.length": [3, 4], "a": True}
+
+
 def test_zip_walks_along_all_fields_at_once():
-    assert combinators.zip({"a": [1, 2, 3], "b": "xyz"}, seeds(3, first=7)) == [
+    assert combinators.zip({"a": [1, 2, 3], "b": ["x", "y", "z"]}, seeds(3, first=7)) == [
         {"a": 1, "b": "x", "seed": 7},
         {"a": 2, "b": "y", "seed": 8},
         {"a": 3, "b": "z", "seed": 9},

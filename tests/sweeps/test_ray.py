@@ -19,8 +19,9 @@ from lrnn_jax.sweeps.executors import execute
 from lrnn_jax.sweeps.store import default_workdir
 from lrnn_jax.training.checkpoints import Checkpoints
 from lrnn_jax.training.program import make_program
+from lrnn_jax.training.runs import RunFolder
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
 
 RUNS, BOUND = 40, 2e-5  # the bound is that of test_executors.py
@@ -146,9 +147,59 @@ def test_a_second_start_trains_nothing(forty, swept):
     assert "[1/" not in err and listed(out) == listed(swept[2])
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray forks this process, which JAX warns of
+def test_a_run_that_another_process_holds_is_named_and_the_sweep_goes_on(forty, tmp_path):
+    (tmp_path / "two.py").write_text(CONFIG.format(count=2))
+    (tmp_path / "two.json").write_text(forty[1][0].to_json())
+    held, free = (default_workdir(config, tmp_path / "store") for config in forty[1][:2])
+    with RunFolder(held).locked():
+        process = sweep(tmp_path / "two.py", tmp_path / "store", "--executor=ray", "--workers=1")
+        try:
+            out, err = process.communicate(timeout=240)
+        finally:
+            process.kill()
+    assert process.returncode == 1, err
+    assert f"{held}: {held} is being written by another process (pid {os.getpid()})" in err
+    assert not (held / "result.json").exists() and json.loads((free / "result.json").read_text())["status"] == "finished"
+    # nothing else is said: no page of Ray's, no warning of JAX's
+    first, *lines, last = [line for line in err.splitlines() if not line.startswith((f"{held}: ", "about "))]
+    assert first == "2 of 2 runs" and last.startswith("lrnn: 1 of 2 runs failed")
+    assert [line.split()[1:3] for line in lines] == [[free.name, "finished"]]
+    assert listed(out) == [free.name]
+
+
+# each of the module __main__, so that workers get the function itself
+RAISED = {
+    "raise ValueError('one\\ntwo')": "two",
+    "raise ray.exceptions.OutOfMemoryError('page')": "OutOfMemoryError",
+    "raise KeyError('name')": "KeyError: 'name'",
+}
+
+
+@pytest.mark.parametrize("raised", RAISED)
+def test_what_a_run_raises_is_one_line(forty, tmp_path, monkeypatch, capsys, raised):
+    scope = {"__name__": "__main__"}
+    exec(f"def train_one(config, store):\n    import ray\n    {raised}\n", scope)
+    monkeypatch.setattr(ray_executor, "train_one", scope["train_one"])
+    configs = forty[1][:2]
+    assert execute(configs, tmp_path, executor="ray", workers=1) == [None, None]
+    lines = capsys.readouterr().err.splitlines()
+    assert sorted(line.split(": ")[0] for line in lines) == sorted(str(default_workdir(c, tmp_path)) for c in configs)
+    assert all(RAISED[raised] in line for line in lines)
+
+
+@pytest.mark.parametrize("kind", ["NodeDiedError", "OutOfMemoryError", "LocalRayletDiedError"])
+def test_a_machine_that_went_away_too_often_is_named(forty, tmp_path, monkeypatch, capsys, kind):
+    def lose(reference):
+        raise getattr(ray.exceptions, kind)("a page\nof text")
+
+    monkeypatch.setattr(ray, "get", lose)
+    monkeypatch.setattr(ray_executor, "train_one", eval("lambda config, store: ''", {"__name__": "__main__"}))
+    (config,) = forty[1][:1]
+    assert execute([config], tmp_path, executor="ray", workers=1) == [None]
+    assert capsys.readouterr().err == f"{default_workdir(config, tmp_path)}: {kind}\n"
+
+
 def test_a_run_whose_workers_all_die_is_named_and_the_sweep_goes_on(forty, tmp_path, monkeypatch, capsys):
-    # of the module __main__, so that workers get the function itself
     die = eval("lambda config, store: __import__('os')._exit(1)", {"__name__": "__main__"})
     monkeypatch.setattr(ray_executor, "train_one", die)
     monkeypatch.setattr(ray_executor, "RETRIES", 1)
@@ -175,7 +226,6 @@ def test_a_ray_address_where_nobody_answers_is_one_line_within_a_minute(forty, t
         process.kill()
         process.wait()
     assert process.returncode == 2 and out == ""
-    *before, last = err.splitlines()
-    assert last.startswith("lrnn: ") and address in last
-    assert [line for line in before if line != f"{RUNS} of {RUNS} runs"] == []
-    assert not list((tmp_path / "store").glob("*/config.json"))
+    (line,) = err.splitlines()
+    assert line.startswith("lrnn: ") and address in line
+    assert not (tmp_path / "store").exists()

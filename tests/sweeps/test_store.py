@@ -1,24 +1,17 @@
-"""The run store: what it says of each run, how runs are chosen, and who may write."""
+"""The run store: what it says of each run, and how runs are chosen."""
 
-import contextlib
 import json
-import math
 import operator
-import subprocess
-import sys
 
 import pytest
 from ml_collections import ConfigDict
 
 from lrnn_jax.config import base_config, config_hash, layer_config, task_config
 from lrnn_jax.errors import UserError
-from lrnn_jax.sweeps import store as store_module
 from lrnn_jax.sweeps.store import (
     check_column,
     default_columns,
     default_workdir,
-    free_memory,
-    locked_store,
     read_rows,
     read_status,
     select_rows,
@@ -85,7 +78,65 @@ def test_a_half_written_result_is_no_result(tmp_path):
     folder = put(tmp_path, make_config(), finished(1.0))
     (folder / "result.json").write_text((folder / "result.json").read_text()[:30])
     assert read_status(make_config(), tmp_path) == "started"
-    assert [row["status"] for row in read_rows(tmp_path)] == ["started"]
+    (row,) = read_rows(tmp_path)
+    assert row["status"] == "unreadable" and row["reason"].startswith("result.json: ")
+
+
+OPTIM = base_config().optim.to_dict()
+BROKEN = {
+    "binary": b"\x80\x81\xff",
+    "text": b'"x"',
+    "list": b"[]",
+    "null": b"null",
+    "empty": b"",
+    "truncated": b'{"status": "fini',
+}
+BROKEN_RESULTS = {
+    **BROKEN,
+    "no metrics": b'{"status": "finished"}',
+    "null metrics": b'{"status": "finished", "metrics": null}',
+    "a list of best": b'{"status": "finished", "metrics": {}, "best": [1]}',
+    "no status": b'{"metrics": {}}',
+    "a list as status": b'{"status": [], "metrics": {}}',
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("config.json", c) for c in BROKEN.values()] + [("result.json", c) for c in BROKEN_RESULTS.values()],
+    ids=[f"config {key}" for key in BROKEN] + [f"result {key}" for key in BROKEN_RESULTS],
+)
+def test_a_run_that_cannot_be_read_is_listed_so_and_hides_no_other(store, name, content):
+    config = make_config(seed=1)
+    (default_workdir(config, store) / name).write_bytes(content)
+    status = {row["run"]: row["status"] for row in read_rows(store)}
+    assert len(status) == 5 and status.pop(config_hash(config)) == "unreadable"
+    assert sorted(status.values()) == ["failed", "finished", "finished", "started"]
+    (row,) = select_rows(read_rows(store), ["status=unreadable"])
+    assert row["reason"].startswith(f"{name}: ") and "\n" not in row["reason"]
+    assert {"run", "status", "reason"} <= set(default_columns([row]))
+    if name == "result.json" and b"finished" not in content:
+        assert read_status(config, store) == "started"
+
+
+def test_a_file_that_may_not_be_read_is_told_too(store):
+    folder = default_workdir(make_config(seed=1), store)
+    (folder / "result.json").unlink()
+    (folder / "result.json").mkdir()
+    (row,) = select_rows(read_rows(store), ["status=unreadable"])
+    assert row["reason"] == "result.json: Is a directory"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"seed": "x"}, {"seed": None}, {"task": 3}, {"task": {"name": []}}, {"eval": 3}, {"optim": {**OPTIM, "lr": "fast"}}],
+    ids=str,
+)
+def test_a_config_whose_fields_have_other_types_is_stale(store, fields):
+    # under a name that is no hash, which is not compared with the config
+    put(store, ConfigDict({**make_config(seed=1).to_dict(), **fields}), name="mine")
+    status = {row["run"]: row["status"] for row in read_rows(store)}
+    assert status.pop("mine") == "stale" and len(status) == 5 and "stale" not in status.values()
 
 
 def test_a_folder_is_named_by_the_config_but_for_logging_and_checkpointing(tmp_path):
@@ -175,6 +226,57 @@ def test_text_is_compared_as_text(store):
     assert len(select_rows(read_rows(store), ["train.duration=1000 steps"])) == 5
 
 
+@pytest.mark.parametrize(
+    ("condition", "seeds"),
+    [
+        ("model.residual=false", {1}),
+        ("model.residual=False", {1}),
+        ("model.residual!=FALSE", {0, 2, 3}),
+        ("model.residual = true", {0, 2, 3}),
+        ("train.length=[3,40]", {0, 1, 3}),
+        ("train.length = [ 3,  40 ]", {0, 1, 3}),
+        ("train.length!=[3,40]", {2}),
+        ("train.length=[3.0,64]", {2}),
+        ("eval.lengths=[[40,64]]", {0, 1, 2, 3}),
+        ("optim.groups=[['a',1,2]]", {3}),
+        ('optim.groups=[["a", 1.0, 2.0]]', {3}),
+    ],
+)
+def test_booleans_and_lists_are_compared_as_such(tmp_path, condition, seeds):
+    different = [{}, {"model.residual": False}, {"train.length": [3, 64]}, {"optim.groups": [["a", 1.0, 2.0]]}]
+    for seed, fields in enumerate(different):
+        put(tmp_path, make_config(seed=seed, **fields), finished(1.0))
+    assert {row["seed"] for row in select_rows(read_rows(tmp_path), [condition])} == seeds
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "accuracy>=high",
+        "accuracy=",
+        "seed=[1]",
+        "model.residual=0",
+        "model.residual=flase",
+        "train.length=[3,",
+        "train.length=x",
+    ],
+)
+def test_a_value_of_another_type_is_refused_in_one_line(store, condition):
+    for before in ([], ["seed=99"]):
+        with pytest.raises(UserError) as error:
+            select_rows(read_rows(store), [*before, condition])
+        assert repr(condition) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_field_of_two_types_is_compared_where_the_types_agree():
+    rows = [{"x": 3}, {"x": "three"}, {"x": None}, {"x": [3]}]
+    assert select_rows(rows, ["x=3"]) == [{"x": 3}]
+    assert select_rows(rows, ["x=three"]) == [{"x": "three"}]
+    assert select_rows(rows, ["x=[3]"]) == [{"x": [3]}]
+    assert select_rows(rows, ["x<[4]"]) == [{"x": [3]}]
+    assert select_rows([{"x": [3]}, {"x": [["a"]]}], ["x<[4]"]) == [{"x": [3]}]
+
+
 def test_every_condition_must_hold(store):
     chosen = select_rows(read_rows(store), ["accuracy>=0.75", "seed<2"])
     assert [row["seed"] for row in chosen] == [1]
@@ -224,93 +326,9 @@ def test_the_default_columns_are_what_differs_and_the_headline(store):
     assert "optim.lr" not in default_columns(select_rows(read_rows(store), ["model.layer.name=diagonal"]))
 
 
-# --- the lock ------------------------------------------------------------------------------------------------------
-
-HOLD = """
-import pathlib, sys
-from lrnn_jax.sweeps.store import locked_store
-with locked_store(pathlib.Path(sys.argv[1]), shared=sys.argv[2] == "shared"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@contextlib.contextmanager
-def held_by_another_process(store, how):
-    arguments = [sys.executable, "-c", HOLD, str(store), how]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout.readline() == "held\n"
-            yield process
-        finally:
-            process.kill()
-
-
-def is_refused(store, *, shared):
-    try:
-        with locked_store(store, shared=shared):
-            return False
-    except UserError as error:
-        assert "another sweep or table" in str(error) and str(store) in str(error) and "\n" not in str(error)
-        return True
-
-
-@pytest.mark.parametrize(
-    ("theirs", "ours", "refused"),
-    [
-        ("exclusive", "exclusive", True),
-        ("exclusive", "shared", True),
-        ("shared", "exclusive", True),
-        ("shared", "shared", False),
-    ],
-)
-def test_two_sweeps_in_one_store(tmp_path, theirs, ours, refused):
-    store = tmp_path / "new" / "store"
-    with held_by_another_process(store, theirs) as process:
-        assert is_refused(store, shared=ours == "shared") is refused
-        # the lock goes with its process, however that ends
-        process.kill()
-        process.wait()
-        assert not is_refused(store, shared=False)
-
-
-@pytest.mark.parametrize("shared", [False, True])
-def test_a_lock_is_let_go_after_an_error(tmp_path, shared):
-    with pytest.raises(ZeroDivisionError), locked_store(tmp_path, shared=shared):
-        assert is_refused(tmp_path, shared=False)
-        raise ZeroDivisionError
-    assert not is_refused(tmp_path, shared=False)
-
-
-def test_stores_do_not_hinder_each_other(tmp_path):
-    with locked_store(tmp_path / "a"):
-        assert not is_refused(tmp_path / "b", shared=False)
-
-
-def test_a_store_that_cannot_be_made_is_one_line(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write in --workdir=") as error, locked_store(tmp_path / "file" / "store"):
-        pass
-    assert "\n" not in str(error.value)
-
-
 def test_what_the_layer_decides_is_no_default_column():
     mamba = {"task.name": "parity", "model.layer.name": "mamba", "model.layer.expand": 2, "model.width": 8, "optim.lr": 3e-3}
     lstm = {"task.name": "parity", "model.layer.name": "lstm", "model.width": 16, "optim.lr": 1e-2}
     columns = default_columns([mamba, lstm])
     assert not {"model.width", "model.layer.expand"} & set(columns) and "optim.lr" in columns
     assert "model.width" in default_columns([mamba, lstm, {**lstm, "model.width": 32}])
-
-
-@pytest.mark.parametrize(
-    ("limit", "used", "left"), [("1000", "400", 600), ("1000", "1200", 0), ("max", "400", math.inf), (None, None, math.inf)]
-)
-def test_a_containers_limit_counts(tmp_path, limit, used, left):
-    if limit:
-        (tmp_path / "memory.max").write_text(f"{limit}\n")
-        (tmp_path / "memory.current").write_text(f"{used}\n")
-    assert store_module._container_memory(tmp_path) == left
-
-
-def test_free_memory_is_more_than_nothing():
-    assert 2**20 < free_memory() < 2**50

@@ -155,15 +155,18 @@ def test_a_file_without_sweeps_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("point", "overrides"), [({"optim.lr": 0.1}, {"seeds": 3}), ({"seeds": 3}, {})], ids=["override", "point"]
 )
-def test_several_seeds_in_a_sweep_are_that_many_runs_or_refused(tmp_path, point, overrides):
+def test_several_seeds_in_one_point_are_refused_with_what_to_write(tmp_path, point, overrides):
     path = tmp_path / "points.py"
     path.write_text(f"{FILE}\ndef sweep():\n    return [{point}]\n")
-    try:
-        configs = resolve_sweep(f"{path}:diagonal", "", overrides)
-    except UserError as error:
-        assert "seeds" in str(error)
-    else:
-        assert [(config.seed, config.seeds) for config in configs] == [(0, 1), (1, 1), (2, 1)]
+    with pytest.raises(UserError, match=r"seeds=3 in a sweep.*'seed'"):
+        resolve_sweep(f"{path}:diagonal", "", overrides)
+
+
+def test_a_point_written_by_hand_may_hold_numbers_of_numpy(tmp_path):
+    point = '[{"seed": np.int64(3), "optim.lr": np.float32(0.5), "train.length": list(np.arange(3, 5))}]'
+    (config,) = resolve_points(tmp_path, f"(np := __import__('numpy')) and {point}")
+    assert (config.seed, config.optim.lr, list(config.train.length)) == (3, 0.5, [3, 4])
+    assert config_hash(config)
 
 
 # --- parts ---------------------------------------------------------------------------------------------------------
