@@ -132,7 +132,7 @@ FIGURE = ["reproduce", "grazzi2025_fig1", "--results=results", "--workdir=w"]
         (["runs", "a", "b"], ["one DIR"]),
         (["runs", "nowhere"], ["nowhere"]),
         (["runs", "nowhere", "--clumns=x"], ["--clumns", "did you mean 'columns'"]),
-        (["reproduce", "grazzi2025_figl", "--results=results"], ["'grazzi2025_figl'", "did you mean 'grazzi2025_fig1'"]),
+        (["reproduce", "grazzi2025_fgi1", "--results=results"], ["'grazzi2025_fgi1'", "did you mean 'grazzi2025_fig1'"]),
         ([*FIGURE, "--scale=papr"], ["--scale='papr'", "did you mean 'paper'"]),
         ([*FIGURE, "--scale=smoke", "--cells=[2, 1]"], ["--cells='[2, 1]'", "[-1, 1]"]),
         ([*FIGURE, "--scale=smoke", "--cells=nosuch*"], ["--cells='nosuch*'"]),

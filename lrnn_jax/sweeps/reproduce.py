@@ -11,6 +11,7 @@ from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.reports.render import render
 from lrnn_jax.reports.tables import Run, Table, list_runs, load_table, read_records, record_name
 from lrnn_jax.sweeps.executors import check_executor, execute
+from lrnn_jax.sweeps.ray_executor import check_cluster
 from lrnn_jax.sweeps.store import default_workdir, locked_store
 from lrnn_jax.training.runs import RunFolder, write_json
 
@@ -64,6 +65,8 @@ def reproduce(
     if only_missing:
         records = read_records(runs, folder)
         runs = [run for run, record in zip(runs, records, strict=True) if not record or record["status"] == "stale"]
+    if executor == "ray":
+        check_cluster(ray_address)
     failed = 0
     with locked_store(workdir):
         # row by row, so that what is there can be looked at while the rest is trained

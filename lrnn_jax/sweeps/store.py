@@ -38,10 +38,10 @@ def default_workdir(config: ConfigDict, store: Path = Path("runs")) -> Path:
 def read_status(config: ConfigDict, store: Path) -> str:
     """Returns "finished", "failed", "started" or "missing"."""
     folder = RunFolder(default_workdir(config, store))
-    try:
-        return _read_result(folder)["status"]
-    except (OSError, ValueError):
-        return "started" if folder.config_file.exists() else "missing"
+    result = folder.read_result()
+    if result:
+        return result["status"]
+    return "started" if folder.config_file.exists() else "missing"
 
 
 @contextmanager

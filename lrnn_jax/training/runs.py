@@ -97,7 +97,7 @@ class RunFolder:
             fields = json.loads(self.config_file.read_text())
         except OSError as error:
             raise UserError(f"{self.path} is not a run: cannot read {self.config_file.name} ({error.strerror})") from error
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise UserError(f"{self.path} is not a run: cannot read {self.config_file.name} ({error})") from error
         if not isinstance(fields, dict):
             raise UserError(f"{self.path} is not a run: {self.config_file.name} holds no config")
