@@ -73,7 +73,7 @@ def train_members(
     with ExitStack() as stack:
         for folder, config in zip(folders, configs, strict=True):
             stack.enter_context(folder.locked())
-            folder.claim(config)
+            folder.claim(config, program.records())
         results = [folder.read_result() for folder in folders]
         if all(result and result["status"] == "finished" for result in results):
             print(
@@ -199,7 +199,7 @@ class _Training:
             before, size = step, self.program.per_dispatch
             # a run that is tried again starts at its last good step, and is back on the grid after one dispatch
             count = min(size - step % size, total - step)
-            state, sums = self.program.advance(state, count)
+            state, sums = self.program.advance(state, count, start=step)
             step += count
             self._end_dead(alive, state, progress)
             self._write_training(progress)
@@ -306,7 +306,7 @@ class _Training:
             own = take_member(state, i, count)
             step = int(own.step)
             seed = take_member(self.program.values, i, count)["seed"]
-            loss_finite, paths = find_nonfinite(self.program.trainable(i), own, seed)
+            loss_finite, paths = find_nonfinite(self.program.trainable(i), own, seed, self.program.batch_at(i, step))
             groups = [g for g in self.program.groups if any(path in paths for path in g.paths)]
             named = "; ".join(f"group {g.source}: {g.pattern} ({next(p for p in g.paths if p in paths)})" for g in groups)
             elsewhere = "the update; loss and gradients were finite" if loss_finite else "the loss; every gradient was finite"
