@@ -134,11 +134,8 @@ class LanguageModeling(FileTask):
 
     def derive(self, means: Mapping[str, Any]) -> dict[str, Any]:
         """Returns ``perplexity`` = exp(loss), per token."""
-        return {
-            name.replace("loss", "perplexity"): np.exp(np.minimum(np.asarray(value, np.float64), 700.0)).tolist()
-            for name, value in means.items()
-            if name in ("loss", "loss_by_context")
-        }
+        found = {name: means[name] for name in ("loss", "loss_by_context") if name in means}
+        return {name.replace("loss", "perplexity"): _exponential(value) for name, value in found.items()}
 
     def check_length(self, field: str, length: tuple[int, int]) -> None:
         super().check_length(field, length)
@@ -160,3 +157,10 @@ class LanguageModeling(FileTask):
     def fields_from(cls, folder: Path) -> dict[str, Any]:
         file = folder / "tokenizer.json"
         return {"tokenizer": str(file)} if file.is_file() else {}
+
+
+def _exponential(value: Any) -> Any:
+    """Of a number or a list of numbers, where None stays None."""
+    if isinstance(value, list):
+        return [_exponential(each) for each in value]
+    return None if value is None else math.exp(min(value, 700.0))
