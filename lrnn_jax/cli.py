@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from lrnn_jax.cli_flags import define_config_flags, describe_flags
+from lrnn_jax.cli_generate import define_generate, run_generate
 from lrnn_jax.cli_lists import LISTS, list_layers_with_sizes
 from lrnn_jax.errors import Interrupted, TrainingFailed, UserError, suggest
 
@@ -355,6 +356,12 @@ COMMANDS = {
         _run_runs,
     ),
     "eval": Command("evaluates a run's checkpoint", "--workdir=RUN [--checkpoint=last|best]", _define_eval, _run_eval),
+    "generate": Command(
+        "writes text with a trained language model",
+        "--workdir=RUN [--prompt=TEXT] [--tokens=N] [--temperature=X] [--top_k=N] [--top_p=X] [--seed=N]",
+        define_generate,
+        run_generate,
+    ),
     "reproduce": Command(
         "trains what a paper's table or figure needs and writes it beside the paper's numbers",
         "TABLE [--scale=smoke|cpu|paper] [--cells=ROW ...] [--executor=vmap|local|ray] [--render]",

@@ -47,7 +47,7 @@ def documents(corpus, split):
 def test_every_document_is_in_one_split_whole(many):
     corpus = load(many)
     found = {split: documents(corpus, split) for split in SPLITS}
-    assert sorted(sum(found.values(), [])) == sorted(words(i) for i in range(400))
+    assert sorted(text for part in found.values() for text in part) == sorted(words(i) for i in range(400))
     assert 300 < len(found["train"]) < 390
     assert all(5 < len(found[split]) < 40 for split in ("validation", "test"))
     for split in SPLITS:

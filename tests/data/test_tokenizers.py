@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lrnn_jax.data.tokenizers import UnknownText, byte_counts, byte_tokenizer, check_tokenizer, load_tokenizer, train_bpe
 from lrnn_jax.errors import UserError
 
-TEXTS = ["def f(x):\n    return x\n", "the other thing and the other one\n", "naïve – 日本"] * 20
+TEXTS = ["def f(x):\n    return x\n", "the other thing and the other one\n", "naïve é 日本"] * 20
 TRAINED = train_bpe(TEXTS, 290)
 
 

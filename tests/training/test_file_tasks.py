@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import random
 import signal
@@ -157,7 +158,7 @@ def test_packed_documents_are_read_as_if_each_were_alone(data, layer):
     variables = model.init(jax.random.key(0), batch.inputs)
     together, _ = model.apply(variables, batch.inputs, reset=batch.reset)
     starts = np.flatnonzero(row[0] == 256)
-    alone = [model.apply(variables, jnp.asarray(row[:, a:b]))[0] for a, b in zip(starts, starts[1:], strict=False)]
+    alone = [model.apply(variables, jnp.asarray(row[:, a:b]))[0] for a, b in itertools.pairwise(starts)]
     np.testing.assert_allclose(together, np.concatenate(alone, axis=1), atol=1e-5)
     running_on, _ = model.apply(variables, batch.inputs)
     assert np.max(np.abs(running_on - together)) > 1e-3
