@@ -75,7 +75,9 @@ def main() -> int:
     for name, size, model, other in zip(names, sizes, ours, theirs, strict=True):
         print(f"{name[-49:]:<50}{size:>10,}{model / size:>8.3f}{other / size:>9.3f}")
     total = sizes.sum()
-    print(f"{len(names)} files{total:>{60 - len(f'{len(names)} files')},}{ours.sum() / total:>8.3f}{theirs.sum() / total:>9.3f}")
+    print(
+        f"{len(names)} files{total:>{60 - len(f'{len(names)} files')},}{ours.sum() / total:>8.3f}{theirs.sum() / total:>9.3f}"
+    )
     print(f"the model needs fewer bits for {np.sum(ours < theirs)} of {len(names)} files")
     return 0 if ours.sum() < theirs.sum() else 1
 

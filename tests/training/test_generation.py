@@ -121,12 +121,12 @@ def test_tokens_are_drawn_as_often_as_they_should(how, expected):
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("language")
     moment = random.Random(0)
-    rows = ["".join(moment.choice("abc") for _ in range(moment.randint(20, 60))) for _ in range(100)]
+    rows = ["".join(moment.choice("abc") for _ in range(moment.randint(20, 60))) for _ in range(300)]
     rows.append("ü" * 1500)
     (folder / "text.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
     config = load_own_config("configs/language_modeling.py:diagonal,scale=smoke").unlock()
     fields = {"task.data": str(folder / "text.jsonl"), "train.length": [16, 16], "eval.lengths": [[16, 16]]}
-    fields |= {"eval.headline": [16, 16], "eval.examples": 2, "eval.batch_size": 2, "model.width": 8}
+    fields |= {"eval.headline": [16, 16], "eval.examples": 8, "eval.batch_size": 8, "model.width": 8}
     config.update_from_flattened_dict(fields)
     train(config.lock(), folder / "run")
     (folder / "text.jsonl").rename(folder / "away.jsonl")
