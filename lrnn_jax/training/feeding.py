@@ -32,13 +32,12 @@ class Feed:
         self._train = [task.splits(size, self._length, c.seed, process=process)["train"] for c in configs]
         self._next: tuple[int, int, Future[Batch]] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
+        wanted = config.eval.examples
         for split in ("validation", "test"):
             for bucket in config.eval.lengths:
                 held = len(task.rows(split, tuple(bucket)))
-                if held < config.eval.examples:
-                    raise UserError(
-                        f"eval.examples={config.eval.examples}: the {split} split has {held} examples of eval.lengths={bucket}"
-                    )
+                if held < wanted:
+                    raise UserError(f"eval.examples={wanted}: the {split} split has only {held} of eval.lengths={bucket}")
 
     def take(self, start: int, steps: int, *, following: int = 0) -> Batch:
         """Returns the batches of steps ``start`` to ``start + steps - 1``, stacked ``[K ...]``, or ``[S K ...]`` for members.

@@ -247,7 +247,7 @@ BAD = {
     "two lengths": (b"", ["--config.train.length=[8,16]"], "train.length=[8, 16]: rows of text have one length"),
     "long": (b"", ["--config.train.length=[99999,99999]"], "train.length=[99999, 99999]"),
     "longer than the data": (b"", ["--config.train.length=[16000,16000]"], "too few for one row of 16000"),
-    "many examples": (b"", ["--config.eval.examples=4000"], "eval.examples=4000: the validation split has"),
+    "many examples": (b"", ["--config.eval.examples=4000"], "eval.examples=4000: the validation split has only"),
     "tokenizer": (b"", ["--config.task.tokenizer=bpe:7"], "task.tokenizer='bpe:7'"),
 }
 
