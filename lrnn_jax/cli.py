@@ -254,8 +254,14 @@ def _run_eval(values: flags.FlagValues, positional: list[str]) -> int:
     lengths = [_parse_bucket(text) for text in values.lengths] if values.lengths else None
     result = evaluate_run(Path(values.workdir), which=values.checkpoint, lengths=lengths, examples=values.examples)
     print(_format_metrics(result["metrics"]))
+    for name, curve in result["curves"].items():
+        if len(curve) <= _LONGEST_CURVE:
+            print(f"{name}  " + " ".join("-" if value is None else f"{value:.4g}" for value in curve))
     print(f"\n{values.workdir}: {result['checkpoint']} checkpoint, step {result['step']}")
     return 0
+
+
+_LONGEST_CURVE = 16  # values that fit on a line
 
 
 def _parse_bucket(text: str) -> list[int]:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +23,9 @@ from lrnn_jax.errors import UserError
 HELD_OUT = 0.05
 # A corpus of fewer documents is split inside them: each one's start trains, its end is held out.
 _FEWEST_DOCUMENTS = 40
+_SHORTEST_CUT = 1000  # characters; shorter documents of such a corpus train whole
 _SHORTEST = 2
+_HALF = ".half-"
 _LAYOUT = 1  # of the files below; another number makes them anew
 
 
@@ -120,6 +123,9 @@ def _split(source: Source) -> Iterator[Document]:
 
 def _cut(document: Document) -> Iterator[Document]:
     length = len(document.text)
+    if length < _SHORTEST_CUT:
+        yield document._replace(split="train")
+        return
     ends = [0, round(length * (1.0 - 2.0 * HELD_OUT)), round(length * (1.0 - HELD_OUT)), length]
     for split, begin, end in zip(SPLITS, ends, ends[1:], strict=False):
         yield Document(document.name, document.text[begin:end], split)
@@ -140,7 +146,8 @@ def _write_corpus(
     """Writes everything beside the folder, then renames it: the folder is there whole or not at all."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        half = Path(tempfile.mkdtemp(prefix=".half-", dir=folder.parent))
+        _remove_stale(folder.parent)
+        half = Path(tempfile.mkdtemp(prefix=_HALF, dir=folder.parent))
     except OSError as error:
         raise UserError(f"cannot write tokens in {folder.parent} ({error.strerror}); set LRNN_CACHE_DIR") from error
     try:
@@ -148,7 +155,8 @@ def _write_corpus(
         about = {"digest": digest, "dtype": _dtype(tokenizer).name, "documents": counts}
         (half / "tokenizer.json").write_text(tokenizer.file)
         (half / "corpus.json").write_text(json.dumps(about))
-        if not folder.exists():
+        if not (folder / "corpus.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)
             half.rename(folder)
     except OSError as error:
         # another process may have been first
@@ -156,6 +164,13 @@ def _write_corpus(
             raise UserError(f"cannot write tokens in {folder.parent}: {error.strerror}; set LRNN_CACHE_DIR") from error
     finally:
         shutil.rmtree(half, ignore_errors=True)
+
+
+def _remove_stale(cache: Path) -> None:
+    """Removes what killed processes left half-made a day ago or longer."""
+    for path in cache.glob(f"{_HALF}*"):
+        if path.stat().st_mtime < time.time() - 86_400:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_tokens(half: Path, source: Source, tokenizer: Tokenizer, data: str, spec: str, skip_short: bool) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Packed tokens: nothing lost, nothing twice, splits that hold, and no half-made files."""
 
 import json
+import os
 import random
 
 import numpy as np
@@ -81,6 +82,30 @@ def test_a_corpus_of_few_documents_is_split_inside_them(tmp_path):
     assert "".join(parts) == text
     assert len(parts[0]) == pytest.approx(0.9 * len(text), abs=1)
     assert len(parts[1]) == pytest.approx(len(parts[2]), abs=1)
+
+
+def test_short_documents_of_a_small_corpus_train_whole(tmp_path):
+    file = write_lines(tmp_path / "few.jsonl", ["short", words(0, 1000), "one"])
+    corpus = load(file)
+    assert documents(corpus, "train")[::2] == ["short", "one"]
+    assert {split: len(corpus.names[split]) for split in SPLITS} == {"train": 3, "validation": 1, "test": 1}
+
+
+def test_what_a_killed_process_left_is_removed_after_a_day(many, cache):
+    old, young, torn = cache / ".half-old", cache / ".half-young", cache / load_and_tear(many, cache)
+    for folder in (old, young):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+    assert len(load(many).names["train"]) > 300
+    assert not old.exists() and young.exists() and (torn / "corpus.json").exists()
+
+
+def load_and_tear(many, cache):
+    """Makes the tokens, and takes away the file that is written last."""
+    load(many)
+    (folder,) = cache.iterdir()
+    (folder / "corpus.json").unlink()
+    return folder.name
 
 
 def test_the_second_time_nothing_is_made_again(many, cache, monkeypatch):

@@ -123,6 +123,10 @@ def test_headline_perplexity_is_that_of_the_mean_loss(data, tmp_path):
     code, out, err = call("eval", f"--workdir={tmp_path / 'run'}")
     assert code == 0, err
     assert f"{values['bits_per_byte']:.4f}" in out
+    (line,) = [line for line in out.splitlines() if line.startswith("perplexity_by_context/32-32")]
+    assert [float(x) for x in line.split()[1:] if x != "-"] == pytest.approx(
+        [x for x in result["curves"]["perplexity_by_context/32-32"] if x is not None], rel=1e-3
+    )
 
 
 def test_epochs_are_a_duration(data):
