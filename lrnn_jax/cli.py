@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from lrnn_jax.cli_flags import define_config_flags, describe_flags
+from lrnn_jax.cli_generate import define_generate, run_generate
 from lrnn_jax.cli_lists import LISTS, list_layers_with_sizes
+from lrnn_jax.cli_text import align, cell, format_metrics
 from lrnn_jax.errors import Interrupted, TrainingFailed, UserError, suggest
 
 
@@ -137,7 +139,7 @@ def _run_train(values: flags.FlagValues, positional: list[str]) -> int:
 
     workdir = Path(values.workdir) if values.workdir else default_workdir(values.config)
     result = train(values.config, workdir)
-    print(_format_metrics(result["metrics"]))
+    print(format_metrics(result["metrics"]))
     print(f"\n{workdir / 'result.json'}: {result['steps']} steps, {result['wall_time_s']:.1f} s")
     return 0
 
@@ -263,11 +265,7 @@ def _print_rows(rows: Sequence[dict[str, Any]], *, columns: Sequence[str] | None
         writer.writerow(columns)
         writer.writerows([row.get(column, "") for column in columns] for row in rows)
     else:
-        print(_align([tuple(columns), *(tuple(_cell(row.get(column)) for column in columns) for row in rows)]))
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+        print(align([tuple(columns), *(tuple(cell(row.get(column)) for column in columns) for row in rows)]))
 
 
 def _define_eval(values: flags.FlagValues) -> None:
@@ -285,9 +283,15 @@ def _run_eval(values: flags.FlagValues, positional: list[str]) -> int:
 
     lengths = [_parse_bucket(text) for text in values.lengths] if values.lengths else None
     result = evaluate_run(Path(values.workdir), which=values.checkpoint, lengths=lengths, examples=values.examples)
-    print(_format_metrics(result["metrics"]))
+    print(format_metrics(result["metrics"]))
+    for name, curve in result["curves"].items():
+        if len(curve) <= _LONGEST_CURVE:
+            print(f"{name}  " + " ".join("-" if value is None else f"{value:.4g}" for value in curve))
     print(f"\n{values.workdir}: {result['checkpoint']} checkpoint, step {result['step']}")
     return 0
+
+
+_LONGEST_CURVE = 16  # values that fit on a line
 
 
 def _parse_bucket(text: str) -> list[int]:
@@ -312,7 +316,7 @@ def _define_reproduce(values: flags.FlagValues) -> None:
 
 def _run_reproduce(values: flags.FlagValues, positional: list[str]) -> int:
     if values.list:
-        print(_align(LISTS["tables"]()))
+        print(align(LISTS["tables"]()))
         return 0
     if len(positional) != 1:
         raise UserError("lrnn reproduce needs one TABLE (`lrnn reproduce --list` shows all)")
@@ -348,27 +352,13 @@ def _run_list(values: flags.FlagValues, positional: list[str]) -> int:
         raise UserError(f"cannot list {what!r}{suggest(what, LISTS)} (one of {', '.join(LISTS)})")
     if values.verbose and what != "layers":
         raise UserError(f"--verbose is for layers; `lrnn list {what}` has no more to say")
-    print(_align(list_layers_with_sizes(values.width) if values.verbose else LISTS[what]()))
+    print(align(list_layers_with_sizes(values.width) if values.verbose else LISTS[what]()))
     return 0
 
 
 def _no_positional(positional: list[str]) -> None:
     if positional:
         raise UserError(f"unexpected argument {positional[0]!r}; flags start with --")
-
-
-def _format_metrics(metrics: dict[str, Any]) -> str:
-    """Lays metrics out as one row per length bucket, the headline first."""
-    names = [name for name in metrics if "/" not in name]
-    buckets = sorted({name.partition("/")[2] for name in metrics if "/" in name}, key=lambda b: int(b.partition("-")[0]))
-    rows: list[tuple[str, ...]] = [("lengths", *names), ("headline", *(f"{metrics[name]:.4f}" for name in names))]
-    rows += [(bucket, *(f"{metrics[f'{name}/{bucket}']:.4f}" for name in names)) for bucket in buckets]
-    return _align(rows)
-
-
-def _align(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 COMMANDS = {
@@ -391,6 +381,12 @@ COMMANDS = {
         _run_runs,
     ),
     "eval": Command("evaluates a run's checkpoint", "--workdir=RUN [--checkpoint=last|best]", _define_eval, _run_eval),
+    "generate": Command(
+        "writes text with a trained language model",
+        "--workdir=RUN [--prompt=TEXT] [--tokens=N] [--temperature=X] [--top_k=N] [--top_p=X] [--seed=N]",
+        define_generate,
+        run_generate,
+    ),
     "reproduce": Command(
         "trains what a paper's table or figure needs and writes it beside the paper's numbers",
         "TABLE [--scale=smoke|cpu|paper] [--cells=ROW ...] [--executor=vmap|local|ray] [--render]",

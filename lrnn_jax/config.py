@@ -193,7 +193,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def less_is_better(metric: str) -> bool:
     """Says which way a metric is good; ``metric`` may name a length bucket, as in "loss/40-64"."""
-    return metric.partition("/")[0] in ("loss", "perplexity")
+    return metric.partition("/")[0] in ("loss", "perplexity", "bits_per_byte")
 
 
 def traced_values(config: ConfigDict) -> dict[str, Any]:
@@ -257,25 +257,26 @@ def differing_fields(config: ConfigDict, other: Mapping[str, Any]) -> list[str]:
 
 def train_steps(config: ConfigDict) -> int:
     """Returns the training's length in optimiser steps."""
-    return count_steps(
-        "train.duration",
-        config.train.duration,
-        batch_size=config.train.batch_size,
-        tokens_per_example=config.train.length[1],
-    )
+    return _count_steps(config, "train.duration")
 
 
 def interval_steps(config: ConfigDict, field: str, *, least: int = 1) -> int:
     """Returns the duration at the dotted path ``field`` in optimiser steps, at least ``least``."""
+    return max(least, _count_steps(config, field, total_steps=train_steps(config)))
+
+
+def _count_steps(config: ConfigDict, field: str, *, total_steps: int | None = None) -> int:
     section, name = field.split(".")
-    steps = count_steps(
+    duration, length = config[section][name], tuple(config.train.length)
+    return count_steps(
         field,
-        config[section][name],
+        duration,
         batch_size=config.train.batch_size,
-        tokens_per_example=config.train.length[1],
-        total_steps=train_steps(config),
+        tokens_per_example=length[1],
+        # files are read only where a duration is counted in epochs
+        examples_per_epoch=build_task(config.task).epoch_examples(length) if "epoch" in str(duration) else None,
+        total_steps=total_steps,
     )
-    return max(least, steps)
 
 
 def validate_config(config: ConfigDict) -> None:

@@ -28,6 +28,7 @@ LAYERS = {
 }
 
 TASKS = {
+    "language_modeling": "lrnn_jax.tasks.language_modeling:LanguageModeling",
     "modular_arithmetic": "lrnn_jax.tasks.modular_arithmetic:ModularArithmetic",
     "modular_arithmetic_brackets": "lrnn_jax.tasks.modular_arithmetic_brackets:ModularArithmeticBrackets",
     "modular_counting": "lrnn_jax.tasks.modular_counting:ModularCounting",

@@ -10,6 +10,9 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{tempfile.gettempdir()}/lrnn-jax-tests-{os.getuid()}")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
+# Tokens of the text that tests read, once per session and never in the user's own cache.
+os.environ["LRNN_CACHE_DIR"] = f"{tempfile.gettempdir()}/lrnn-tokens-tests-{os.getuid()}"
+
 from jaxtyping import install_import_hook
 
 # Checks every array annotation of the pure functions and of what surrounds the layers, while tests run.

@@ -71,6 +71,7 @@ def test_help_names_every_command(arguments):
     [
         ("train", ["--config", "--workdir"]),
         ("eval", ["--workdir", "--checkpoint", "--lengths", "--examples"]),
+        ("generate", ["--workdir", "--prompt", "--tokens", "--temperature", "--top_k", "--top_p", "--seed"]),
         ("reproduce", ["--scale"]),
         ("list", []),
     ],
@@ -117,7 +118,7 @@ def test_list_prints_a_table_with_a_header(what, header, names):
     [
         (["trian"], ["'trian'", "did you mean 'train'"]),
         (["--config=configs/parity.py"], ["unknown command"]),
-        (["xyzzy"], ["train, sweep, runs, eval, reproduce, list"]),
+        (["xyzzy"], ["train, sweep, runs, eval, generate, reproduce, list"]),
         # train: the config file
         (["train"], ["--config=FILE"]),
         (["train", "--config"], ["config"]),

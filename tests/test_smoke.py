@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lrnn_jax.cli import main
-from lrnn_jax.config_files import data_folder
+from lrnn_jax.config_files import data_folder, load_config
 from lrnn_jax.registry import LAYERS
 
 CONFIGS = sorted(file.name for file in data_folder("configs").glob("*.py"))
@@ -18,7 +18,8 @@ CASES = [*(f"configs/{name}:scale=smoke" for name in CONFIGS), *(f"configs/parit
 def test_smoke(spec, tmp_path, capsys):
     workdir = tmp_path / "run"
     # one bucket is enough here: each costs a compilation
-    small = ["--config.eval.lengths=[[40,64]]", "--config.train.duration=20 steps", "--config.eval.every=50%"]
+    bucket = load_config(spec).eval.lengths[:1]
+    small = [f"--config.eval.lengths={bucket}", "--config.train.duration=20 steps", "--config.eval.every=50%"]
     assert main(["train", f"--config={spec}", f"--workdir={workdir}", *small]) == 0
     result = json.loads((workdir / "result.json").read_text())
     assert result["status"] == "finished" and result["steps"] == 20

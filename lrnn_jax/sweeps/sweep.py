@@ -144,13 +144,14 @@ def _measure(program: Program) -> tuple[float, float, int]:
     size = program.memory()
     state = program.init()
     program.evaluate(state.params, state.batch_stats, "validation")
-    state, _ = program.advance(state, program.per_dispatch)
+    state, _ = program.advance(state, program.per_dispatch, start=0)
     jax.block_until_ready(state)
     compiled = time.perf_counter() - began
     began = time.perf_counter()
     dispatches = 0
     while dispatches < 2 or time.perf_counter() - began < 1.0:
-        state, _ = program.advance(state, program.per_dispatch)
+        start = (dispatches + 1) * program.per_dispatch
+        state, _ = program.advance(state, program.per_dispatch, start=start)
         jax.block_until_ready(state)
         dispatches += 1
     per_step = (time.perf_counter() - began) / (dispatches * program.per_dispatch)

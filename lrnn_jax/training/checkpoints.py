@@ -79,13 +79,13 @@ class Checkpoints:
         """
         self._guard(self._manager.wait_until_finished)
 
-    def restore_newest(self, target: Tree) -> tuple[Tree, dict[str, Any]] | None:
+    def restore_newest(self, target: Tree | None) -> tuple[Tree, dict[str, Any]] | None:
         """Returns (state, info) of the newest checkpoint that can be read, or None where there is none at all.
 
         Damaged checkpoints newer than that one are moved aside to ``corrupt/`` with a warning.
 
         Args:
-          target: pytree of `jax.ShapeDtypeStruct` that the checkpoint must fit.
+          target: pytree of `jax.ShapeDtypeStruct` that the checkpoint must fit; None takes dictionaries of whatever it holds.
 
         Raises:
           UserError: a readable checkpoint of another structure, or none of several can be read.
@@ -117,8 +117,11 @@ class Checkpoints:
         """
         self._guard(self._manager.close)
 
-    def _restore(self, step: int, target: Tree) -> tuple[Tree, dict[str, Any]]:
-        self._check_structure(step, target)
+    def _restore(self, step: int, target: Tree | None) -> tuple[Tree, dict[str, Any]]:
+        if target is None:
+            target = self._manager.item_metadata(step)["state"]
+        else:
+            self._check_structure(step, target)
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(_on_device(target)), info=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=arguments)
         return restored["state"], dict(restored["info"])

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lrnn_jax.errors import UserError
+from lrnn_jax.registry import load_task
 from lrnn_jax.training.checkpoints import Checkpoints
 from lrnn_jax.training.program import make_program
 from lrnn_jax.training.runs import RunFolder
@@ -28,6 +29,7 @@ def evaluate_run(workdir: Path, *, which: str, lengths: list[list[int]] | None, 
     folder = RunFolder(workdir)
     config = folder.read_config()
     metric = config.eval.best_metric
+    config.task.update(load_task(config.task.name).fields_from(workdir))
     if lengths:
         config.eval.lengths = lengths
         low, high = config.eval.headline
@@ -37,6 +39,7 @@ def evaluate_run(workdir: Path, *, which: str, lengths: list[list[int]] | None, 
     if examples:
         config.eval.examples = examples
     program = make_program(config)
+    folder.check_records(program.records())
     if not folder.checkpoint_folder.is_dir():
         raise UserError(f"{workdir} holds no checkpoint yet")
     checkpoints = Checkpoints(folder.checkpoint_folder, read_only=True)

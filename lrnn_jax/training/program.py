@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 from lrnn_jax.config import interval_steps, structure_key, traced_values, train_steps, validate_config, with_values
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.registry import build_model, build_task, load_layer
-from lrnn_jax.tasks.base import Sums
+from lrnn_jax.tasks.base import Batch, FileTask, Sums
+from lrnn_jax.training.feeding import Feed
 from lrnn_jax.training.optimizer import Group, assign_groups, make_optimizer, make_schedule, parameter_paths
 from lrnn_jax.training.steps import (
     STREAMS,
@@ -51,11 +52,11 @@ class Measured(NamedTuple):
 
     Attributes:
       metrics: means by name, per length bucket and over the headline lengths.
-      curves: means by position of each length bucket, of what the task has curves of.
+      curves: means by position of each length bucket, of what the task has curves of; None where nothing was weighed.
     """
 
     metrics: dict[str, float]
-    curves: dict[str, list[float]]
+    curves: dict[str, list[float | None]]
 
 
 @dataclasses.dataclass
@@ -70,6 +71,7 @@ class Program:
       total: optimiser steps.
       every: optimiser steps between logs, validations and checkpoints.
       per_dispatch: optimiser steps inside one compiled call: the most, up to the config's, that divides all of ``every``.
+      feed: reads the batches of a file task; None where they are made inside the compiled calls.
     """
 
     configs: list[ConfigDict]
@@ -79,6 +81,7 @@ class Program:
     total: int
     every: dict[str, int]
     per_dispatch: int
+    feed: Feed | None = None
 
     @property
     def config(self) -> ConfigDict:
@@ -103,9 +106,20 @@ class Program:
         """Returns the state before the first step."""
         return _compile_init(self.blueprint, self.members)(self.values)
 
-    def advance(self, state: TrainState, steps: int) -> tuple[TrainState, Sums]:
-        """Takes ``steps`` optimiser steps in one compiled call; ``state`` is given away."""
-        return compile_steps(self.blueprint, self.members, steps)(state, self.values)
+    def advance(self, state: TrainState, steps: int, *, start: int) -> tuple[TrainState, Sums]:
+        """Takes ``steps`` optimiser steps in one compiled call; ``state``, ``start`` steps old, is given away."""
+        run = self._compiled_steps(steps)
+        if self.feed is None:
+            return run(state, self.values, None)
+        following = min(self.per_dispatch, max(0, self.total - start - steps))
+        return run(state, self.values, self.feed.take(start, steps, following=following))
+
+    def batch_at(self, member: int, step: int) -> Batch | None:
+        """Returns one member's training batch of a step where it is read from files."""
+        return self.feed.batch_at(member, step) if self.feed else None
+
+    def _compiled_steps(self, steps: int) -> Any:
+        return compile_steps(self.blueprint, self.members, steps, self.feed.shape(steps) if self.feed else None)
 
     def evaluate(self, params: Tree, batch_stats: Tree, stream: str) -> list[Measured]:
         """Returns each member's metrics per length bucket (``accuracy/40-64``) and over the headline lengths (``accuracy``).
@@ -114,41 +128,51 @@ class Program:
         """
         settings = self.config.eval
         low, high = settings.headline
+        derive = self.trainable().task.derive
         metrics: list[dict[str, float]] = [{} for _ in range(self.members)]
-        curves: list[dict[str, list[float]]] = [{} for _ in range(self.members)]
+        curves: list[dict[str, list[float | None]]] = [{} for _ in range(self.members)]
         parts: list[dict[str, list[tuple[float, int]]]] = [{} for _ in range(self.members)]
         for shortest, longest in settings.lengths:
-            run = compile_bucket(self.blueprint, self.members, (shortest, longest), *_batches(settings))
-            sums = run(params, batch_stats, self.values, np.int32(STREAMS[stream]))
+            given = self.feed.evaluation(stream, (shortest, longest)) if self.feed else None
+            run = self._compiled_bucket((shortest, longest), given)
+            sums = run(params, batch_stats, self.values, np.int32(STREAMS[stream]), given)
             for member, means in enumerate(member_means(sums, self.members)):
-                for name, value in means.items():
+                for name, value in {**means, **derive(means)}.items():
                     if isinstance(value, list):
                         curves[member][f"{name}/{shortest}-{longest}"] = value
                         continue
                     metrics[member][f"{name}/{shortest}-{longest}"] = value
-                    if low <= shortest and longest <= high:
+                    if low <= shortest and longest <= high and name in means:
                         parts[member].setdefault(name, []).append((value, longest - shortest + 1))
         for member, headline in enumerate(parts):
             for name, found in headline.items():
                 metrics[member][name] = sum(value * span for value, span in found) / sum(span for _, span in found)
+            metrics[member] |= derive({name: metrics[member][name] for name in headline})
         return [Measured(*pair) for pair in zip(metrics, curves, strict=True)]
 
     def find_nonfinite(self, member: int, state: TrainState) -> tuple[bool, list[str]]:
         """Repeats the step that stopped a member; returns whether its loss was finite, and whose gradients were not."""
-        loss, grads = _compile_check(self.blueprint)(state, take_member(self.values, member, self.members))
+        batch = self.batch_at(member, int(state.step))
+        loss, grads = _compile_check(self.blueprint)(state, take_member(self.values, member, self.members), batch)
         paths = zip(parameter_paths(grads), jax.tree.leaves(grads), strict=True)
         return bool(loss), [path for path, good in paths if not good]
+
+    def records(self) -> dict[str, str]:
+        """Returns what each run's folder keeps beside its config (`lrnn_jax.tasks.base.Task.records`)."""
+        return self.trainable().task.records()
 
     def memory(self) -> int:
         """Returns the bytes that the largest compiled call needs, by the compiler's own account, and copies of the state."""
         shortest, longest = max(self.config.eval.lengths, key=lambda bucket: bucket[1])
-        calls = (
-            compile_steps(self.blueprint, self.members, self.per_dispatch),
-            compile_bucket(self.blueprint, self.members, (shortest, longest), *_batches(self.config.eval)),
-        )
+        given = self.feed.evaluation("validation", (shortest, longest)) if self.feed else None
+        calls = (self._compiled_steps(self.per_dispatch), self._compiled_bucket((shortest, longest), given))
         # a checkpoint copies the state, and the best parameters are kept beside it
         copies = 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.state_shapes))
         return max(_bytes_needed(call) for call in calls) + copies
+
+    def _compiled_bucket(self, bucket: tuple[int, int], given: Batch | None) -> Any:
+        shape = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), given)
+        return compile_bucket(self.blueprint, self.members, bucket, *_batches(self.config.eval), shape)
 
 
 def make_program(*configs: ConfigDict) -> Program:
@@ -189,26 +213,34 @@ def make_program(*configs: ConfigDict) -> Program:
     values = [traced_values(c) for c in configs]
     stacked = {name: _stack(name, [v[name] for v in values]) for name in values[0]}
     blueprint = Blueprint(key, tuple(stacked), build)
-    program = Program(list(configs), blueprint, stacked, groups, total, every, _steps_per_dispatch(config, every))
+    feed = Feed(task, configs) if isinstance(task, FileTask) else None
+    program = Program(list(configs), blueprint, stacked, groups, total, every, _steps_per_dispatch(config, every), feed)
     _check_best_metric(program)
     return program
 
 
 def metric_names(program: Program) -> list[str]:
     """Returns the names of everything that `Program.evaluate` measures, from shapes alone."""
-    names = program.trainable().metric_names()
+    trainable = program.trainable()
+    make = functools.partial(trainable.task.batch, size=1, length=trainable.length)
+    names = trainable.metric_names(program.batch_at(0, 0) or jax.eval_shape(make, jax.random.key(0)))
     return [*names, *(f"{name}/{low}-{high}" for name in names for low, high in program.config.eval.lengths)]
 
 
 def member_means(sums: Sums, members: int) -> list[dict[str, Any]]:
-    """Returns each member's means: floats of scalar sums and weights, lists of vectors; several members are stacked."""
+    """Returns each member's means: floats of scalar sums and weights, lists of vectors, where None stands for no weight.
+
+    Several members are stacked.
+    """
     host = {name: [np.asarray(x) for x in pair] for name, pair in sums.items()}
     if members == 1:
         host = {name: [x[None] for x in pair] for name, pair in host.items()}
-    return [
-        {name: (total[i] / np.maximum(weight[i], 1e-30)).tolist() for name, (total, weight) in host.items()}
-        for i in range(members)
-    ]
+    return [{name: _mean(total[i], weight[i]) for name, (total, weight) in host.items()} for i in range(members)]
+
+
+def _mean(total: np.ndarray, weight: np.ndarray) -> Any:
+    mean = (total / np.maximum(weight, 1e-30)).tolist()
+    return [value if some else None for value, some in zip(mean, weight, strict=True)] if weight.ndim else mean
 
 
 def take_member(tree: Tree, member: int, members: int) -> Tree:
@@ -217,40 +249,52 @@ def take_member(tree: Tree, member: int, members: int) -> Tree:
 
 
 @functools.cache
-def compile_steps(blueprint: Blueprint, members: int, steps: int) -> Any:
-    """Returns the compiled ``(state, values) -> (state, sums)``; the state is given away."""
+def compile_steps(blueprint: Blueprint, members: int, steps: int, batches: Batch | None = None) -> Any:
+    """Returns the compiled ``(state, values, batches) -> (state, sums)``; the state is given away.
 
-    def train(values: Values, state: TrainState) -> tuple[TrainState, Sums]:
-        return run_steps(blueprint.build(values), state, values["seed"], steps)
+    ``batches`` are the shapes of what a file task reads; None where each batch is made inside.
+    """
 
-    function = jax.jit(lambda state, values: _over_members(train, values, state), donate_argnums=0)
-    return function.lower(_state_shapes(blueprint, members), _value_shapes(blueprint, members)).compile()
+    def train(values: Values, state: TrainState, batches: Batch | None) -> tuple[TrainState, Sums]:
+        return run_steps(blueprint.build(values), state, values["seed"], steps, batches)
+
+    function = jax.jit(lambda state, values, batches: _over_members(train, values, state, batches), donate_argnums=0)
+    return function.lower(_state_shapes(blueprint, members), _value_shapes(blueprint, members), batches).compile()
 
 
 @functools.cache
-def compile_bucket(blueprint: Blueprint, members: int, bucket: tuple[int, int], batches: int, batch_size: int) -> Any:
-    """Returns the compiled ``(params, batch_stats, values, stream) -> sums``."""
+def compile_bucket(
+    blueprint: Blueprint,
+    members: int,
+    bucket: tuple[int, int],
+    batches: int,
+    batch_size: int,
+    given: Batch | None = None,
+) -> Any:
+    """Returns the compiled ``(params, batch_stats, values, stream, given) -> sums``; ``given`` as in `compile_steps`."""
 
-    def evaluate(values: Values, params: Tree, batch_stats: Tree, stream: jax.Array) -> Sums:
+    def evaluate(values: Values, params: Tree, batch_stats: Tree, stream: jax.Array, given: Batch | None) -> Sums:
         key = jax.random.fold_in(jax.random.key(values["seed"]), stream)
-        return run_bucket(blueprint.build(values), params, batch_stats, key, bucket, batches, batch_size)
+        return run_bucket(blueprint.build(values), params, batch_stats, key, bucket, batches, batch_size, given)
 
-    def function(params: Tree, batch_stats: Tree, values: Values, stream: jax.Array) -> Sums:
-        return _over_members(functools.partial(evaluate, stream=stream), values, params, batch_stats)
+    def function(params: Tree, batch_stats: Tree, values: Values, stream: jax.Array, given: Batch | None) -> Sums:
+        # all members are measured on the same given batches
+        return _over_members(functools.partial(evaluate, stream=stream, given=given), values, params, batch_stats)
 
     state = _state_shapes(blueprint, members)
     stream = jax.ShapeDtypeStruct((), jnp.int32)
     shapes = _value_shapes(blueprint, members)
-    return jax.jit(function).lower(state.params, state.batch_stats, shapes, stream).compile()
+    return jax.jit(function).lower(state.params, state.batch_stats, shapes, stream, given).compile()
 
 
 @functools.cache
 def _compile_check(blueprint: Blueprint) -> Any:
     """Compiled once for all members: in a wide sweep many may die."""
 
-    def check(state: TrainState, values: Values) -> tuple[jax.Array, Tree]:
+    def check(state: TrainState, values: Values, batch: Batch | None) -> tuple[jax.Array, Tree]:
         trainable, seed = blueprint.build(values), values["seed"]
-        return check_finite(trainable, state, seed, trainable.batch_at(seed, state.step))
+        made = trainable.batch_at(seed, state.step) if batch is None else batch
+        return check_finite(trainable, state, seed, made)
 
     return jax.jit(check)
 

@@ -9,7 +9,7 @@ import platform
 import resource
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -66,8 +66,8 @@ class RunFolder:
                 raise UserError(f"cannot write in --workdir={self.path}: {error.strerror}") from error
             yield
 
-    def claim(self, config: ConfigDict) -> None:
-        """Writes ``config.json``, or checks that the one there describes the same run.
+    def claim(self, config: ConfigDict, records: Mapping[str, str]) -> None:
+        """Writes ``config.json`` and the task's records, or checks that those there describe the same run.
 
         Raises:
           UserError: the folder holds another config's run (says which fields differ), or cannot be written.
@@ -80,12 +80,28 @@ class RunFolder:
                     f"{self.path} holds another config's run, which differs in {shown} (this config -> that run); "
                     "choose another --workdir"
                 )
+            self.check_records(records)
             return
         if any(self.path.glob("*/config.json")):
             raise UserError(f"--workdir={self.path} holds runs: a single run needs a folder of its own, such as {self.path}/x")
         if self.checkpoint_folder.exists() and any(self.checkpoint_folder.iterdir()):
             raise UserError(f"{self.path} holds checkpoints but no config.json; choose another --workdir")
+        for name, text in records.items():
+            replace_text(self.path / name, text)
         write_json(self.config_file, config.to_dict())
+
+    def check_records(self, records: Mapping[str, str]) -> None:
+        """Refuses data other than those that the run began with.
+
+        Raises:
+          UserError: names the record that differs.
+        """
+        for name, text in records.items():
+            file = self.path / name
+            if not file.is_file() or file.read_text() != text:
+                raise UserError(
+                    f"{self.path} was trained on other data: {name} there differs from this task's; choose another --workdir"
+                )
 
     def read_config(self) -> ConfigDict:
         """Returns the run's resolved config.

@@ -76,14 +76,14 @@ class Trainable(NamedTuple):
     batch_size: int
     length: tuple[int, int]
 
-    def metric_names(self) -> list[str]:
-        """Returns the names of the evaluation's metrics, from shapes alone."""
+    def metric_names(self, batch: Batch) -> list[str]:
+        """Returns the names of the evaluation's metrics, from the shapes of a batch."""
 
-        def measure() -> Sums:
-            batch = self.task.batch(jax.random.key(0), 1, self.length)
+        def measure(batch: Batch) -> Sums:
             return self.task.metrics(jnp.zeros((*batch.targets.shape, self.task.outputs)), batch)
 
-        return ["loss", *jax.eval_shape(measure)]
+        names = ["loss", *jax.eval_shape(measure, batch)]
+        return [*names, *self.task.derive(dict.fromkeys(names, 0.0))]
 
     def batch_at(self, seed: jax.Array, step: jax.Array) -> Batch:
         """Returns the training batch of a step: a pure function of seed and step."""
@@ -99,6 +99,7 @@ class Trainable(NamedTuple):
                 {"params": params, "batch_stats": state.batch_stats},
                 batch.inputs,
                 lengths=batch.lengths,
+                reset=batch.reset,
                 train=True,
                 rngs={"dropout": dropout},
                 mutable=["batch_stats"],
@@ -125,13 +126,18 @@ class Trainable(NamedTuple):
         return state, jax.tree.map(lambda x: jnp.where(good, x, jnp.zeros_like(x)), sums)
 
 
-def run_steps(trainable: Trainable, state: TrainState, seed: jax.Array, steps: int) -> tuple[TrainState, Sums]:
-    """Takes ``steps`` optimiser steps inside one `lax.scan`; metric sums run over all of them."""
+def run_steps(
+    trainable: Trainable, state: TrainState, seed: jax.Array, steps: int, batches: Batch | None = None
+) -> tuple[TrainState, Sums]:
+    """Takes ``steps`` optimiser steps inside one `lax.scan`; metric sums run over all of them.
 
-    def body(state: TrainState, _: None) -> tuple[TrainState, Sums]:
-        return trainable.step(state, seed, trainable.batch_at(seed, state.step))
+    ``batches`` are theirs, stacked, where the task reads them from files; a synthetic task makes each inside the loop.
+    """
 
-    state, sums = jax.lax.scan(body, state, None, length=steps)
+    def body(state: TrainState, batch: Batch | None) -> tuple[TrainState, Sums]:
+        return trainable.step(state, seed, trainable.batch_at(seed, state.step) if batch is None else batch)
+
+    state, sums = jax.lax.scan(body, state, batches, length=steps)
     return state, jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
 
 
@@ -143,18 +149,24 @@ def run_bucket(
     bucket: tuple[int, int],
     batches: int,
     batch_size: int,
+    given: Batch | None = None,
 ) -> Sums:
-    """Returns the sums over ``batches`` batches of one length bucket: scalars of metrics, vectors of curves by position."""
+    """Returns the sums over ``batches`` batches of one length bucket: scalars of metrics, vectors of curves by position.
+
+    They are ``given``, stacked, where the task reads them from files.
+    """
     # the bucket's own numbers, so that it holds the same examples whichever others are evaluated beside it
     key = jax.random.fold_in(jax.random.fold_in(key, bucket[0]), bucket[1])
 
-    def body(carry: None, i: jax.Array) -> tuple[None, Sums]:
-        batch = trainable.task.batch(jax.random.fold_in(key, i), batch_size, bucket)
-        logits, _ = trainable.model.apply({"params": params, "batch_stats": batch_stats}, batch.inputs, lengths=batch.lengths)
-        task = trainable.task
+    def body(carry: None, x: tuple[jax.Array, Batch | None]) -> tuple[None, Sums]:
+        i, batch = x
+        task, variables = trainable.task, {"params": params, "batch_stats": batch_stats}
+        if batch is None:
+            batch = task.batch(jax.random.fold_in(key, i), batch_size, bucket)
+        logits, _ = trainable.model.apply(variables, batch.inputs, lengths=batch.lengths, reset=batch.reset)
         return carry, {"loss": task.loss(logits, batch), **task.metrics(logits, batch), **task.curves(logits, batch)}
 
-    _, sums = jax.lax.scan(body, None, jnp.arange(batches))
+    _, sums = jax.lax.scan(body, None, (jnp.arange(batches), given))
     return jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
 
 

@@ -74,7 +74,7 @@ def train_members(
     with ExitStack() as stack:
         for folder, config in zip(folders, configs, strict=True):
             stack.enter_context(folder.locked())
-            folder.claim(config)
+            folder.claim(config, program.records())
         results = [folder.read_result() for folder in folders]
         if all(result and result["status"] == "finished" for result in results):
             print(
@@ -200,7 +200,7 @@ class _Training:
             before, size = step, self.program.per_dispatch
             # a run that is tried again starts at its last good step, and is back on the grid after one dispatch
             count = min(size - step % size, total - step)
-            state, sums = self.program.advance(state, count)
+            state, sums = self.program.advance(state, count, start=step)
             step += count
             self._end_dead(alive, state, progress)
             self._write_training(progress)

@@ -1,4 +1,4 @@
-"""What every registered task promises (`lrnn_jax.tasks.base.Task`)."""
+"""What every registered synthetic task promises (`lrnn_jax.tasks.base.Task`)."""
 
 import dataclasses
 import functools
@@ -11,11 +11,12 @@ import pytest
 
 from lrnn_jax.errors import UserError
 from lrnn_jax.registry import TASKS, load_task
+from lrnn_jax.tasks.base import FileTask
 
 LENGTH = (5, 9)
 
 
-@pytest.fixture(params=sorted(TASKS), scope="module")
+@pytest.fixture(params=[name for name in sorted(TASKS) if not issubclass(load_task(name), FileTask)], scope="module")
 def task(request):
     return load_task(request.param)()
 

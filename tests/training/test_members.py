@@ -161,8 +161,8 @@ def test_each_seed_has_its_own_data(trained):
     configs, *_ = trained
     start = make_program(configs[0]).init()
     # the same start for all of them: what differs is what they are shown
-    ends = [make_program(config).advance(jax.tree.map(jnp.copy, start), 10)[0].params for config in configs]
-    together = make_program(*configs).advance(jax.tree.map(lambda x: jnp.stack([x] * 3), start), 10)[0].params
+    ends = [make_program(config).advance(jax.tree.map(jnp.copy, start), 10, start=0)[0].params for config in configs]
+    together = make_program(*configs).advance(jax.tree.map(lambda x: jnp.stack([x] * 3), start), 10, start=0)[0].params
     for i, end in enumerate(ends):
         assert largest_difference(end, ends[i - 1]) > 100 * BOUND
         assert_close(take_member(together, i, 3), end)

@@ -1,0 +1,1 @@
+"""Files on disk: where documents come from, tokenizers, and packed token arrays."""

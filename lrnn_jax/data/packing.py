@@ -1,0 +1,214 @@
+"""Documents as one array of tokens per split, kept on disk, and rows cut from it."""
+
+import functools
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lrnn_jax.data.sources import SPLITS, STDLIB, TFDS, Document, Source, open_source
+from lrnn_jax.data.tokenizers import BPE, BYTES, Tokenizer, UnknownText, byte_tokenizer, load_tokenizer, train_bpe
+from lrnn_jax.errors import UserError
+
+# Shares of the documents that are held out for validation and for the test.
+HELD_OUT = 0.05
+# A corpus of fewer documents is split inside them: each one's start trains, its end is held out.
+_FEWEST_DOCUMENTS = 40
+_SHORTEST_CUT = 1000  # characters; shorter documents of such a corpus train whole
+_SHORTEST = 2
+_HALF = ".half-"
+_LAYOUT = 1  # of the files below; another number makes them anew
+
+
+class Corpus(NamedTuple):
+    """A tokenised corpus.
+
+    Attributes:
+      tokens: one array per split: each document's opening token and its text's, one document after another.
+      names: the documents of each split, in that order.
+      tokenizer: what the tokens mean.
+      digest: SHA-256 of the files it was made from.
+    """
+
+    tokens: dict[str, np.ndarray]
+    names: dict[str, list[str]]
+    tokenizer: Tokenizer
+    digest: str
+
+    def document(self, split: str, i: int) -> np.ndarray:
+        """Returns the i-th document's tokens, the opening one first."""
+        starts = np.flatnonzero(self.tokens[split] == self.tokenizer.start)
+        end = starts[i + 1] if i + 1 < len(starts) else len(self.tokens[split])
+        return self.tokens[split][starts[i] : end]
+
+
+class Rows:
+    """Rows of ``length + 1`` tokens, each beginning with the token that the one before ended with."""
+
+    def __init__(self, tokens: np.ndarray, length: int) -> None:
+        self.tokens, self.length = tokens, length
+
+    def __len__(self) -> int:
+        return max(0, len(self.tokens) - 1) // self.length
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return np.asarray(self.tokens[i * self.length : (i + 1) * self.length + 1])
+
+
+@functools.lru_cache(maxsize=16)
+def load_corpus(data: str, *, data_dir: str, text_field: str, tokenizer: str, skip_short: bool) -> Corpus:
+    """Reads, splits and tokenises ``task.data``, or finds what an earlier run made of the same files.
+
+    A document goes into a split by the hash of its text, so that two equal ones never lie on both sides; data sets that
+    have splits of their own keep them. The tokens are kept in LRNN_CACHE_DIR, by default the user's cache folder.
+
+    Args:
+      data: see `lrnn_jax.data.sources.open_source`, as ``data_dir`` and ``text_field``.
+      data_dir: see there.
+      text_field: see there.
+      tokenizer: "bytes", "bpe:SIZE" (trained on the training split) or a file of the ``tokenizers`` library.
+      skip_short: leaves out documents of fewer than two tokens, which are refused otherwise.
+
+    Raises:
+      UserError: files that are not there or not readable as text; documents that are too short or that the tokenizer does
+        not know. Nothing is left behind.
+    """
+    source = open_source(data, data_dir=data_dir, text_field=text_field)
+    try:
+        digest = source.digest()
+    except OSError as error:
+        raise UserError(f"task.data={data!r}: cannot read {error.filename}: {error.strerror}") from error
+    own = load_tokenizer(tokenizer, field="task.tokenizer") if tokenizer != BYTES and not tokenizer.startswith(BPE) else None
+    kind = STDLIB if data == STDLIB else TFDS if data.startswith(TFDS) else "files"
+    what = [_LAYOUT, HELD_OUT, digest, kind, text_field, own.file if own else tokenizer, skip_short]
+    folder = _cache_folder() / hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+    if not (folder / "corpus.json").exists():
+        own = own or _make_tokenizer(tokenizer, source)
+        _write_corpus(folder, source, own, digest, data, tokenizer, skip_short)
+    return _read_corpus(folder)
+
+
+def _cache_folder() -> Path:
+    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("LRNN_CACHE_DIR") or Path(user) / "lrnn_jax")
+
+
+def _make_tokenizer(spec: str, source: Source) -> Tokenizer:
+    if spec == BYTES:
+        return byte_tokenizer()
+    training = (document.text for document in _split(source) if document.split == "train")
+    return train_bpe(training, int(spec.removeprefix(BPE)))
+
+
+def _split(source: Source) -> Iterator[Document]:
+    """Yields all documents with their splits; a corpus of few is cut inside its documents."""
+    documents = source.documents()
+    first = list(itertools.islice(documents, _FEWEST_DOCUMENTS))
+    few = len(first) < _FEWEST_DOCUMENTS and not source.own_splits
+    for document in itertools.chain(first, documents):
+        if few:
+            yield from _cut(document)
+        else:
+            yield document._replace(split=_choose_split(document, source.own_splits))
+
+
+def _cut(document: Document) -> Iterator[Document]:
+    length = len(document.text)
+    if length < _SHORTEST_CUT:
+        yield document._replace(split="train")
+        return
+    ends = [0, round(length * (1.0 - 2.0 * HELD_OUT)), round(length * (1.0 - HELD_OUT)), length]
+    for split, begin, end in zip(SPLITS, ends, ends[1:], strict=False):
+        yield Document(document.name, document.text[begin:end], split)
+
+
+def _choose_split(document: Document, own: frozenset[str]) -> str:
+    """Validation and test are taken from the training documents where the data set has none."""
+    if document.split not in (None, "train"):
+        return str(document.split)
+    place = int.from_bytes(hashlib.sha256(document.text.encode()).digest()[:8], "big") / 2**64
+    split = "test" if place < HELD_OUT else "validation" if place < 2.0 * HELD_OUT else "train"
+    return "train" if split in own else split
+
+
+def _write_corpus(
+    folder: Path, source: Source, tokenizer: Tokenizer, digest: str, data: str, spec: str, skip_short: bool
+) -> None:
+    """Writes everything beside the folder, then renames it: the folder is there whole or not at all."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(folder.parent)
+        half = Path(tempfile.mkdtemp(prefix=_HALF, dir=folder.parent))
+    except OSError as error:
+        raise UserError(f"cannot write tokens in {folder.parent} ({error.strerror}); set LRNN_CACHE_DIR") from error
+    try:
+        counts = _write_tokens(half, source, tokenizer, data, spec, skip_short)
+        about = {"digest": digest, "dtype": _dtype(tokenizer).name, "documents": counts}
+        (half / "tokenizer.json").write_text(tokenizer.file)
+        (half / "corpus.json").write_text(json.dumps(about))
+        if not (folder / "corpus.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            half.rename(folder)
+    except OSError as error:
+        # another process may have been first
+        if not (folder / "corpus.json").exists():
+            raise UserError(f"cannot write tokens in {folder.parent}: {error.strerror}; set LRNN_CACHE_DIR") from error
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+
+
+def _remove_stale(cache: Path) -> None:
+    """Removes what killed processes left half-made a day ago or longer."""
+    for path in cache.glob(f"{_HALF}*"):
+        if path.stat().st_mtime < time.time() - 86_400:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _write_tokens(half: Path, source: Source, tokenizer: Tokenizer, data: str, spec: str, skip_short: bool) -> dict[str, int]:
+    counts = dict.fromkeys(SPLITS, 0)
+    dtype = _dtype(tokenizer)
+    with ExitStack() as stack:
+        arrays = {split: stack.enter_context((half / f"{split}.tokens").open("wb")) for split in SPLITS}
+        names = {split: stack.enter_context((half / f"{split}.names").open("w")) for split in SPLITS}
+        for name, text, split in _split(source):
+            try:
+                tokens = tokenizer.encode(text)
+            except UnknownText as error:
+                raise UserError(f"task.tokenizer={spec!r}: in {name} of task.data={data!r}, {error}") from error
+            if len(tokens) < _SHORTEST:
+                if skip_short:
+                    continue
+                what = "is empty" if not len(tokens) else "is one token long"
+                raise UserError(
+                    f"task.data={data!r}: {name} {what}, and a document needs {_SHORTEST}; task.skip_short=True leaves it out"
+                )
+            np.concatenate([[tokenizer.start], tokens]).astype(dtype).tofile(arrays[str(split)])
+            names[str(split)].write(json.dumps(name) + "\n")
+            counts[str(split)] += 1
+    return counts
+
+
+def _read_corpus(folder: Path) -> Corpus:
+    about: dict[str, Any] = json.loads((folder / "corpus.json").read_text())
+    file = (folder / "tokenizer.json").read_text()
+    tokenizer = load_tokenizer(str(folder / "tokenizer.json"), field="task.tokenizer") if file else byte_tokenizer()
+    tokens, names = {}, {}
+    for split in SPLITS:
+        path = folder / f"{split}.tokens"
+        # an empty file cannot be mapped
+        tokens[split] = np.memmap(path, about["dtype"], "r") if path.stat().st_size else np.zeros(0, about["dtype"])
+        names[split] = [json.loads(line) for line in (folder / f"{split}.names").read_text().splitlines()]
+    return Corpus(tokens, names, tokenizer, about["digest"])
+
+
+def _dtype(tokenizer: Tokenizer) -> np.dtype:
+    return np.dtype(np.uint16 if tokenizer.size <= 1 << 16 else np.uint32)

@@ -1,0 +1,179 @@
+"""Packed tokens: nothing lost, nothing twice, splits that hold, and no half-made files."""
+
+import json
+import os
+import random
+
+import numpy as np
+import pytest
+
+from lrnn_jax.data.packing import Rows, load_corpus
+from lrnn_jax.data.sources import SPLITS
+from lrnn_jax.errors import UserError
+
+START = 256
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LRNN_CACHE_DIR", str(tmp_path / "cache"))
+    load_corpus.cache_clear()
+    return tmp_path / "cache"
+
+
+def load(data, *, tokenizer="bytes", skip_short=False):
+    load_corpus.cache_clear()
+    return load_corpus(str(data), data_dir="", text_field="text", tokenizer=tokenizer, skip_short=skip_short)
+
+
+def write_lines(path, texts):
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return path
+
+
+def words(seed, count=20):
+    moment = random.Random(seed)
+    return " ".join(moment.choice(["one", "two", "drü", "vier"]) for _ in range(count))
+
+
+@pytest.fixture
+def many(tmp_path):
+    return write_lines(tmp_path / "many.jsonl", [words(i) for i in range(400)])
+
+
+def documents(corpus, split):
+    return [bytes(corpus.document(split, i)[1:].astype(np.uint8)).decode() for i in range(len(corpus.names[split]))]
+
+
+def test_every_document_is_in_one_split_whole(many):
+    corpus = load(many)
+    found = {split: documents(corpus, split) for split in SPLITS}
+    assert sorted(text for part in found.values() for text in part) == sorted(words(i) for i in range(400))
+    assert 300 < len(found["train"]) < 390
+    assert all(5 < len(found[split]) < 40 for split in ("validation", "test"))
+    for split in SPLITS:
+        assert int(np.sum(corpus.tokens[split] == START)) == len(found[split])
+        assert corpus.tokens[split][0] == START
+        assert corpus.tokens[split].dtype == np.uint16
+
+
+def test_names_belong_to_their_documents(many):
+    corpus = load(many)
+    for split in SPLITS:
+        for name, text in zip(corpus.names[split], documents(corpus, split), strict=True):
+            assert text == words(int(name.partition(":")[2]) - 1)
+
+
+def test_equal_documents_lie_on_one_side_and_the_order_does_not_matter(tmp_path):
+    texts = [words(i) for i in range(100)]
+    corpus = load(write_lines(tmp_path / "twice.jsonl", texts + texts[::-1]))
+    sides = {split: set(documents(corpus, split)) for split in SPLITS}
+    assert not sides["train"] & sides["validation"] and not sides["train"] & sides["test"]
+    assert sum(map(len, sides.values())) == 100
+    other = load(write_lines(tmp_path / "once.jsonl", texts[50:] + texts[:50]))
+    assert {split: set(documents(other, split)) for split in SPLITS} == sides
+
+
+def test_a_corpus_of_few_documents_is_split_inside_them(tmp_path):
+    text = words(0, 1000)
+    (tmp_path / "x.txt").write_text(text)
+    corpus = load(tmp_path / "x.txt")
+    parts = [documents(corpus, split)[0] for split in SPLITS]
+    assert "".join(parts) == text
+    assert len(parts[0]) == pytest.approx(0.9 * len(text), abs=1)
+    assert len(parts[1]) == pytest.approx(len(parts[2]), abs=1)
+
+
+def test_short_documents_of_a_small_corpus_train_whole(tmp_path):
+    file = write_lines(tmp_path / "few.jsonl", ["short", words(0, 1000), "one"])
+    corpus = load(file)
+    assert documents(corpus, "train")[::2] == ["short", "one"]
+    assert {split: len(corpus.names[split]) for split in SPLITS} == {"train": 3, "validation": 1, "test": 1}
+
+
+def test_what_a_killed_process_left_is_removed_after_a_day(many, cache):
+    old, young, torn = cache / ".half-old", cache / ".half-young", cache / load_and_tear(many, cache)
+    for folder in (old, young):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+    assert len(load(many).names["train"]) > 300
+    assert not old.exists() and young.exists() and (torn / "corpus.json").exists()
+
+
+def load_and_tear(many, cache):
+    """Makes the tokens, and takes away the file that is written last."""
+    load(many)
+    (folder,) = cache.iterdir()
+    (folder / "corpus.json").unlink()
+    return folder.name
+
+
+def test_the_second_time_nothing_is_made_again(many, cache, monkeypatch):
+    corpus = load(many)
+    (folder,) = cache.iterdir()
+    monkeypatch.setattr("lrnn_jax.data.packing._write_corpus", None)
+    again = load(many)
+    assert again.digest == corpus.digest and again.names == corpus.names
+    for split in SPLITS:
+        np.testing.assert_array_equal(again.tokens[split], corpus.tokens[split])
+    assert [path.name for path in cache.iterdir()] == [folder.name]
+
+
+def test_other_contents_another_tokenizer_another_folder(many, cache):
+    load(many)
+    load(many, tokenizer="bpe:300")
+    with many.open("a") as file:
+        file.write(json.dumps({"text": "more of it"}))
+    load(many)
+    assert len(list(cache.iterdir())) == 3
+
+
+def test_byte_pairs_are_trained_on_the_training_documents_only(tmp_path):
+    first = load(write_lines(tmp_path / "a.jsonl", [words(i) for i in range(200)]), tokenizer="bpe:300")
+    held_out = set(documents_of_bytes(tmp_path / "a.jsonl")["test"])
+    changed = [text for i in range(200) if (text := words(i)) not in held_out]
+    second = load(write_lines(tmp_path / "b.jsonl", changed), tokenizer="bpe:300")
+    assert first.tokenizer == second.tokenizer
+    assert first.tokenizer.decode(first.document("train", 0)[1:]).decode() in {words(i) for i in range(200)}
+
+
+def documents_of_bytes(path):
+    corpus = load(path)
+    return {split: documents(corpus, split) for split in SPLITS}
+
+
+@pytest.mark.parametrize(("text", "said"), [("", "is empty"), ("x", "is one token long")])
+def test_documents_that_are_too_short_are_refused_or_left_out(tmp_path, cache, text, said):
+    file = write_lines(tmp_path / "short.jsonl", [*(words(i) for i in range(60)), text])
+    with pytest.raises(UserError, match=rf"task\.data=.*short\.jsonl:61 {said}.*task\.skip_short=True") as caught:
+        load(file)
+    assert "\n" not in str(caught.value)
+    assert not list(cache.iterdir()), "something half-made is left"
+    assert sum(len(names) for names in load(file, skip_short=True).names.values()) == 60
+
+
+def test_nothing_is_left_of_a_corpus_that_turns_out_bad(tmp_path, cache):
+    file = write_lines(tmp_path / "bad.jsonl", [words(i) for i in range(60)])
+    with file.open("ab") as lines:
+        lines.write(b'{"text": "\xff"}\n')
+    with pytest.raises(UserError, match="UTF-8"):
+        load(file)
+    assert not list(cache.iterdir())
+
+
+def test_a_cache_that_cannot_be_written(many, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LRNN_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="LRNN_CACHE_DIR"):
+        load(many)
+
+
+def test_rows_make_every_token_but_the_rest_a_target_once():
+    tokens = np.arange(100, 123)
+    rows = Rows(tokens, 5)
+    assert len(rows) == 4
+    cut = np.stack([rows[i] for i in range(4)])
+    assert cut.shape == (4, 6)
+    np.testing.assert_array_equal(cut[:, :-1].reshape(-1), tokens[:20])
+    np.testing.assert_array_equal(cut[:, 1:].reshape(-1), tokens[1:21])
+    assert [len(Rows(tokens[:n], 5)) for n in (0, 1, 5, 6, 10, 11)] == [0, 0, 0, 1, 1, 2]
