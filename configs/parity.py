@@ -16,6 +16,15 @@ on the test stream, and wall time:
     mamba               1.000    75 s
     mamba,positive      0.006    44 s
     lru                -0.009    19 s (its recurrence does not look at the input, so chance is what the theory says)
+    gated_deltanet      1.000    55 s
+    deltaproduct        1.000    32 s
+    slstm               1.000    38 s
+    full_matrix         1.000    22 s
+    transformer         0.011    78 s
+    mlstm               0.009    52 s
+    rwkv7               0.010    35 s
+    gla                 0.009    25 s (eigenvalues in [-1, 1] are ours here and in mamba2)
+    mamba2              0.009   138 s
 
 Scale `smoke` checks that everything runs and learns nothing. Scale `paper` is App. E.1.1 of the paper, for `diagonal` its
 released configuration with tanh (the one with sigmoid stops after 2000 steps); it has not been run.
