@@ -123,8 +123,8 @@ class RunFolder:
         """Returns ``result.json``, or None where the run has not ended or what is there is no result."""
         try:
             result = json.loads(self.result_file.read_text())
-            return result if result["status"] == "failed" or result["metrics"].items() else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return result if result["status"] == "failed" or isinstance(result["metrics"], dict) else None
+        except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def append_metrics(self, line: dict[str, Any]) -> None:

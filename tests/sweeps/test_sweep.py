@@ -210,7 +210,7 @@ def planned(tiny_config, tmp_path_factory):
     folder = store / config_hash(configs[0])
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(configs[0].to_dict()))
-    (folder / "result.json").write_text(json.dumps({"status": "finished"}))
+    (folder / "result.json").write_text(json.dumps({"status": "finished", "metrics": {}}))
     return plan(configs, store, executor="vmap"), configs, store
 
 
