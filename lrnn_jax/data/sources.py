@@ -206,6 +206,7 @@ def _open_tfds(data: str, data_dir: str, text_field: str) -> Source:
         builder = tfds.builder(name, data_dir=folder, try_gcs=False)
         # nothing is downloaded: what is not there is said
         sources = {str(split): builder.as_data_source(split) for split in sorted(builder.info.splits)}
+    # in all these ways it says that a data set is not there, not prepared, or not in a format that can be read at random
     except (tfds.core.DatasetNotFoundError, ValueError, AssertionError, NotImplementedError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(

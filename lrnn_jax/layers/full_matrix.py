@@ -7,8 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lrnn_jax.errors import UserError
-from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State
+from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
 from lrnn_jax.scans.product import METHODS, scan_product, start_product
 
 
@@ -42,8 +41,7 @@ class FullMatrix(RecurrentLayer):
 
     @classmethod
     def check(cls, fields: Mapping[str, Any]) -> None:
-        if fields["size"] < 1:
-            raise UserError(f"model.layer.size={fields['size']} must be at least 1")
+        check_at_least(1, fields, "size")
 
     def setup(self) -> None:
         # in float32 whatever the compute dtype: a product of T matrices multiplies their rounding

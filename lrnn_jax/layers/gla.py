@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State
+from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
 from lrnn_jax.models.conv import CausalConv
 from lrnn_jax.scans import scan_gated_outer
 
@@ -55,16 +55,11 @@ class GLA(RecurrentLayer):
 
     @classmethod
     def check(cls, fields: Mapping[str, Any]) -> None:
-        for name in ("heads", "gate_rank"):
-            if fields[name] < 1:
-                raise UserError(f"model.layer.{name}={fields[name]} must be at least 1")
+        check_at_least(1, fields, "heads", "gate_rank")
+        check_at_least(0, fields, "key_size", "value_size", "conv_width")
         for name, parts in (("key_size", 2 * fields["heads"]), ("value_size", fields["heads"])):
-            if fields[name] < 0:
-                raise UserError(f"model.layer.{name}={fields[name]} must be at least 0")
             if fields[name] == 0 and fields["width"] % parts:
                 raise UserError(f"model.layer.{name}=0 needs model.width={fields['width']} to be a multiple of {parts}")
-        if fields["conv_width"] < 0:
-            raise UserError(f"model.layer.conv_width={fields['conv_width']} must be at least 0")
         if not fields["gate_normaliser"] > 0:
             raise UserError(f"model.layer.gate_normaliser={fields['gate_normaliser']} must be above 0")
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.layers.base import MATRICES, RecurrentLayer, State
+from lrnn_jax.layers.base import MATRICES, RecurrentLayer, State, check_at_least
 from lrnn_jax.scans import scan_diagonal_complex
 
 
@@ -51,8 +51,7 @@ class LRU(RecurrentLayer):
             )
         if not 0.0 < fields["max_phase"] <= 2 * math.pi + 1e-6:
             raise UserError(f"model.layer.max_phase={fields['max_phase']} must be above 0 and at most 2 pi")
-        if fields["state_size"] < 1:
-            raise UserError(f"model.layer.state_size={fields['state_size']} must be at least 1")
+        check_at_least(1, fields, "state_size")
 
     def setup(self) -> None:
         size, width = self.state_size, self.width

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State
+from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
 from lrnn_jax.models.conv import CausalConv
 from lrnn_jax.scans import scan_selective
 from lrnn_jax.scans.selective import transition_eigenvalues
@@ -54,9 +54,7 @@ class Mamba(RecurrentLayer):
 
     @classmethod
     def check(cls, fields: Mapping[str, Any]) -> None:
-        for name in ("state_size", "expand", "conv_width"):
-            if fields[name] < 1:
-                raise UserError(f"model.layer.{name}={fields[name]} must be at least 1")
+        check_at_least(1, fields, "state_size", "expand", "conv_width")
         if fields["dt_rank"] < 0:
             raise UserError(f"model.layer.dt_rank={fields['dt_rank']} must be at least 0 (0: width / 16, rounded up)")
 

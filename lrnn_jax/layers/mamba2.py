@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State
+from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
 from lrnn_jax.models.conv import CausalConv
 from lrnn_jax.scans import scan_gated_outer
 
@@ -55,9 +55,7 @@ class Mamba2(RecurrentLayer):
 
     @classmethod
     def check(cls, fields: Mapping[str, Any]) -> None:
-        for name in ("heads", "state_size", "expand", "conv_width", "groups"):
-            if fields[name] < 1:
-                raise UserError(f"model.layer.{name}={fields[name]} must be at least 1")
+        check_at_least(1, fields, "heads", "state_size", "expand", "conv_width", "groups")
         inner = fields["expand"] * fields["width"]
         if inner % fields["heads"]:
             raise UserError(f"model.layer.heads={fields['heads']} must divide expand * model.width = {inner}")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State
+from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
 from lrnn_jax.models.conv import CausalConv
 from lrnn_jax.scans import scan_gated_outer
 from lrnn_jax.scans.method import choose_method
@@ -58,11 +58,8 @@ class MLSTM(RecurrentLayer):
 
     @classmethod
     def check(cls, fields: Mapping[str, Any]) -> None:
-        for name in ("heads", "expand", "block_size", "blocks"):
-            if fields[name] < 1:
-                raise UserError(f"model.layer.{name}={fields[name]} must be at least 1")
-        if fields["conv_width"] < 0:
-            raise UserError(f"model.layer.conv_width={fields['conv_width']} must be at least 0")
+        check_at_least(1, fields, "heads", "expand", "block_size", "blocks")
+        check_at_least(0, fields, "conv_width")
         inner = fields["expand"] * fields["width"]
         for name in ("heads", "block_size"):
             if inner % fields[name]:

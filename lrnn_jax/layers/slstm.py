@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lrnn_jax.errors import UserError, suggest
-from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_divides
+from lrnn_jax.errors import UserError
+from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least, check_choice, check_divides
 from lrnn_jax.models.conv import CausalConv
 from lrnn_jax.scans.method import choose_method
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
@@ -61,13 +61,9 @@ class SLSTM(RecurrentLayer):
         check_divides("heads", fields["heads"], fields["width"])
         if fields["width"] == fields["heads"]:
             raise UserError(f"model.layer.heads={fields['heads']} must be below model.width: a head's norm needs two features")
-        if fields["conv_width"] < 0:
-            raise UserError(f"model.layer.conv_width={fields['conv_width']} must be at least 0")
-        for name, choices in {"forget_gate": FORGET_GATES, "bias_init": BIAS_INITS}.items():
-            if fields[name] not in choices:
-                raise UserError(
-                    f"model.layer.{name}={fields[name]!r} is not one of {', '.join(choices)}{suggest(fields[name], choices)}"
-                )
+        check_at_least(0, fields, "conv_width")
+        check_choice("forget_gate", fields["forget_gate"], FORGET_GATES)
+        check_choice("bias_init", fields["bias_init"], BIAS_INITS)
 
     @property
     def _head_dim(self) -> int:

@@ -67,7 +67,7 @@ def reproduce(
         runs = [run for run, record in zip(runs, records, strict=True) if not record or record["status"] == "stale"]
     if executor == "ray":
         check_cluster(ray_address)
-    failed = 0
+    failed, text = 0, ""
     with locked_store(workdir):
         # row by row, so that what is there can be looked at while the rest is trained
         for row in dict.fromkeys((run.row.column, run.row.name) for run in runs):
@@ -85,9 +85,10 @@ def reproduce(
                 if result:
                     write_json(folder / record_name(run), _record(table, run, result, workdir))
             if any(found):
-                render(table, scale, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    text = render(table, scale, folder)
+                text = render(table, scale, folder)
+    if not text:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = render(table, scale, folder)
     return f"{text}\nwritten to {folder}: table.md, table.csv, plot.png", failed
 
 

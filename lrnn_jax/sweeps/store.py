@@ -2,7 +2,6 @@
 
 import ast
 import fcntl
-import json
 import math
 import operator
 import os
@@ -16,7 +15,7 @@ from ml_collections import ConfigDict
 
 from lrnn_jax.config import config_hash, flatten, validate_config
 from lrnn_jax.errors import UserError, suggest
-from lrnn_jax.training.runs import RunFolder
+from lrnn_jax.training.runs import RunFolder, read_object
 
 Row = dict[str, Any]
 COLUMNS = ("run", "status", "task.name", "model.layer.name", "seed", "steps", "wall_time_s")
@@ -89,9 +88,8 @@ def read_rows(store: Path) -> list[Row]:
 
 def _read_row(folder: RunFolder) -> Row:
     try:
-        config = ConfigDict(_read_object(folder.config_file))
-        result: Row = _read_result(folder) if folder.result_file.exists() else {"status": "started"}
-        _check_metrics(result)
+        config = ConfigDict(read_object(folder.config_file))
+        result: Row = folder.load_result() if folder.result_file.exists() else {"status": "started"}
     except (OSError, ValueError) as error:
         return {"run": folder.path.name, "status": "unreadable", "reason": str(error)}
     row: Row = {"run": folder.path.name, **dict(flatten(config))}
@@ -103,35 +101,6 @@ def _read_row(folder: RunFolder) -> Row:
     if (named_by_hash and config_hash(config) != folder.path.name) or not _is_current(config):
         row["status"] = "stale"
     return row
-
-
-def _read_object(file: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(file.read_bytes())
-    except OSError as error:
-        raise OSError(f"{file.name}: {error.strerror}") from error
-    except ValueError as error:
-        raise ValueError(f"{file.name}: {error}") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"{file.name}: holds {type(fields).__name__}, not an object")
-    return fields
-
-
-def _read_result(folder: RunFolder) -> dict[str, Any]:
-    result = _read_object(folder.result_file)
-    if result.get("status") not in ("finished", "failed"):
-        raise ValueError(f"{folder.result_file.name}: neither finished nor failed")
-    return result
-
-
-def _check_metrics(result: dict[str, Any]) -> None:
-    best = result.get("best") or {"metrics": {}}
-    needed = [
-        result.get("metrics", None if result["status"] == "finished" else {}),
-        isinstance(best, dict) and best.get("metrics"),
-    ]
-    if not all(isinstance(metrics, dict) for metrics in needed):
-        raise ValueError("result.json: has no metrics")
 
 
 def _is_current(config: ConfigDict) -> bool:

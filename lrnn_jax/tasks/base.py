@@ -134,6 +134,29 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True)
+class ModularTask(Task):
+    """A task whose answer is a number modulo m; chance is 1/m, as the papers scale by.
+
+    Attributes:
+      modulus: m, at least 2.
+    """
+
+    modulus: int
+
+    def __post_init__(self) -> None:
+        if self.modulus < 2:
+            raise UserError(f"task.modulus={self.modulus} must be at least 2")
+
+    @property
+    def CHANCE(self) -> float:  # type: ignore[override]  # it depends on m
+        return 1.0 / self.modulus
+
+    @property
+    def outputs(self) -> int:
+        return self.modulus
+
+
+@dataclasses.dataclass(frozen=True)
 class FileTask(Task):
     """A task whose examples are in files: a batch is a pure function of seed and step too, by grain's random access.
 

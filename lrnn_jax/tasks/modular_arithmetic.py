@@ -5,15 +5,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from lrnn_jax.errors import UserError
-from lrnn_jax.tasks.base import Batch, Task
+from lrnn_jax.tasks.base import Batch, ModularTask
 
 PLUS, MINUS, TIMES, EQUALS = 1, 2, 3, 4
 ZERO = 5  # the digit 0; digit d is ZERO + d
 
 
 @dataclasses.dataclass(frozen=True)
-class ModularArithmetic(Task):
+class ModularArithmetic(ModularTask):
     """What is the expression's value modulo m? Products come before sums; the answer is asked at the equals sign.
 
     ::
@@ -44,21 +43,9 @@ class ModularArithmetic(Task):
     MIN_LENGTH = 3
     LENGTH_STEP = 2
 
-    def __post_init__(self) -> None:
-        if self.modulus < 2:
-            raise UserError(f"task.modulus={self.modulus} must be at least 2")
-
-    @property
-    def CHANCE(self) -> float:  # type: ignore[override]  # it depends on m
-        return 1.0 / self.modulus
-
     @property
     def vocab_size(self) -> int:
         return ZERO + self.modulus
-
-    @property
-    def outputs(self) -> int:
-        return self.modulus
 
     def batch(self, key: jax.Array, size: int, length: tuple[int, int]) -> Batch:
         shortest, longest = length

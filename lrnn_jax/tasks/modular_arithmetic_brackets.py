@@ -5,15 +5,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from lrnn_jax.errors import UserError
-from lrnn_jax.tasks.base import Batch, Task
+from lrnn_jax.tasks.base import Batch, ModularTask
 
 # The tokens after padding (0) and the digits (1 to m), counted from m + 1.
 SIGNS = "+-*()="
 
 
 @dataclasses.dataclass(frozen=True)
-class ModularArithmeticBrackets(Task):
+class ModularArithmeticBrackets(ModularTask):
     """What is the bracketed expression's value modulo m? The answer is asked at the equals sign.
 
     ::
@@ -43,21 +42,9 @@ class ModularArithmeticBrackets(Task):
     EVAL_LENGTHS = ((40, 64), (65, 128), (129, 192), (193, 256), (257, 512))
     MIN_LENGTH = 5
 
-    def __post_init__(self) -> None:
-        if self.modulus < 2:
-            raise UserError(f"task.modulus={self.modulus} must be at least 2")
-
-    @property
-    def CHANCE(self) -> float:  # type: ignore[override]  # it depends on m
-        return 1.0 / self.modulus
-
     @property
     def vocab_size(self) -> int:
         return 1 + self.modulus + len(SIGNS)
-
-    @property
-    def outputs(self) -> int:
-        return self.modulus
 
     def token(self, sign: str) -> int:
         """Returns the token of one of `SIGNS`."""

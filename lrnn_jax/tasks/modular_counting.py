@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.tasks.base import Batch, Task
+from lrnn_jax.tasks.base import Batch, ModularTask
 from lrnn_jax.tasks.parity import make_counting_batch
 
 
 @dataclasses.dataclass(frozen=True)
-class ModularCounting(Task):
+class ModularCounting(ModularTask):
     """How many ones, modulo m? The answer is asked at the last bit.
 
     ::
@@ -34,21 +34,9 @@ class ModularCounting(Task):
     EVAL_LENGTHS = ((40, 64), (65, 128), (129, 192), (193, 256), (257, 512))
     MIN_LENGTH = 2
 
-    def __post_init__(self) -> None:
-        if self.modulus < 2:
-            raise UserError(f"task.modulus={self.modulus} must be at least 2")
-
-    @property
-    def CHANCE(self) -> float:  # type: ignore[override]  # it depends on m
-        return 1.0 / self.modulus
-
     @property
     def vocab_size(self) -> int:
         return 3
-
-    @property
-    def outputs(self) -> int:
-        return self.modulus
 
     def batch(self, key: jax.Array, size: int, length: tuple[int, int]) -> Batch:
         shortest, longest = length

@@ -10,6 +10,31 @@ from lrnn_jax.training.program import make_program
 from lrnn_jax.training.runs import RunFolder
 
 
+def restore_run(workdir: Path, target: Any, *, which: str) -> tuple[Any, dict[str, Any]]:
+    """Returns (state, info) of a run's newest checkpoint, as `Checkpoints.restore_newest`, and touches nothing.
+
+    Args:
+      workdir: the run's folder.
+      target: what the checkpoint must fit; None takes it as it is.
+      which: "last", or "best" where the best parameters are wanted.
+
+    Raises:
+      UserError: no run, no checkpoint, or none with best parameters.
+    """
+    folder = RunFolder(workdir)
+    metric = folder.read_config().eval.best_metric
+    if not folder.checkpoint_folder.is_dir():
+        raise UserError(f"{workdir} holds no checkpoint yet")
+    checkpoints = Checkpoints(folder.checkpoint_folder, read_only=True)
+    restored = checkpoints.restore_newest(target)
+    checkpoints.close()
+    if restored is None:
+        raise UserError(f"{workdir} holds no checkpoint yet")
+    if which == "best" and not restored[1]["best"][0]:
+        raise UserError(f"{workdir} holds no best checkpoint (eval.best_metric={metric!r})")
+    return restored
+
+
 def evaluate_run(workdir: Path, *, which: str, lengths: list[list[int]] | None, examples: int | None) -> dict[str, Any]:
     """Evaluates a run's checkpoint on its test stream.
 
@@ -40,20 +65,10 @@ def evaluate_run(workdir: Path, *, which: str, lengths: list[list[int]] | None, 
         config.eval.examples = examples
     program = make_program(config)
     folder.check_records(program.records())
-    if not folder.checkpoint_folder.is_dir():
-        raise UserError(f"{workdir} holds no checkpoint yet")
-    checkpoints = Checkpoints(folder.checkpoint_folder, read_only=True)
     state = program.state_shapes
     parameters = {"params": state.params, "batch_stats": state.batch_stats}
-    restored = checkpoints.restore_newest({"state": state, "best": parameters} if metric else {"state": state})
-    checkpoints.close()
-    if restored is None:
-        raise UserError(f"{workdir} holds no checkpoint yet")
-    kept, info = restored
-    best = info["best"][0]
-    if which == "best" and best is None:
-        raise UserError(f"{workdir} holds no best checkpoint (eval.best_metric={metric!r})")
+    kept, info = restore_run(workdir, {"state": state, "best": parameters} if metric else {"state": state}, which=which)
     chosen = kept["best"] if which == "best" else {name: getattr(kept["state"], name) for name in parameters}
     (measured,) = program.evaluate(**chosen, stream="test")
-    step = best["step"] if which == "best" else int(kept["state"].step)
+    step = info["best"][0]["step"] if which == "best" else int(kept["state"].step)
     return {"checkpoint": which, "step": step, **measured._asdict()}

@@ -12,7 +12,7 @@ import numpy as np
 from lrnn_jax.errors import UserError
 from lrnn_jax.models.backbone import Backbone
 from lrnn_jax.registry import build_model, build_task, load_task
-from lrnn_jax.training.checkpoints import Checkpoints
+from lrnn_jax.training.evaluation import restore_run
 from lrnn_jax.training.runs import RunFolder
 from lrnn_jax.training.steps import Tree
 
@@ -59,21 +59,11 @@ def load_language_model(workdir: Path, *, which: str) -> LanguageModel:
     Raises:
       UserError: no run, no such checkpoint, or a run of another task.
     """
-    folder = RunFolder(workdir)
-    config = folder.read_config()
+    config = RunFolder(workdir).read_config()
     task_class = load_task(config.task.name)
     if not hasattr(task_class, "load_tokenizer"):
         raise UserError(f"{workdir} is a run of {config.task.name!r}, which is no language model")
-    if not folder.checkpoint_folder.is_dir():
-        raise UserError(f"{workdir} holds no checkpoint yet")
-    checkpoints = Checkpoints(folder.checkpoint_folder, read_only=True)
-    restored = checkpoints.restore_newest(None)
-    checkpoints.close()
-    if restored is None:
-        raise UserError(f"{workdir} holds no checkpoint yet")
-    kept, info = restored
-    if which == "best" and not info["best"][0]:
-        raise UserError(f"{workdir} holds no best checkpoint (eval.best_metric={config.eval.best_metric!r})")
+    kept, _ = restore_run(workdir, None, which=which)
     chosen = kept["best" if which == "best" else "state"]
     config.task.update(task_class.fields_from(workdir))
     task: Any = build_task(config.task)

@@ -122,10 +122,27 @@ class RunFolder:
     def read_result(self) -> dict[str, Any] | None:
         """Returns ``result.json``, or None where the run has not ended or what is there is no result."""
         try:
-            result = json.loads(self.result_file.read_text())
-            return result if result["status"] == "failed" or isinstance(result["metrics"], dict) else None
-        except (OSError, ValueError, KeyError, TypeError):
+            return self.load_result()
+        except (OSError, ValueError):
             return None
+
+    def load_result(self) -> dict[str, Any]:
+        """Returns ``result.json``.
+
+        Raises:
+          OSError, ValueError: it cannot be read, or is no result; says why.
+        """
+        result = read_object(self.result_file)
+        if result.get("status") not in ("finished", "failed"):
+            raise ValueError(f"{self.result_file.name}: neither finished nor failed")
+        best = result.get("best") or {"metrics": {}}
+        needed = [
+            result.get("metrics", None if result["status"] == "finished" else {}),
+            isinstance(best, dict) and best.get("metrics"),
+        ]
+        if not all(isinstance(metrics, dict) for metrics in needed):
+            raise ValueError(f"{self.result_file.name}: has no metrics")
+        return result
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Adds one line to ``metrics.jsonl``; values that are not finite become null.
@@ -175,6 +192,23 @@ def allow_open_files(runs: int) -> None:
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise UserError(f"{runs} runs at once need {needed} open files, and the system allows {hard}: train fewer at once")
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Returns a JSON object.
+
+    Raises:
+      OSError, ValueError: it cannot be read, or is none; names the file and says why.
+    """
+    try:
+        fields = json.loads(file.read_bytes())
+    except OSError as error:
+        raise OSError(f"{file.name}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{file.name}: {error}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{file.name}: holds {type(fields).__name__}, not an object")
+    return fields
 
 
 def write_json(path: Path, value: Any) -> None:
