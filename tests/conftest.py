@@ -1,15 +1,19 @@
 """What every test runs under: strict dtypes and ranks, eight CPU devices, annotated shapes checked, warnings as errors."""
 
 import atexit
+import gc
+import itertools
 import os
 import shutil
+import sys
 import tempfile
+from pathlib import Path
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 # Many tests train the same tiny model: each program is compiled once per session, by whichever process comes first.
-# A folder of this session's own: what a killed session has left half-written crashes the process that reads it.
+# A folder of this session's own, whatever a killed session has left half-written.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="lrnn-jax-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
@@ -24,6 +28,23 @@ from jaxtyping import install_import_hook
 install_import_hook(["lrnn_jax.scans", "lrnn_jax.models", "lrnn_jax.tasks"], "beartype.beartype")
 
 import jax  # noqa: E402 - after the hook and the flags
+
+# Linux allows a process 65,530 memory maps; a compiled program takes some, and beyond that XLA crashes. There are thousands.
+MAPS, MOST_MAPS, TESTS_BETWEEN_LOOKS = Path("/proc/self/maps"), 20_000, 20
+_finished = itertools.count(1)
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Lets compiled programs go before there are too many; what is needed again comes back from the folder above."""
+    if next(_finished) % TESTS_BETWEEN_LOOKS or not MAPS.exists() or MAPS.read_bytes().count(b"\n") < MOST_MAPS:
+        return
+    for module in [module for name, module in sys.modules.items() if name.startswith("lrnn_jax.training.")]:
+        for function in vars(module).values():
+            if hasattr(function, "cache_clear"):
+                function.cache_clear()
+    jax.clear_caches()
+    gc.collect()
+
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
