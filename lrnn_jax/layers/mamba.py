@@ -1,6 +1,5 @@
 """Mamba (S6), with eigenvalues in [0, 1] or [-1, 1]."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
 from lrnn_jax.models.conv import CausalConv
+from lrnn_jax.models.initializers import init_dt_bias
 from lrnn_jax.scans import scan_selective
 from lrnn_jax.scans.selective import transition_eigenvalues
 
@@ -74,7 +74,7 @@ class Mamba(RecurrentLayer):
         self.dt_proj = nn.Dense(
             self._inner,
             kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
-            bias_init=_init_dt_bias,
+            bias_init=init_dt_bias,
             dtype=jnp.float32,
         )
         self.A_log = self.param("A_log", _init_a_log, (self._inner, self.state_size))
@@ -126,13 +126,6 @@ class Mamba(RecurrentLayer):
         delta, b, c = jnp.split(self.x_proj(u), [self._rank, self._rank + self.state_size], axis=-1)
         dt = nn.softplus(self.dt_proj(delta.astype(jnp.float32)))
         return u, z, dt, b, c, history
-
-
-def _init_dt_bias(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """softplus(bias) is log-uniform in [1e-3, 1e-1]."""
-    low, high = math.log(1e-3), math.log(1e-1)
-    dt = jnp.exp(jax.random.uniform(key, shape, dtype) * (high - low) + low)
-    return dt + jnp.log(-jnp.expm1(-dt))
 
 
 def _init_a_log(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -1,6 +1,5 @@
 """Mamba-2 (SSD), with eigenvalues in [0, 1] or, ours, [-1, 1]."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
 from lrnn_jax.models.conv import CausalConv
+from lrnn_jax.models.initializers import init_dt_bias
 from lrnn_jax.scans import scan_gated_outer
 
 
@@ -75,7 +75,7 @@ class Mamba2(RecurrentLayer):
         features = self._inner + self._conv_features + self.heads
         self.in_proj = nn.Dense(features, use_bias=False, kernel_init=kernel_init, dtype=self.dtype)
         self.conv = CausalConv(self._conv_features, self.conv_width, dtype=self.dtype)
-        self.dt_bias = self.param("dt_bias", _init_dt_bias, (self.heads,))
+        self.dt_bias = self.param("dt_bias", init_dt_bias, (self.heads,))
         self.A_log = self.param("A_log", _init_a_log, (self.heads,))
         self.D = self.param("D", nn.initializers.ones, (self.heads,))
         self.norm_scale = self.param("norm_scale", nn.initializers.ones, (self._inner,))
@@ -125,12 +125,6 @@ class Mamba2(RecurrentLayer):
         grouped = y.reshape(*y.shape[:2], self.groups, -1)
         grouped = grouped * jax.lax.rsqrt(jnp.mean(grouped * grouped, axis=-1, keepdims=True) + 1e-5)
         return grouped.reshape(y.shape) * self.norm_scale[None, None]
-
-
-def _init_dt_bias(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """softplus(bias) is log-uniform in [1e-3, 1e-1]."""
-    dt = jnp.exp(jax.random.uniform(key, shape, jnp.float32, math.log(1e-3), math.log(1e-1)))
-    return dt + jnp.log(-jnp.expm1(-dt))
 
 
 def _init_a_log(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -1,6 +1,5 @@
 """What the layers of the delta-rule family share: queries, keys and values from their projections, and the forget gate."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.models.conv import CausalConv
+from lrnn_jax.models.initializers import init_dt_bias
 from lrnn_jax.models.norm import normalise_l2
 
 KEY_ACTIVATIONS = ("silu", "linear")
@@ -66,7 +66,7 @@ class ForgetGate(nn.Module):
         """Returns the logarithm of the gate, at most 0."""
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.heads))
         a_log = self.param("A_log", _init_a_log, (self.heads,))
-        dt_bias = self.param("dt_bias", _init_dt_bias, (self.heads,))
+        dt_bias = self.param("dt_bias", init_dt_bias, (self.heads,))
         dt = nn.softplus(x.astype(jnp.float32) @ kernel + dt_bias[None, None])
         return -jnp.exp(a_log)[None, None] * dt
 
@@ -74,8 +74,3 @@ class ForgetGate(nn.Module):
 def _init_a_log(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
     # at exactly 0 the logarithm would be infinite
     return jnp.log(jax.random.uniform(key, shape, dtype, jnp.finfo(dtype).tiny, 16.0))
-
-
-def _init_dt_bias(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    dt = jnp.exp(jax.random.uniform(key, shape, dtype, math.log(1e-3), math.log(1e-1)))
-    return dt + jnp.log(-jnp.expm1(-dt))  # the inverse of softplus

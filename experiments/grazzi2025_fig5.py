@@ -1,0 +1,58 @@
+"""Grazzi et al. 2025, Table 4, Figures 5 and 10, at a laptop's scale: byte-level language models, perplexity over length."""
+
+from typing import Any
+
+from lrnn_jax.reports.tables import Row, Selection, Table
+
+MODELS = {
+    "DeltaNet [0, 1]": "deltanet,positive",
+    "DeltaNet [-1, 1]": "deltanet,negative",
+    "Mamba [0, 1]": "mamba,positive",
+    "Mamba [-1, 1]": "mamba,negative",
+}
+# Rows run on across documents, as the paper packs them: a context then is all that stands before in the row.
+COLUMNS: dict[str, dict[str, Any]] = {
+    "code: the Python standard library": {"task.data": "stdlib", "task.reset": False},
+    "text: IMDB reviews": {"task.data": "tfds:imdb_reviews/plain_text", "task.reset": False},
+}
+SMALL: dict[str, Any] = {
+    "model.width": 64,
+    "model.depth": 2,
+    "model.mixer_hidden": 128,
+    "train.length": [256, 256],
+    "train.duration": "1000 steps",
+    "train.steps_per_dispatch": 50,
+    "eval.lengths": [[256, 256], [2048, 2048]],
+    "eval.headline": [256, 256],
+    "eval.examples": 64,
+    "eval.every": "50%",
+    "checkpoint.every": "25%",
+}
+
+TABLE = Table(
+    title="Grazzi et al. 2025, Table 4, Figures 5 and 10, at a small scale: perplexity per byte of language models",
+    source=(
+        "the paper's models have 340 and 370 million parameters and read 32,000 tokens of FineWeb (its perplexities on "
+        "Wikitext: DeltaNet [0, 1] 24.68, [-1, 1] 24.54; Mamba [0, 1] 24.84, [-1, 1] 25.02). These have a hundred thousand "
+        "and read bytes, so no published number stands beside theirs."
+    ),
+    claim=(
+        "Claim of the paper: the range makes little difference on text; over length, DeltaNet [-1, 1] has the lower perplexity "
+        "on code and mathematics, and Mamba [-1, 1] the higher one."
+    ),
+    metric="perplexity",
+    rows=tuple(
+        Row(name, f"configs/language_modeling.py:{layer}", None, "Table 4, Figures 5 and 10", column, fields)
+        for column, fields in COLUMNS.items()
+        for name, layer in MODELS.items()
+    ),
+    seeds=3,
+    scales=("smoke", "cpu"),
+    selection=Selection(grids={"cpu": (SMALL,)}),
+    positions="perplexity_by_context",
+    legend="model",
+    notes=(
+        "Trained on rows of 256 bytes. The curves are of rows of 2048: position 2^n to 2^(n+1) - 1 of them, together.",
+        "The corpora: the sources of the Python standard library; 25,000 film reviews (`LRNN_DATA_DIR` must hold them).",
+    ),
+)
