@@ -64,12 +64,33 @@ class RecurrentLayer(nn.Module):
 
         Returns:
           ``(y, state)``: outputs in ``dtype``, the state in float32.
+
+        Raises:
+          ValueError: a state that `init_state` does not make for this batch, or an unknown method.
         """
         raise NotImplementedError
 
     def init_state(self, batch: int) -> State:
         """Returns the state before the first position: a pytree of float32 arrays with leading axis ``batch``."""
         raise NotImplementedError
+
+    def check_state(self, x: Float[Array, "B T D"], state: State | None) -> None:
+        """Refuses a state of another layer, of other fields or of another batch. None means the state at the start.
+
+        Raises:
+          ValueError: names the part and the shape that it must have.
+        """
+        if state is None:
+            return
+        expected = jax.eval_shape(lambda: self.init_state(x.shape[0]))
+        found, right = str(jax.tree.structure(state)), str(jax.tree.structure(expected))
+        if found != right:
+            raise ValueError(f"state: {found} is not {right}, as in init_state(batch={x.shape[0]})")
+        parts = jax.tree_util.tree_leaves_with_path(expected)
+        for (path, part), given in zip(parts, jax.tree.leaves(state), strict=True):
+            if jnp.shape(given) != part.shape:
+                name = f"state{jax.tree_util.keystr(path)}"
+                raise ValueError(f"{name}: shape {jnp.shape(given)} is not {part.shape}, as in init_state(batch={x.shape[0]})")
 
     def transition(self, x: Float[Array, "B T D"]) -> jax.Array:
         """Returns the state-transition matrices A_t, or their eigenvalues where A_t is diagonal."""

@@ -104,6 +104,7 @@ class DeltaProduct(RecurrentLayer):
     def __call__(
         self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
     ) -> tuple[jax.Array, State]:
+        self.check_state(x, state)
         state = self.init_state(x.shape[0]) if state is None else state
         q, k, v, beta, history = self._project(x, state.get("conv"), reset)
         log_gate = self.decay(x) if self.gated else None

@@ -38,6 +38,7 @@ class Diagonal(RecurrentLayer):
     def __call__(
         self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
     ) -> tuple[jax.Array, State]:
+        self.check_state(x, state)
         h, state = scan_diagonal(self.transition(x), self.input(x), h0=state, reset=reset, method=method)
         return h.astype(self.dtype), state
 

@@ -56,6 +56,7 @@ class FullMatrix(RecurrentLayer):
     def __call__(
         self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
     ) -> tuple[jax.Array, State]:
+        self.check_state(x, state)
         h0 = None if state is None else (state["H"], state["log_norm"])
         (h, log_norm), last = scan_product(self.transition(x), h0=h0, reset=reset, method=method)
         ball = h * jnp.exp(jnp.minimum(log_norm, 0.0))[..., None, None]

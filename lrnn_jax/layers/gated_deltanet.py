@@ -85,6 +85,7 @@ class GatedDeltaNet(RecurrentLayer):
     def __call__(
         self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
     ) -> tuple[jax.Array, State]:
+        self.check_state(x, state)
         state = self.init_state(x.shape[0]) if state is None else state
         q, k, v, beta, history = self._project(x, state.get("conv"), reset)
         o, s = scan_delta_rule(q, k, v, beta, log_gate=self.decay(x), h0=state["S"], reset=reset, method=method)

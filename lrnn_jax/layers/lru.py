@@ -67,6 +67,7 @@ class LRU(RecurrentLayer):
     def __call__(
         self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
     ) -> tuple[jax.Array, State]:
+        self.check_state(x, state)
         x = x.astype(self.dtype)
         gamma = jnp.exp(self.gamma_log)[:, None]
         b_re, b_im = (x @ (gamma * part).astype(self.dtype).T for part in (self.B_re, self.B_im))

@@ -33,6 +33,7 @@ class LSTM(RecurrentLayer):
     def __call__(
         self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
     ) -> tuple[jax.Array, State]:
+        self.check_state(x, state)
         (h, _), state = self._run(x, state, reset, method)
         return h.astype(self.dtype), state
 

@@ -84,6 +84,7 @@ class Mamba(RecurrentLayer):
     def __call__(
         self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
     ) -> tuple[jax.Array, State]:
+        self.check_state(x, state)
         state = self.init_state(x.shape[0]) if state is None else state
         u, z, dt, b, c, history = self._project(x, state["conv"], reset)
         y, h = scan_selective(

@@ -84,6 +84,7 @@ class Mamba2(RecurrentLayer):
     def __call__(
         self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
     ) -> tuple[jax.Array, State]:
+        self.check_state(x, state)
         state = self.init_state(x.shape[0]) if state is None else state
         z, v, b, c, dt, history = self._project(x, state["conv"], reset)
         y, h = scan_gated_outer(c, b, dt[..., None] * v, self._decay(dt), h0=state["h"], reset=reset, method=method)

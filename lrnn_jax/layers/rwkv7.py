@@ -107,6 +107,7 @@ class RWKV7(RecurrentLayer):
     def __call__(
         self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
     ) -> tuple[jax.Array, State]:
+        self.check_state(x, state)
         state = self.init_state(x.shape[0]) if state is None else state
         (r, k, v, log_w, a, b), g = self._project(x, state["x"], reset)
         o, s = scan_dplr(r, k, v, log_w, a, b, h0=state["S"], reset=reset, method=method)

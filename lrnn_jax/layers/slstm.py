@@ -90,6 +90,7 @@ class SLSTM(RecurrentLayer):
     def __call__(
         self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
     ) -> tuple[jax.Array, State]:
+        self.check_state(x, state)
         (h, _), state = self._run(x, state, reset, method)
         return self.norm(h).reshape(x.shape).astype(self.dtype), state
 

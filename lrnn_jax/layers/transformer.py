@@ -58,6 +58,7 @@ class Transformer(RecurrentLayer):
     def __call__(
         self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
     ) -> tuple[jax.Array, State]:
+        self.check_state(x, state)
         q, k, v = (project(x).reshape(*x.shape[:2], self.heads, -1) for project in (self.q, self.k, self.v))
         o, state = scan_attention(q, k, v, window=self.window, h0=state, reset=reset, method=method)
         return self.out(o.reshape(x.shape).astype(self.dtype)), state

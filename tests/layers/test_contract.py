@@ -372,6 +372,19 @@ def test_an_unknown_method_is_refused(name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
+def test_a_state_of_another_shape_is_refused_before_compilation(name):
+    layer, variables, _ = prepare(name)
+    run = functools.partial(call, layer, "auto")
+    other = rf"^state.*: shape \({BATCH + 1},.* is not \({BATCH},.*init_state\(batch={BATCH}\)"
+    for state, message in (
+        (layer.init_state(BATCH + 1), other),
+        ([layer.init_state(BATCH)], r"^state: .* is not .*init_state"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            jax.eval_shape(run, variables, make_input(2), state)  # compiles nothing
+
+
+@pytest.mark.parametrize("name", LAYERS)
 def test_layer_is_labelled_and_documented(name):
     cls = load_layer(name)
     assert cls.SOURCE
