@@ -18,6 +18,16 @@ def describe_flags(values: flags.FlagValues) -> str:
     return "\n".join(rows)
 
 
+def refuse_positional(positional: list[str]) -> None:
+    """Refuses arguments that are no flags.
+
+    Raises:
+      UserError: there is one.
+    """
+    if positional:
+        raise UserError(f"unexpected argument {positional[0]!r}; flags start with --")
+
+
 def define_config_flags(verb: str, rest: list[str], values: flags.FlagValues) -> list[str]:
     """Finds the config file, checks every override against it, and defines the flags of ml_collections.
 

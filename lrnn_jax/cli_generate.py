@@ -6,6 +6,7 @@ from pathlib import Path
 
 from absl import flags
 
+from lrnn_jax.cli_flags import refuse_positional
 from lrnn_jax.errors import UserError
 
 
@@ -24,8 +25,7 @@ def define_generate(values: flags.FlagValues) -> None:
 
 def run_generate(values: flags.FlagValues, positional: list[str]) -> int:
     """Prints the text after the prompt as it is drawn, in whole characters."""
-    if positional:
-        raise UserError(f"unexpected argument {positional[0]!r}; flags start with --")
+    refuse_positional(positional)
     if not values.workdir:
         raise UserError("lrnn generate needs --workdir=RUN")
     prompt, named = _read_prompt(values)

@@ -3,11 +3,27 @@
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
+from lrnn_jax.config import check_field
 from lrnn_jax.errors import UserError
 from lrnn_jax.registry import load_task
 from lrnn_jax.training.checkpoints import Checkpoints
-from lrnn_jax.training.program import make_program
+from lrnn_jax.training.program import Program, make_program
 from lrnn_jax.training.runs import RunFolder
+from lrnn_jax.training.steps import Tree
+
+
+def read_run(workdir: Path) -> ConfigDict:
+    """Returns a run's config, where the run's own records stand in for what they were made from.
+
+    Raises:
+      UserError: no run there.
+    """
+    config = RunFolder(workdir).read_config()
+    check_field(config, "task.name")
+    config.task.update(load_task(config.task.name).fields_from(workdir))
+    return config
 
 
 def restore_run(workdir: Path, target: Any, *, which: str) -> tuple[Any, dict[str, Any]]:
@@ -35,6 +51,28 @@ def restore_run(workdir: Path, target: Any, *, which: str) -> tuple[Any, dict[st
     return restored
 
 
+def restore_parameters(workdir: Path, program: Program, *, which: str) -> tuple[dict[str, Tree], int]:
+    """Returns a run's parameters and BatchNorm statistics, as `Backbone.apply` takes them, and how many steps made them.
+
+    Args:
+      workdir: the run's folder.
+      program: made from its config.
+      which: "last", or "best" by the config's ``eval.best_metric``.
+
+    Raises:
+      UserError: other data than the run's, or as `restore_run`.
+    """
+    folder = RunFolder(workdir)
+    folder.check_records(program.records())
+    state = program.state_shapes
+    parameters = {"params": state.params, "batch_stats": state.batch_stats}
+    best = {"best": parameters} if folder.read_config().eval.best_metric else {}
+    kept, info = restore_run(workdir, {"state": state, **best}, which=which)
+    if which == "best":
+        return kept["best"], info["best"][0]["step"]
+    return {name: getattr(kept["state"], name) for name in parameters}, int(kept["state"].step)
+
+
 def evaluate_run(workdir: Path, *, which: str, lengths: list[list[int]] | None, examples: int | None) -> dict[str, Any]:
     """Evaluates a run's checkpoint on its test stream.
 
@@ -51,10 +89,7 @@ def evaluate_run(workdir: Path, *, which: str, lengths: list[list[int]] | None, 
     Raises:
       UserError: no run or no such checkpoint there, or lengths that the task cannot make.
     """
-    folder = RunFolder(workdir)
-    config = folder.read_config()
-    metric = config.eval.best_metric
-    config.task.update(load_task(config.task.name).fields_from(workdir))
+    config = read_run(workdir)
     if lengths:
         config.eval.lengths = lengths
         low, high = config.eval.headline
@@ -64,11 +99,6 @@ def evaluate_run(workdir: Path, *, which: str, lengths: list[list[int]] | None, 
     if examples:
         config.eval.examples = examples
     program = make_program(config)
-    folder.check_records(program.records())
-    state = program.state_shapes
-    parameters = {"params": state.params, "batch_stats": state.batch_stats}
-    kept, info = restore_run(workdir, {"state": state, "best": parameters} if metric else {"state": state}, which=which)
-    chosen = kept["best"] if which == "best" else {name: getattr(kept["state"], name) for name in parameters}
-    (measured,) = program.evaluate(**chosen, stream="test")
-    step = info["best"][0]["step"] if which == "best" else int(kept["state"].step)
+    variables, step = restore_parameters(workdir, program, which=which)
+    (measured,) = program.evaluate(**variables, stream="test")
     return {"checkpoint": which, "step": step, **measured._asdict()}

@@ -12,8 +12,7 @@ import numpy as np
 from lrnn_jax.errors import UserError
 from lrnn_jax.models.backbone import Backbone
 from lrnn_jax.registry import build_model, build_task, load_task
-from lrnn_jax.training.evaluation import restore_run
-from lrnn_jax.training.runs import RunFolder
+from lrnn_jax.training.evaluation import read_run, restore_run
 from lrnn_jax.training.steps import Tree
 
 
@@ -59,13 +58,11 @@ def load_language_model(workdir: Path, *, which: str) -> LanguageModel:
     Raises:
       UserError: no run, no such checkpoint, or a run of another task.
     """
-    config = RunFolder(workdir).read_config()
-    task_class = load_task(config.task.name)
-    if not hasattr(task_class, "load_tokenizer"):
+    config = read_run(workdir)
+    if not hasattr(load_task(config.task.name), "load_tokenizer"):
         raise UserError(f"{workdir} is a run of {config.task.name!r}, which is no language model")
     kept, _ = restore_run(workdir, None, which=which)
     chosen = kept["best" if which == "best" else "state"]
-    config.task.update(task_class.fields_from(workdir))
     task: Any = build_task(config.task)
     variables = {"params": chosen["params"], "batch_stats": chosen.get("batch_stats") or {}}
     return LanguageModel(task.load_tokenizer(), build_model(config.model, task), variables, task)

@@ -39,6 +39,11 @@ def stream_key(seed: jax.Array | int, stream: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), STREAMS[stream])
 
 
+def bucket_key(key: jax.Array, bucket: tuple[int, int]) -> jax.Array:
+    """Returns the key of a stream's length bucket, which holds the same examples whichever others are evaluated beside it."""
+    return jax.random.fold_in(jax.random.fold_in(key, bucket[0]), bucket[1])
+
+
 def init_variables(model: Backbone, seed: jax.Array | int) -> dict[str, Tree]:
     """Initialises parameters and BatchNorm statistics; shapes do not depend on the sequence length used here."""
     shape = (1, 1) if model.vocab_size else (1, 1, 1)
@@ -155,8 +160,7 @@ def run_bucket(
 
     They are ``given``, stacked, where the task reads them from files.
     """
-    # the bucket's own numbers, so that it holds the same examples whichever others are evaluated beside it
-    key = jax.random.fold_in(jax.random.fold_in(key, bucket[0]), bucket[1])
+    key = bucket_key(key, bucket)
 
     def body(carry: None, x: tuple[jax.Array, Batch | None]) -> tuple[None, Sums]:
         i, batch = x
