@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from lrnn_jax.cli_flags import define_config_flags, describe_flags
+from lrnn_jax.cli_flags import define_config_flags, describe_flags, refuse_positional
 from lrnn_jax.cli_generate import define_generate, run_generate
 from lrnn_jax.cli_lists import LISTS, list_layers_with_sizes
+from lrnn_jax.cli_spectra import define_spectra, run_spectra
 from lrnn_jax.cli_text import align, cell, format_metrics
 from lrnn_jax.errors import Interrupted, TrainingFailed, UserError, suggest
 
@@ -126,7 +127,7 @@ def _define_config(values: flags.FlagValues) -> None:
 
 
 def _run_train(values: flags.FlagValues, positional: list[str]) -> int:
-    _no_positional(positional)
+    refuse_positional(positional)
     if values.config is None:
         raise UserError("lrnn train needs --config=FILE, such as --config=configs/parity.py")
     from lrnn_jax.config import split_seeds, validate_config
@@ -199,7 +200,7 @@ def resolve_flags(values: flags.FlagValues) -> list[Any]:
 
 
 def _run_sweep(values: flags.FlagValues, positional: list[str]) -> int:
-    _no_positional(positional)
+    refuse_positional(positional)
     from lrnn_jax.sweeps.executors import check_executor
     from lrnn_jax.sweeps.sweep import count_repeated, describe_structure, format_plan, plan, take_part
 
@@ -276,7 +277,7 @@ def _define_eval(values: flags.FlagValues) -> None:
 
 
 def _run_eval(values: flags.FlagValues, positional: list[str]) -> int:
-    _no_positional(positional)
+    refuse_positional(positional)
     if not values.workdir:
         raise UserError("lrnn eval needs --workdir=RUN")
     from lrnn_jax.training.evaluation import evaluate_run
@@ -356,11 +357,6 @@ def _run_list(values: flags.FlagValues, positional: list[str]) -> int:
     return 0
 
 
-def _no_positional(positional: list[str]) -> None:
-    if positional:
-        raise UserError(f"unexpected argument {positional[0]!r}; flags start with --")
-
-
 COMMANDS = {
     "train": Command(
         "trains a config, or resumes where it stopped",
@@ -386,6 +382,12 @@ COMMANDS = {
         "--workdir=RUN [--prompt=TEXT] [--tokens=N] [--temperature=X] [--top_k=N] [--top_p=X] [--seed=N]",
         define_generate,
         run_generate,
+    ),
+    "spectra": Command(
+        "measures and draws the eigenvalues of a trained run's transitions, by token",
+        "--workdir=RUN [--which=last|best] [--examples=N] [--length=N]",
+        define_spectra,
+        run_spectra,
     ),
     "reproduce": Command(
         "trains what a paper's table or figure needs and writes it beside the paper's numbers",

@@ -72,6 +72,7 @@ def test_help_names_every_command(arguments):
         ("train", ["--config", "--workdir"]),
         ("eval", ["--workdir", "--checkpoint", "--lengths", "--examples"]),
         ("generate", ["--workdir", "--prompt", "--tokens", "--temperature", "--top_k", "--top_p", "--seed"]),
+        ("spectra", ["--workdir", "--which", "--examples", "--length"]),
         ("reproduce", ["--scale"]),
         ("list", []),
     ],
@@ -118,7 +119,7 @@ def test_list_prints_a_table_with_a_header(what, header, names):
     [
         (["trian"], ["'trian'", "did you mean 'train'"]),
         (["--config=configs/parity.py"], ["unknown command"]),
-        (["xyzzy"], ["train, sweep, runs, eval, generate, reproduce, list"]),
+        (["xyzzy"], ["train, sweep, runs, eval, generate, spectra, reproduce, list"]),
         # train: the config file
         (["train"], ["--config=FILE"]),
         (["train", "--config"], ["config"]),
@@ -170,6 +171,12 @@ def test_list_prints_a_table_with_a_header(what, header, names):
         (["eval", "--workdir=x", "--examples=many"], ["examples", "many"]),
         (["eval", "--workdir=x", "--lengths=long"], ["--lengths", "'long'"]),
         (["eval", "--workdir=x", "garbage"], ["'garbage'"]),
+        (["spectra"], ["--workdir"]),
+        (["spectra", "--workdir=nowhere"], ["nowhere", "not a run"]),
+        (["spectra", "--workdir=x", "--which=bets"], ["bets", "best"]),
+        (["spectra", "--workdir=x", "--examples=0"], ["examples", "0"]),
+        (["spectra", "--workdir=x", "--length=0"], ["length", "0"]),
+        (["spectra", "--workdir=x", "garbage"], ["'garbage'"]),
         (["list"], ["layers, tasks, configs, tables"]),
         (["list", "nonsense"], ["'nonsense'", "layers, tasks, configs, tables"]),
         (["list", "layer"], ["did you mean 'layers'"]),
@@ -195,10 +202,14 @@ def test_a_workdir_that_cannot_be_made_is_one_line(tmp_path):
     assert "--workdir=file/run" in refuse("train", *SMALL, "--workdir=file/run")
 
 
-def test_a_folder_with_a_broken_config_is_no_run(tmp_path):
+@pytest.mark.parametrize("command", ["eval", "generate", "spectra"])
+@pytest.mark.parametrize(
+    ("text", "said"), [("{", "not a run"), ("{}", "'task'"), ('{"task": {"name": "parrity"}}', "'parity'")]
+)
+def test_a_folder_with_a_broken_config_is_no_run(tmp_path, command, text, said):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text("{")
-    assert "not a run" in refuse("eval", "--workdir=run")
+    (tmp_path / "run" / "config.json").write_text(text)
+    assert said in refuse(command, "--workdir=run")
 
 
 # --- a whole run ---------------------------------------------------------------------------------------------------

@@ -69,6 +69,10 @@ class Task:
         """Classes."""
         raise NotImplementedError
 
+    def token_names(self) -> list[str]:
+        """Returns what to call each input token where people read it: its number by default."""
+        return [str(token) for token in range(self.vocab_size)]
+
     def batch(self, key: jax.Array, size: int, length: tuple[int, int]) -> Batch:
         """Makes ``size`` sequences with lengths uniform in ``length`` = (shortest, longest), padded to the longest.
 

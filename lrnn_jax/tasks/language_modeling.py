@@ -93,6 +93,10 @@ class LanguageModeling(FileTask):
     def outputs(self) -> int:
         return self.vocab_size
 
+    def token_names(self) -> list[str]:
+        """Returns the tokens' bytes as Python writes them, and "start" for the one that opens a document."""
+        return [*(repr(piece)[1:] for piece in self.load_tokenizer().pieces[:-1]), "start"]
+
     def rows(self, split: str, length: tuple[int, int]) -> Rows:
         tokens = self.corpus().tokens[split]
         rows = Rows(tokens, length[1])

@@ -1,5 +1,7 @@
 """The eigenvalues of a trained model's state transitions, position by position."""
 
+import functools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,64 +12,113 @@ import numpy as np
 
 from lrnn_jax.errors import UserError
 from lrnn_jax.models.backbone import Backbone
-from lrnn_jax.registry import build_model, build_task
-from lrnn_jax.training.runs import RunFolder
-from lrnn_jax.training.steps import STREAMS, Tree
+from lrnn_jax.tasks.base import Batch, FileTask, Task
+from lrnn_jax.training.evaluation import read_run, restore_parameters
+from lrnn_jax.training.program import make_program
+from lrnn_jax.training.steps import Tree, bucket_key, stream_key
+
+# Entries of all transitions together: some hundred megabytes, and a minute or two of eigenvalues.
+MOST_ENTRIES = 1 << 25
 
 
-def measure_spectra(model: Backbone, variables: Tree, inputs: jax.Array) -> list[np.ndarray]:
-    """Returns each block's eigenvalues of A_t, ``[B T n]`` complex64, for the inputs that reach it.
-
-    n counts all eigenvalues of one position: heads, channels and states side by side.
-
-    Args:
-      model: the backbone.
-      variables: its parameters, and BatchNorm's statistics.
-      inputs: tokens ``[B T]`` or features ``[B T F]``.
-    """
-    found: list[jax.Array] = []
-
-    def listen(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        if isinstance(context.module, model.layer_class) and context.method_name == "__call__":
-            found.append(context.module.transition(args[0]))
-        return call(*args, **kwargs)
-
-    def run(variables: Tree, inputs: jax.Array) -> list[jax.Array]:
-        with nn.intercept_methods(listen):
-            model.apply(variables, inputs)
-        return found
-
-    batch, steps = inputs.shape[:2]
-    spectra = []
-    for transition in jax.jit(run)(variables, inputs):
-        a = np.asarray(transition)
-        values = a if model.layer_class.DIAGONAL else np.linalg.eigvals(a)
-        shape = values.shape if values.shape[:2] == (batch, steps) else (batch, steps, *values.shape)
-        spectra.append(np.broadcast_to(values, shape).reshape(batch, steps, -1).astype(np.complex64))
-    return spectra
-
-
-def save_spectra(workdir: Path, *, which: str, examples: int, length: int) -> Path:
-    """Measures a run's spectra on its test stream and writes ``spectra.npz``: ``tokens``, and ``block_0``, ``block_1``, ...
+def measure_run(workdir: Path, *, which: str, examples: int, length: int | None) -> tuple[dict[str, Any], int]:
+    """Measures a run's spectra on its test stream.
 
     Args:
       workdir: the run's folder.
       which: "last", or "best" by the config's ``eval.best_metric``.
-      examples: sequences.
-      length: of each.
+      examples: B, sequences.
+      length: T, of each, as the task counts lengths; None: the longest of the training.
+
+    Returns:
+      ``(arrays, steps)``: ``tokens`` [B T] int32, ``lengths`` [B] int32 (positions of each row that are no padding), ``names``
+      (of each token of the vocabulary) and ``block_0``, ``block_1``, ... as `measure_spectra` returns them; and how many
+      optimiser steps made the parameters.
 
     Raises:
-      UserError: no run or no such checkpoint there, a length that the task cannot make, or inputs that are no tokens.
+      UserError: no run or no such checkpoint there, sequences that the task cannot make, more of them than
+        can be measured, or a task without tokens.
     """
-    config = RunFolder(workdir).read_config()
-    task = build_task(config.task)
-    task.check_length("--length", (length, length))
+    config = read_run(workdir)
+    program = make_program(config)
+    task, model = program.trainable().task, program.trainable().model
     if not task.vocab_size:
-        raise UserError(f"{workdir}: spectra are drawn by token, and {config.task.name!r} has none")
-    variables = restore_parameters(workdir, which=which)
-    batch = task.batch(jax.random.fold_in(jax.random.key(config.seed), STREAMS["test"]), examples, (length, length))
-    spectra = measure_spectra(build_model(config.model, task), variables, jnp.asarray(batch.inputs))
-    file = workdir / "spectra.npz"
-    arrays = {"tokens": np.asarray(batch.inputs)} | {f"block_{i}": values for i, values in enumerate(spectra)}
-    np.savez_compressed(file, allow_pickle=False, **arrays)
-    return file
+        raise UserError(f"{workdir}: spectra are told apart by token, and task {config.task.name!r} has none")
+    length = config.train.length[1] if length is None else length
+    task.check_length("--length", (length, length))
+    state = program.state_shapes
+    _check_size(model, {"params": state.params, "batch_stats": state.batch_stats}, examples * length)
+    variables, step = restore_parameters(workdir, program, which=which)
+    batch = _read_batch(task, config.seed, examples, length)
+    tokens = np.asarray(batch.inputs)
+    spectra = measure_spectra(model, variables, tokens, None if batch.reset is None else np.asarray(batch.reset))
+    arrays = {"tokens": tokens, "lengths": np.asarray(batch.lengths), "names": np.array(task.token_names())}
+    return arrays | {f"block_{i}": values for i, values in enumerate(spectra)}, step
+
+
+def measure_spectra(model: Backbone, variables: Tree, inputs: np.ndarray, reset: np.ndarray | None = None) -> list[np.ndarray]:
+    """Returns each block's eigenvalues of A_t, ``[B T n]`` complex64, for the inputs that reach its layer.
+
+    n counts all eigenvalues of one position as the layer's ``transition`` gives them: heads, channels and states side by side.
+
+    Args:
+      model: the backbone.
+      variables: its parameters, and BatchNorm's statistics.
+      inputs: tokens ``[B T]`` int32 or features ``[B T F]`` float32.
+      reset: True where a new sequence starts inside a row ``[B T]``.
+
+    Numerics: eigenvalues of matrices are computed in float64 from float32 entries.
+    """
+    steps = inputs.shape[1]
+    starts = np.zeros(inputs.shape[:2], bool) if reset is None else reset.copy()
+    starts[:, 0] = True
+    # every sequence in a row of its own, for `transition` knows no resets
+    sequences = np.split(inputs.reshape(-1, *inputs.shape[2:]), np.flatnonzero(starts)[1:])
+    run, parts = jax.jit(functools.partial(_transitions, model)), []
+    for sequence in sequences:
+        padding = ((0, steps - len(sequence)), *((0, 0) for _ in inputs.shape[2:]))
+        found = run(variables, np.pad(sequence, padding)[None])
+        parts.append([_eigenvalues(model, np.asarray(a)[0, : len(sequence)]) for a in found])
+    return [np.concatenate(block).reshape(*starts.shape, -1) for block in zip(*parts, strict=True)]
+
+
+def _transitions(model: Backbone, variables: Tree, rows: jax.Array) -> list[jax.Array]:
+    """What every block's ``transition`` returns for the inputs that reach its layer, always with the axes B and T."""
+    found: list[jax.Array] = []
+    axes = rows.shape[:2]
+
+    def listen(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if isinstance(context.module, model.layer_class) and context.method_name == "__call__":
+            a = context.module.transition(args[0])
+            found.append(a if a.shape[:2] == axes else jnp.broadcast_to(a, (*axes, *a.shape)))
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(listen):
+        model.apply(variables, rows)
+    return found
+
+
+def _eigenvalues(model: Backbone, a: np.ndarray) -> np.ndarray:
+    values = a if model.layer_class.DIAGONAL else np.linalg.eigvals(a.astype(np.float64))
+    return values.reshape(len(a), -1).astype(np.complex64)
+
+
+def _check_size(model: Backbone, variables: Tree, positions: int) -> None:
+    token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    size = sum(math.prod(a.shape) for a in jax.eval_shape(functools.partial(_transitions, model), variables, token))
+    most = MOST_ENTRIES // size
+    if positions > most:
+        raise UserError(
+            f"{positions:,} positions are too many for transitions of {size:,} numbers each: "
+            f"take --examples and --length that make at most {most:,}"
+        )
+
+
+def _read_batch(task: Task, seed: int, examples: int, length: int) -> Batch:
+    bucket = (length, length)
+    if not isinstance(task, FileTask):
+        return task.batch(jax.random.fold_in(bucket_key(stream_key(seed, "test"), bucket), 0), examples, bucket)
+    held = len(task.rows("test", bucket))
+    if held < examples:
+        raise UserError(f"--examples={examples}: the test split has only {held} of --length={length}")
+    return task.splits(examples, bucket, 0)["test"][0]

@@ -109,6 +109,7 @@ def test_tokens_and_targets_use_their_whole_range(task):
     if task.vocab_size:
         # lengths that differ, so that there is padding
         assert (draw(task, 0).inputs.min(), batch.inputs.max()) == (0, task.vocab_size - 1)
+        assert len(set(task.token_names())) == len(task.token_names()) == task.vocab_size
 
 
 @pytest.mark.parametrize("which", ["short", "evaluation"])

@@ -138,6 +138,15 @@ def test_a_uniform_guess_costs_its_entropy(task):
     assert task.derive({"loss": math.log(257), "accuracy": 0.1})["perplexity"] == pytest.approx(257)
 
 
+def test_names_of_tokens_are_their_bytes_in_ascii(data, task):
+    names = task.token_names()
+    assert [names[token] for token in (*b"a\n'", 0xC3, 256)] == ["'a'", "'\\n'", '"\'"', "'\\xc3'", "start"]
+    assert len(set(names)) == 257 and "".join(names).isascii()
+    longer = LanguageModeling(data=data, tokenizer="bpe:300")
+    pieces = longer.corpus().tokenizer.pieces
+    assert longer.token_names() == [*(f"{piece}"[1:] for piece in pieces[:-1]), "start"]
+
+
 def test_bytes_of_byte_pairs(data):
     task = LanguageModeling(data=data, tokenizer="bpe:300")
     corpus = task.corpus()
