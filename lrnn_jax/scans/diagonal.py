@@ -17,11 +17,11 @@ def scan_diagonal(
     a: Float[Array, "B T *N"],
     b: Float[Array, "B T *N"],
     *,
-    h0: Float[Array, "B *N"] | None = None,
+    h0: Float[Array, " B *N"] | None = None,
     reset: Bool[Array, "B T"] | None = None,
     method: str = "auto",
     reverse: bool = False,
-) -> tuple[Float[Array, "B T *N"], Float[Array, "B *N"]]:
+) -> tuple[Float[Array, "B T *N"], Float[Array, " B *N"]]:
     """Computes ``h_t = a_t * h_{t-1} + b_t``, elementwise and real.
 
     Args:

@@ -30,8 +30,8 @@ class Batch(NamedTuple):
     """
 
     inputs: Int[Array, "B T"] | Float[Array, "B T F"]
-    targets: Int[Array, "B *T"]
-    weights: Float[Array, "B *T"]
+    targets: Int[Array, " B *T"]
+    weights: Float[Array, " B *T"]
     lengths: Int[Array, " B"]
     reset: Bool[Array, "B T"] | None = None
 
