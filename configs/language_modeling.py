@@ -62,7 +62,7 @@ def _set_laptop(c: ConfigDict, *, smoke: bool) -> None:
     c.optim.lr, c.optim.final_lr, c.optim.warmup = 4e-3, 1e-4, "3%"
     c.optim.beta2, c.optim.weight_decay = 0.99, 0.1
     c.train.batch_size, c.train.length = 8, [length, length]
-    c.train.duration, c.train.steps_per_dispatch = ("20 steps", 10) if smoke else ("1800 steps", 36)
+    c.train.duration, c.train.steps_per_dispatch = ("20 steps", 10) if smoke else ("1200 steps", 30)
     c.eval.lengths, c.eval.headline = [[length, length]], [length, length]
     c.eval.examples, c.eval.batch_size = (16, 16) if smoke else (256, 16)
     c.eval.every, c.checkpoint.every = ("50%", "50%") if smoke else ("10%", "5%")

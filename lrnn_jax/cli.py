@@ -385,7 +385,7 @@ COMMANDS = {
     ),
     "spectra": Command(
         "measures and draws the eigenvalues of a trained run's transitions, by token",
-        "--workdir=RUN [--which=last|best] [--examples=N] [--length=N]",
+        "--workdir=RUN [--checkpoint=last|best] [--examples=N] [--length=N]",
         define_spectra,
         run_spectra,
     ),

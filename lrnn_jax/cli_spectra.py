@@ -13,7 +13,7 @@ from lrnn_jax.errors import UserError
 def define_spectra(values: flags.FlagValues) -> None:
     """Adds the command's flags."""
     flags.DEFINE_string("workdir", None, "the run's folder; spectra.npz and spectra.png are written there", values)
-    flags.DEFINE_enum("which", "last", ["last", "best"], "which checkpoint", values)
+    flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "which checkpoint", values)
     flags.DEFINE_integer("examples", 4, "sequences of the test stream", 1, flag_values=values)
     flags.DEFINE_integer("length", None, "of each (default: the longest of the training)", 1, flag_values=values)
 
@@ -29,7 +29,7 @@ def run_spectra(values: flags.FlagValues, positional: list[str]) -> int:
     from lrnn_jax.training.spectra import measure_run
 
     workdir = Path(values.workdir)
-    arrays, step = measure_run(workdir, which=values.which, examples=values.examples, length=values.length)
+    arrays, step = measure_run(workdir, which=values.checkpoint, examples=values.examples, length=values.length)
     try:
         # in a folder of their own first, so that no reader sees half of one, and the plot is always that of the numbers
         with tempfile.TemporaryDirectory(dir=workdir, prefix=".spectra") as scratch:
@@ -43,5 +43,5 @@ def run_spectra(values: flags.FlagValues, positional: list[str]) -> int:
         raise UserError(f"cannot write in --workdir={workdir}: {error.strerror}") from error
     print(align(rows))
     sequences, length = arrays["tokens"].shape
-    print(f"\n{workdir / 'spectra.png'}: {values.which} checkpoint, step {step}; {sequences} test sequences of {length}")
+    print(f"\n{workdir / 'spectra.png'}: {values.checkpoint} checkpoint, step {step}; {sequences} test sequences of {length}")
     return 0

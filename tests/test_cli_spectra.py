@@ -108,7 +108,7 @@ def test_the_same_flags_give_the_same_files(run):
 
 
 def test_text_is_told_apart_by_its_bytes(text):
-    code, out, err = call("spectra", f"--workdir={text}", "--examples=8", "--which=best")
+    code, out, err = call("spectra", f"--workdir={text}", "--examples=8", "--checkpoint=best")
     assert (code, err) == (0, "") and "best checkpoint" in out
     _, *rows = table_of(out)
     names = [row[1] for row in rows]
@@ -142,7 +142,7 @@ def test_more_text_than_there_is(text):
 
 
 def test_a_run_without_what_is_asked_for(run, tmp_path):
-    assert "no best checkpoint" in refuse(run, "--which=best")
+    assert "no best checkpoint" in refuse(run, "--checkpoint=best")
     shutil.rmtree(run / "checkpoints")
     assert "no checkpoint" in refuse(run)
     (tmp_path / "empty").mkdir()
