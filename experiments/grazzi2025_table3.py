@@ -34,6 +34,7 @@ TABLE = Table(
         for name, (layer, published) in MODELS.items()
     ),
     seeds=3,
+    scales=("smoke", "cpu", "paper", "released"),
     selection=Selection(grids={"paper": RATES}),
     statistic="best",
     legend="model",

@@ -32,6 +32,7 @@ TABLE = Table(
         for name, (layer, published) in MODELS.items()
     ),
     seeds=3,
+    scales=("smoke", "cpu", "paper", "released"),
     selection=Selection(grids={"paper": RATES}),
     statistic="median",
     legend="model",

@@ -386,3 +386,22 @@ def test_durations_of_a_config_in_steps(config):
     # tokens count padding: 64 examples of 40 positions
     config.train.duration = "25600 tokens"
     assert train_steps(config) == 10
+
+
+# Grazzi et al. 2025, App. E.1.1, and what its released files say instead.
+@pytest.mark.parametrize(
+    ("arg", "paper", "released"),
+    [
+        ("parity.py:deltanet", (2, 128, 1024, 100_000, 0.1, 0.0, 4), (2, 128, 256, 20_000, 0.0, 0.0, 4)),
+        ("parity.py:mamba", (2, 128, 1024, 100_000, 0.1, 0.0, 4), (2, 128, 256, 20_000, 0.0, 0.0, 1)),
+        ("parity.py:slstm", (2, 128, 1024, 100_000, 0.1, 0.0, 0), (2, 128, 256, 20_000, 0.1, 0.0, 0)),
+        ("modular_arithmetic.py:deltanet", (3, 128, 1024, 100_000, 0.1, 1.0, 4), (2, 128, 256, 100_000, 0.1, 0.0, 4)),
+        ("modular_arithmetic.py:mamba", (3, 128, 1024, 100_000, 0.1, 1.0, 4), (2, 128, 256, 100_000, 0.1, 0.0, 1)),
+        ("modular_arithmetic.py:mlstm", (3, 64, 512, 100_000, 0.1, 0.0, 4), (2, 128, 256, 100_000, 0.1, 0.0, 4)),
+    ],
+)
+def test_settings_of_the_paper_and_of_its_released_files(arg, paper, released):
+    for scale, expected in (("paper", paper), ("released", released)):
+        c = load_config(f"{data_folder('configs')}/{arg},scale={scale}")
+        found = c.model.depth, c.model.width, c.train.batch_size, train_steps(c), c.optim.weight_decay, c.optim.clip_norm
+        assert (*found, c.model.layer.conv_width) == expected
