@@ -37,6 +37,7 @@ TABLE = Table(
     statistic="median",
     legend="model",
     notes=(
+        "At scale cpu, modular arithmetic is at half the paper's lengths: trained on up to 20, tested on 20 to 128.",
         'The head of the fourth column is read as "no brackets, mult"; it could also mean brackets with products '
         "(configs/modular_arithmetic.py:LAYER,brackets,mult).",
     ),
