@@ -77,6 +77,7 @@ def _set_small(c: ConfigDict, scale: str) -> None:
             c.model.layer.heads = 8
         c.optim.lr = 5e-3
         c.train.duration, c.train.batch_size = ("1000 steps", 64) if letters == 32 else ("3000 steps", 192)
+        c.train.batch_size //= c.task.tokens_per_transition
 
 
 def _set_paper(c: ConfigDict) -> None:
