@@ -24,6 +24,9 @@ from lrnn_jax.reports.tables import (
     tested_part,
 )
 
+# Curves of such names are over doubling contexts (`lrnn_jax.tasks.base.Task.curves`).
+DOUBLING = "_by_context"
+
 
 def render(table: Table, scale: str, folder: Path) -> str:
     """Writes ``table.md``, ``table.csv`` and ``plot.png`` from the records in ``folder`` and returns the Markdown."""
@@ -133,6 +136,8 @@ def _draw_lengths(table: Table, axes: Any, cells: Sequence[Cell], *, title: str)
             if cell.row.published is not None:
                 axes.axhline(cell.row.published, color=f"C{i}", linestyle=":", linewidth=1)
     shown, across = (table.positions, "position") if table.positions else (table.metric, "longest sequence of the bucket")
+    if table.positions.endswith(DOUBLING):
+        across = "tokens before, at least"
     axes.set(xlabel=across, ylabel=_words(shown.partition("/")[0]), xscale="log", title=title)
 
 
@@ -152,7 +157,7 @@ def _by_length(table: Table, record: Record) -> list[tuple[float, float]]:
     part = tested_part(table, record)
     assert part is not None
     if table.positions:
-        return [(t, value) for t, value in part["positions"]]
+        return [(2 ** (t - 1) if table.positions.endswith(DOUBLING) else t, value) for t, value in part["positions"]]
     prefix = f"{table.metric}/"
     buckets = [(name.removeprefix(prefix), value) for name, value in part["metrics"].items() if name.startswith(prefix)]
     return sorted((int(bucket.partition("-")[2]), value) for bucket, value in buckets)

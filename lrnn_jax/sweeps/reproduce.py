@@ -136,5 +136,6 @@ def _thin_curves(table: Table, part: dict[str, Any]) -> dict[str, Any]:
     named = {name.partition("/"): curve for name, curve in part.get("curves", {}).items()}
     own = {int(bucket.partition("-")[2]): curve for (name, _, bucket), curve in named.items() if name == table.positions}
     values = own[max(own)] if own else []
-    shown = sorted({round(i * (len(values) - 1) / (POSITIONS - 1)) for i in range(POSITIONS)}) if values else []
+    there = [t for t, value in enumerate(values) if value is not None]
+    shown = sorted({there[round(i * (len(there) - 1) / (POSITIONS - 1))] for i in range(POSITIONS)}) if there else []
     return {**kept, "positions": [[t + 1, round(values[t], 6)] for t in shown]} if shown else kept

@@ -100,7 +100,10 @@ class Task:
         }
 
     def curves(self, logits: Float[Array, "B *T O"], batch: Batch) -> dict[str, tuple[Float[Array, " T"], Float[Array, " T"]]]:
-        """Returns (sums, weights) by position of what is worth a curve; measured by the final test only. None by default."""
+        """Returns (sums, weights) by position of what is worth a curve; measured by the final test only. None by default.
+
+        Of a name that ends in ``_by_context``, number n (from 0) is of all positions that 2^n to 2^(n+1) - 1 tokens precede.
+        """
         return {}
 
     def derive(self, means: Mapping[str, Any]) -> dict[str, Any]:

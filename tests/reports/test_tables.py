@@ -8,7 +8,7 @@ import pytest
 from lrnn_jax.config import SCALES, validate_config
 from lrnn_jax.config_files import data_folder
 from lrnn_jax.errors import UserError
-from lrnn_jax.reports.render import render
+from lrnn_jax.reports.render import _by_length, render
 from lrnn_jax.reports.tables import Row, Selection, Table, list_runs, load_table, record_name
 from lrnn_jax.sweeps.reproduce import _thin_curves
 
@@ -142,6 +142,12 @@ def test_curves_by_position_are_plotted_from_thin_records(tmp_path):
         (tmp_path / record_name(run)).write_text(json.dumps(thin))
     render(table, "cpu", tmp_path)
     assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_curves_by_context_stand_at_powers_of_two_and_leave_out_what_nothing_was_measured_at():
+    table = column_table("mean", positions="perplexity_by_context")
+    thin = _thin_curves(table, {**finished(0.5, 1.0), "curves": {"perplexity_by_context/16-16": [3.0, None, 2.0, 1.5, None]}})
+    assert _by_length(table, thin) == [(1, 3.0), (4, 2.0), (8, 1.5)]
 
 
 def test_best_parameters_are_reported_where_the_table_says_so(tmp_path):
