@@ -39,7 +39,7 @@ def render(table: Table, scale: str, folder: Path) -> str:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".render") as scratch:
             Path(scratch, "table.md").write_text(markdown)
             Path(scratch, "table.csv").write_text(render_csv(table, runs, records))
-            draw_plot(table, cells, Path(scratch, "plot.png"))
+            draw_plot(table, runs, cells, Path(scratch, "plot.png"))
             for file in Path(scratch).iterdir():
                 file.replace(folder / file.name)
     except OSError as error:
@@ -92,8 +92,11 @@ def render_csv(table: Table, runs: Sequence[Run], records: Sequence[Record | Non
     return out.getvalue()
 
 
-def draw_plot(table: Table, cells: Sequence[Cell], path: Path) -> None:
-    """Draws every seed on its own: with one column the metric over training and over length, else a panel per column."""
+def draw_plot(table: Table, runs: Sequence[Run], cells: Sequence[Cell], path: Path) -> None:
+    """Draws every seed on its own: with one column the metric over training and over length, else a panel per column.
+
+    Over length, a dashed line stands at the longest training sequence.
+    """
     from matplotlib.figure import Figure
 
     columns = list(dict.fromkeys(cell.row.column for cell in cells))
@@ -106,10 +109,11 @@ def draw_plot(table: Table, cells: Sequence[Cell], path: Path) -> None:
         unused.set_visible(False)
     if len(columns) == 1:
         _draw_training(table, axes[0], cells)
-        _draw_lengths(table, axes[1], cells, title="test" if table.positions else "test (dotted: published)")
+        _draw_lengths(table, axes[1], runs, cells, title="test" if table.positions else "test (dotted: published)")
     else:
         for panel, column in zip(axes, columns, strict=False):
-            _draw_lengths(table, panel, [cell for cell in cells if cell.row.column == column], title=column)
+            own = [cell for cell in cells if cell.row.column == column]
+            _draw_lengths(table, panel, [run for run in runs if run.row.column == column], own, title=column)
     for panel in axes[:panels]:
         panel.grid(alpha=0.3)
         if table.metric.partition("/")[0].endswith("accuracy"):
@@ -127,7 +131,9 @@ def _draw_training(table: Table, axes: Any, cells: Sequence[Cell]) -> None:
     axes.set(xlabel="training step", ylabel=_words(table.metric), title="validation")
 
 
-def _draw_lengths(table: Table, axes: Any, cells: Sequence[Cell], *, title: str) -> None:
+def _draw_lengths(table: Table, axes: Any, runs: Sequence[Run], cells: Sequence[Cell], *, title: str) -> None:
+    for longest in {run.config.train.length[1] for run in runs}:
+        axes.axvline(longest, color="black", linestyle="--", linewidth=0.7)
     for style, record in _seeds(cells):
         points = _by_length(table, record)
         axes.plot(*zip(*points, strict=True), **style, **({} if table.positions else {"marker": "o", "markersize": 3}))
