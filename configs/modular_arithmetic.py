@@ -13,7 +13,7 @@ Scale `paper` is App. E.1.1: three layers of width 128 (xLSTM 64 and one head), 
 decay 0.1, 100 000 steps of 1024 (mLSTM 512) rows of length 3 to 40, the best of the learning rates 1e-2, 1e-3, 5e-4 and 1e-4
 by the median of three seeds. Scale `released` is what the released files say instead: two layers of width 128, those of xLSTM
 with four heads, batches of 256, no clipping, learning rate 1e-3 (Mamba [0, 1]: 1e-4), no convolution in Mamba, compute in
-bfloat16.
+bfloat16. There is none for the Transformer, whose setting is that of the others.
 `diagonal` is not among the paper's models here and keeps its one block of configs/parity.py.
 """
 
@@ -76,8 +76,8 @@ def _set_paper(c: ConfigDict, layer: str) -> None:
     if layer in XLSTM:
         c.model.width, c.optim.clip_norm = 64, 0.0
         c.model.layer.heads = 1
-    if layer == "mlstm":
-        c.train.batch_size = 512
+    if layer == "slstm":
+        c.model.layer.bias_init = "standard"
 
 
 def _set_released(c: ConfigDict, chosen: ConfigDict) -> None:
@@ -86,7 +86,7 @@ def _set_released(c: ConfigDict, chosen: ConfigDict) -> None:
         return
     c.train.duration, c.optim.weight_decay = "100000 steps", 0.1
     if chosen.layer == "mamba" and chosen.eigenvalues == "positive":
-        c.optim.lr = 1e-4
+        c.optim.lr, c.optim.final_lr = 1e-4, 1e-7
 
 
 def sweep() -> list[dict[str, Any]]:

@@ -117,7 +117,7 @@ def _set_training(c: ConfigDict, chosen: ConfigDict) -> None:
         c.optim.weight_decay = 0.1 if chosen.layer in XLSTM else 0.0
         c.model.dtype = "bfloat16"
     else:  # App. E.1.1: the learning rate is the best of 1e-2, 1e-3, 5e-4, 1e-4
-        c.train.duration, c.train.batch_size = "100000 steps", 1024
+        c.train.duration, c.train.batch_size = "100000 steps", 512 if chosen.layer == "mlstm" else 1024
         c.optim.weight_decay = 0.1
 
 

@@ -2,9 +2,9 @@
 
     lrnn train --config=configs/word_problem.py:LAYER,RANGE,group=GROUP,letters=LETTERS,tokens=TOKENS,scale=SCALE
 
-LAYER, RANGE and SCALE are those of configs/parity.py. GROUP is S5 (the default) or another of `GROUPS` below
-(--config.task.group takes any); LETTERS is `all`, `swaps` or `moved_3` (left out: `swaps` for S3, S4 and S5, `all`
-elsewhere); TOKENS is the number of tokens per transition, 1, 2 or 4.
+LAYER and RANGE are those of configs/parity.py; SCALE is `cpu` (the default), `smoke` or `paper`. GROUP is S5 (the default) or
+another of `GROUPS` below (--config.task.group takes any); LETTERS is `all`, `swaps` or `moved_3` (left out: `swaps` for S3, S4
+and S5, `all` elsewhere); TOKENS is the number of tokens per transition, 1, 2 or 4.
 
 Scale `cpu` is one layer of width 64, trained on 32 letters where these are swaps, else on 6, and tested on up to eight times
 as many. Scale `smoke` checks that everything runs and learns nothing.
@@ -84,6 +84,8 @@ def _set_paper(c: ConfigDict) -> None:
     c.model.width, c.model.depth, c.model.residual = 128, 5, True
     c.optim.lr, c.optim.weight_decay = 1e-4, 0.01
     c.optim.schedule, c.optim.warmup = "constant", "0 steps"
+    if c.model.layer.name == "full_matrix":
+        c.model.depth = 1
     c.train.duration, c.train.batch_size = f"{100 * 1_600_000} examples", 512
     c.eval.lengths = [list(c.train.length), [500, 500]]
     c.eval.examples, c.eval.batch_size = 40_000, 500

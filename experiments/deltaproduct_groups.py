@@ -9,7 +9,7 @@ ROWS = [("[-1, 1]", n) for n in (1, 2, 3, 4)] + [("[0, 1]", n) for n in (1, 2)]
 
 TABLE = Table(
     title="Siems et al. 2025: word problems by one layer of DeltaProduct with n_h Householders",
-    source="the figures show curves; read from Figure 1 for S5 trained at length 128, see claim. No number stands here.",
+    source="the figures show curves without numbers, so no published number stands here.",
     claim=(
         "Claim of the paper: with [-1, 1], n_h = 2 solves S3, S4 and A5 (their rotations of space), S5 needs n_h = 4, n_h = 1 "
         "fails on all, and with [0, 1] S3 is not solved."

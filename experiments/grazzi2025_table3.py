@@ -41,6 +41,6 @@ TABLE = Table(
     notes=(
         "At scale cpu, modular arithmetic is at half the paper's lengths: trained on up to 20, tested on 20 to 128.",
         "The paper's generator without brackets has products, but Table 5 names a column with products on its own, so this "
-        "table's column is read as sums and differences; Table 5 here has both.",
+        "table's column is read as sums and differences, at scale released too; Table 5 here has both.",
     ),
 )

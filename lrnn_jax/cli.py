@@ -303,7 +303,7 @@ def _parse_bucket(text: str) -> list[int]:
 
 
 def _define_reproduce(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("scale", "cpu", "smoke | cpu | paper, as far as the table has them", values)
+    flags.DEFINE_string("scale", "cpu", "smoke | cpu | paper | released, as far as the table has them", values)
     flags.DEFINE_string("workdir", "runs", "folder of the runs", values)
     flags.DEFINE_string("results", None, "folder of tables and plots (default: experiments/results)", values)
     flags.DEFINE_multi_string("cells", [], "rows to train, ROW or COLUMN/ROW, with * and ?; repeatable (default: all)", values)
@@ -391,7 +391,7 @@ COMMANDS = {
     ),
     "reproduce": Command(
         "trains what a paper's table or figure needs and writes it beside the paper's numbers",
-        "TABLE [--scale=smoke|cpu|paper] [--cells=ROW ...] [--executor=vmap|local|ray] [--render]",
+        "TABLE [--scale=smoke|cpu|paper|released] [--cells=ROW ...] [--executor=vmap|local|ray] [--render]",
         _define_reproduce,
         _run_reproduce,
     ),

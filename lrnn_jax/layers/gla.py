@@ -59,7 +59,10 @@ class GLA(RecurrentLayer):
         check_at_least(0, fields, "key_size", "value_size", "conv_width")
         for name, parts in (("key_size", 2 * fields["heads"]), ("value_size", fields["heads"])):
             if fields[name] == 0 and fields["width"] % parts:
-                raise UserError(f"model.layer.{name}=0 needs model.width={fields['width']} to be a multiple of {parts}")
+                raise UserError(
+                    f"model.layer.{name}=0 needs model.width={fields['width']} to be a multiple of {parts}, "
+                    f"for model.layer.heads={fields['heads']}"
+                )
         if not fields["gate_normaliser"] > 0:
             raise UserError(f"model.layer.gate_normaliser={fields['gate_normaliser']} must be above 0")
 

@@ -129,7 +129,12 @@ class Backbone(nn.Module):
           states: one per block, from `init_states` or an earlier call.
           reset: True where a new sequence starts inside a row.
           train: turns on dropout and BatchNorm's batch statistics.
+
+        Raises:
+          ValueError: states of another number of blocks, or not as `init_states` makes them.
         """
+        if states is not None and len(states) != self.depth:
+            raise ValueError(f"states: {len(states)} of them for {self.depth} blocks")
         if self.vocab_size:
             x = nn.Embed(self.vocab_size, self.width, dtype=self.dtype, name="embed")(inputs)
         else:

@@ -133,7 +133,7 @@ def _draw_training(table: Table, axes: Any, cells: Sequence[Cell]) -> None:
 
 def _draw_lengths(table: Table, axes: Any, runs: Sequence[Run], cells: Sequence[Cell], *, title: str) -> None:
     for longest in {run.config.train.length[1] for run in runs}:
-        axes.axvline(longest, color="black", linestyle="--", linewidth=0.7)
+        axes.axvline(longest, color="black", linestyle="--", linewidth=0.7, label="longest in training")
     for style, record in _seeds(cells):
         points = _by_length(table, record)
         axes.plot(*zip(*points, strict=True), **style, **({} if table.positions else {"marker": "o", "markersize": 3}))
@@ -229,7 +229,7 @@ def _describe(point: Point) -> str:
 
 def _describe_setting(runs: Sequence[Run]) -> str:
     """What was trained, for a reader who compares it with the paper's setting."""
-    fields = ("train.duration", "train.batch_size", "train.length", "optim.lr", "model.width", "model.depth")
+    fields = ("train.duration", "train.batch_size", "train.length", "eval.headline", "optim.lr", "model.width", "model.depth")
     names = []
     for field in fields:
         section, name = field.split(".")

@@ -47,6 +47,9 @@ class ModularArithmetic(ModularTask):
     def vocab_size(self) -> int:
         return ZERO + self.modulus
 
+    def token_names(self) -> list[str]:
+        return ["pad", *"+-*=", *map(str, range(self.modulus))]
+
     def batch(self, key: jax.Array, size: int, length: tuple[int, int]) -> Batch:
         shortest, longest = length
         count_key, digit_key, sign_key = jax.random.split(key, 3)

@@ -50,6 +50,9 @@ class ModularArithmeticBrackets(ModularTask):
         """Returns the token of one of `SIGNS`."""
         return 1 + self.modulus + SIGNS.index(sign)
 
+    def token_names(self) -> list[str]:
+        return ["pad", *map(str, range(self.modulus)), *SIGNS]
+
     def batch(self, key: jax.Array, size: int, length: tuple[int, int]) -> Batch:
         shortest, longest = length
         length_key, cut_key, digit_key, operator_key = jax.random.split(key, 4)

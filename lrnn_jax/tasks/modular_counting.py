@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
 from lrnn_jax.tasks.base import Batch, ModularTask
-from lrnn_jax.tasks.parity import make_counting_batch
+from lrnn_jax.tasks.parity import COUNTING_NAMES, make_counting_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,9 @@ class ModularCounting(ModularTask):
     @property
     def vocab_size(self) -> int:
         return 3
+
+    def token_names(self) -> list[str]:
+        return COUNTING_NAMES
 
     def batch(self, key: jax.Array, size: int, length: tuple[int, int]) -> Batch:
         shortest, longest = length

@@ -7,6 +7,9 @@ import jax.numpy as jnp
 
 from lrnn_jax.tasks.base import Batch, Task
 
+# What `make_counting_batch` makes tokens of.
+COUNTING_NAMES = ["pad", "0", "1"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Parity(Task):
@@ -35,6 +38,9 @@ class Parity(Task):
     @property
     def outputs(self) -> int:
         return 2
+
+    def token_names(self) -> list[str]:
+        return COUNTING_NAMES
 
     def batch(self, key: jax.Array, size: int, length: tuple[int, int]) -> Batch:
         shortest, longest = length

@@ -83,6 +83,12 @@ class WordProblem(Task):
         """The token before the sequence."""
         return 1 + self.outputs + (self.tokens_per_transition > 1)
 
+    def token_names(self) -> list[str]:
+        """Returns a permutation's images side by side, or the element's number where that has more than nine points."""
+        elements = make_group(self.group).elements
+        names = ["".join(map(str, row)) for row in elements] if elements.shape[1] < 10 else map(str, range(len(elements)))
+        return ["pad", *names, *(["wait"] if self.tokens_per_transition > 1 else []), *(["bos"] if self.bos else [])]
+
     def batch(self, key: jax.Array, size: int, length: tuple[int, int]) -> Batch:
         shortest, longest = length
         k, bos = self.tokens_per_transition, int(self.bos)

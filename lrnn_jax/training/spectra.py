@@ -99,6 +99,8 @@ def _transitions(model: Backbone, variables: Tree, rows: jax.Array) -> list[jax.
 
 
 def _eigenvalues(model: Backbone, a: np.ndarray) -> np.ndarray:
+    if not np.isfinite(a).all():
+        raise UserError("some transitions are not finite numbers, and have no eigenvalues")
     values = a if model.layer_class.DIAGONAL else np.linalg.eigvals(a.astype(np.float64))
     return values.reshape(len(a), -1).astype(np.complex64)
 

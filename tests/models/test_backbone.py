@@ -264,6 +264,14 @@ def test_states_carried_token_by_token_equal_the_full_pass(name):
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), states, last)
 
 
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_states_of_another_number_of_blocks_are_refused(count):
+    model = make_model(depth=2)
+    states = model.init_states(2)[:1] * count
+    with pytest.raises(ValueError, match=f"states: {count} of them for 2 blocks"):
+        jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((2, 3), jnp.int32), states=states))
+
+
 def test_a_reset_makes_packed_documents_independent():
     model = make_model(layer_class=load_layer("deltanet"), layer_fields=(("heads", 2),), depth=2)
     variables = initialise(model)

@@ -278,3 +278,20 @@ def test_a_task_with_other_fields_is_another_task(task):
 
 def test_the_docstring_names_its_source(task):
     assert "Source:" in type(task).__doc__
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "tokens", "text"),
+    [
+        ("parity", {}, [2, 1, 2, 0], "1 0 1 pad"),
+        ("modular_counting", {"modulus": 3}, [1, 2], "0 1"),
+        # the examples of the tasks' docstrings
+        ("modular_arithmetic", {}, [7, 2, 8, 3, 7, 4], "2 - 3 * 2 ="),
+        ("modular_arithmetic_brackets", {}, [9, 3, 7, 9, 7, 4, 10, 10, 11], "( 2 - ( - 3 ) ) ="),
+        ("word_problem", {"group": "S3", "bos": True}, [7, 1, 2, 6], "bos 012 021 210"),
+        ("word_problem", {"group": "Z60", "tokens_per_transition": 2}, [60, 61], "59 wait"),
+    ],
+)
+def test_tokens_have_names_that_people_read(name, fields, tokens, text):
+    names = load_task(name)(**fields).token_names()
+    assert " ".join(names[token] for token in tokens) == text
