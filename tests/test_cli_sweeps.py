@@ -227,6 +227,15 @@ def test_a_runs_own_folder_is_no_folder_of_runs(command, file, tmp_path, monkeyp
     assert [path.name for path in tmp_path.rglob("*")] == ["runs", "x", "config.json"]
 
 
+def test_data_that_are_absent_are_missed_before_the_rows_ahead_of_them_are_trained(file, tmp_path, monkeypatch):
+    text = Row("text", "configs/language_modeling.py:diagonal", None, fields={"task.data": "absent.txt"})
+    rows = (Row("bits", f"{file}:diagonal", None), text)
+    monkeypatch.setattr(reproduce, "load_table", lambda _: Table("t", "s", "c", "accuracy", rows, seeds=1, scales=("smoke",)))
+    monkeypatch.setattr(reproduce, "execute", lambda *_, **__: pytest.fail("trained"))
+    assert "absent.txt" in refuse("reproduce", "table", "--scale=smoke", "--results=results", "--workdir=w")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_list_of_tables_trains_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(reproduce, "execute", lambda *_, **__: pytest.fail("trained"))
     assert "grazzi2025_fig1" in succeed("reproduce", "--list")

@@ -12,7 +12,8 @@ from lrnn_jax.reports.render import render
 from lrnn_jax.reports.tables import Run, Table, list_runs, load_table, read_records, record_name
 from lrnn_jax.sweeps.executors import check_executor, execute
 from lrnn_jax.sweeps.ray_executor import check_cluster
-from lrnn_jax.sweeps.store import default_workdir, locked_store
+from lrnn_jax.sweeps.store import default_workdir, locked_store, read_status
+from lrnn_jax.training.program import make_program
 from lrnn_jax.training.runs import RunFolder, write_json
 
 POSITIONS = 60  # points of a plotted curve by position
@@ -67,6 +68,9 @@ def reproduce(
         runs = [run for run, record in zip(runs, records, strict=True) if not record or record["status"] == "stale"]
     if executor == "ray":
         check_cluster(ray_address)
+    due = [run for run in runs if read_status(run.config, workdir) != "finished"]
+    for run in {(run.row.column, run.row.name): run for run in due}.values():
+        make_program(run.config)  # refuses what cannot be trained, absent data too, before hours go into other rows
     failed, text = 0, ""
     with locked_store(workdir):
         # row by row, so that what is there can be looked at while the rest is trained
