@@ -178,7 +178,7 @@ def test_the_best_parameters_are_others_than_the_last(run):
 def test_arrays_say_what_was_read(run):
     arrays, _ = measure_run(run[0], which="last", examples=64, length=12)
     assert set(arrays) == {"tokens", "lengths", "names", "block_0"}
-    assert arrays["names"].tolist() == ["0", "1", "2"]
+    assert arrays["names"].tolist() == ["pad", "0", "1"]
     assert arrays["tokens"].shape == (64, 12) and arrays["block_0"].shape == (64, 12, 8)
     # eleven bits and the answer's place; as many ones as zeros
     assert arrays["lengths"].tolist() == [11] * 64
