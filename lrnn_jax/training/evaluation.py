@@ -65,12 +65,11 @@ def restore_parameters(workdir: Path, program: Program, *, which: str) -> tuple[
     folder = RunFolder(workdir)
     folder.check_records(program.records())
     state = program.state_shapes
-    parameters = {"params": state.params, "batch_stats": state.batch_stats}
-    best = {"best": parameters} if folder.read_config().eval.best_metric else {}
+    best = {"best": state.variables} if folder.read_config().eval.best_metric else {}
     kept, info = restore_run(workdir, {"state": state, **best}, which=which)
     if which == "best":
         return kept["best"], info["best"][0]["step"]
-    return {name: getattr(kept["state"], name) for name in parameters}, int(kept["state"].step)
+    return kept["state"].variables, int(kept["state"].step)
 
 
 def evaluate_run(workdir: Path, *, which: str, lengths: list[list[int]] | None, examples: int | None) -> dict[str, Any]:

@@ -46,8 +46,7 @@ def measure_run(workdir: Path, *, which: str, examples: int, length: int | None)
         raise UserError(f"{workdir}: spectra are told apart by token, and task {config.task.name!r} has none")
     length = config.train.length[1] if length is None else length
     task.check_length("--length", (length, length))
-    state = program.state_shapes
-    _check_size(model, {"params": state.params, "batch_stats": state.batch_stats}, examples * length)
+    _check_size(model, program.state_shapes.variables, examples * length)
     variables, step = restore_parameters(workdir, program, which=which)
     batch = _read_batch(task, config.seed, examples, length)
     tokens = np.asarray(batch.inputs)

@@ -33,6 +33,11 @@ class TrainState(NamedTuple):
     batch_stats: Tree
     opt_state: Tree
 
+    @property
+    def variables(self) -> dict[str, Tree]:
+        """Parameters and BatchNorm's statistics, as `Backbone.apply` takes them."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
 
 def stream_key(seed: jax.Array | int, stream: str) -> jax.Array:
     """Returns the random key of one of `STREAMS` for a seed."""

@@ -169,7 +169,7 @@ class _Training:
 
     def _start(self) -> tuple[TrainState, int]:
         shapes = self.program.state_shapes
-        target = {"state": shapes, "best": _parameters(shapes)} if self.metric else {"state": shapes}
+        target = {"state": shapes, "best": shapes.variables} if self.metric else {"state": shapes}
         restored = self.checkpoints.restore_newest(target)
         step = 0
         lines: list[list[str]] = [[] for _ in self.members]
@@ -245,7 +245,7 @@ class _Training:
             "best": [member.best for member in self.members],
             "ended": [member.ended for member in self.members],
         }
-        tree = {"state": state, "best": _parameters(state) if self.best is None else self.best}
+        tree = {"state": state, "best": state.variables if self.best is None else self.best}
         self.checkpoints.save(step, tree if self.metric else {"state": state}, info)
 
     def _write_training(self, progress: Progress) -> None:
@@ -267,7 +267,7 @@ class _Training:
         measured = [m.metrics for m in self.program.evaluate(state.params, state.batch_stats, "validation")]
         better = [self._compare(member, values, step) for member, values in zip(self.members, measured, strict=True)]
         if self.metric:
-            new = _parameters(state)
+            new = state.variables
             self.best = _choose(self._mask(better), new, new if self.best is None else self.best)
         going = [(member, values) for member, values in zip(self.members, measured, strict=True) if not member.over]
         for member, values in going:
@@ -389,10 +389,6 @@ def _reviving(state: TrainState, step: int, ended: dict[str, Any] | None) -> tup
     if ended is None or ended["status"] != "failed":
         return state, step
     return state._replace(alive=jnp.ones_like(state.alive)), ended["steps"]
-
-
-def _parameters(state: TrainState) -> Tree:
-    return {"params": state.params, "batch_stats": state.batch_stats}
 
 
 def _choose(mask: jax.Array, new: Tree, old: Tree) -> Tree:
