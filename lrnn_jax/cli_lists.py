@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 from collections.abc import Callable
+from fractions import Fraction
 
 
 def _list_layers() -> list[tuple[str, ...]]:
@@ -16,13 +17,32 @@ def list_layers_with_sizes(width: int) -> list[tuple[str, ...]]:
     """Returns parameters and floats of one sequence's state by the layers' closed formulas, with their default fields."""
     from lrnn_jax.registry import LAYERS, load_layer
 
-    rows: list[tuple[str, ...]] = [("layer", f"parameters (D={width})", "state", "methods", "source")]
+    rows: list[tuple[str, ...]] = [("layer", f"parameters (D={width})", "", "state", "", "methods", "source")]
     for name in LAYERS:
         cls = load_layer(name)
         layer = cls(width=width, parent=None)
         cls.check({field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)})
-        rows.append((name, f"{layer.parameter_count():,}", f"{layer.state_count():,}", ", ".join(cls.METHODS), cls.SOURCE))
+        sizes: list[str] = []
+        for count in (cls.parameter_count, cls.state_count):
+            sizes += f"{count(layer):,}", _as_polynomial(lambda d, f=count, c=cls: f(c(width=d, parent=None)))
+        rows.append((name, *sizes, ", ".join(cls.METHODS), cls.SOURCE))
     return rows
+
+
+def _as_polynomial(count: Callable[[int], int]) -> str:
+    """Returns ``count(D)`` written out, or nothing where it is no polynomial of degree 2 (ranks that are rounded)."""
+    step = 64
+    ys = [count(step * i) for i in range(1, 6)]
+    square = Fraction(ys[2] - 2 * ys[1] + ys[0], 2 * step**2)
+    linear = Fraction(ys[1] - ys[0], step) - 3 * step * square
+    constant = ys[0] - linear * step - square * step**2
+    if any(y != square * (step * i) ** 2 + linear * step * i + constant for i, y in enumerate(ys, 1)):
+        return ""
+    powers = {"D^2": square, "D": linear, "": constant}
+    terms = (
+        power if power and factor == 1 else f"{float(factor):g} {power}".rstrip() for power, factor in powers.items() if factor
+    )
+    return "= " + " + ".join(terms)
 
 
 def _list_tasks() -> list[tuple[str, ...]]:

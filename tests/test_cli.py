@@ -111,6 +111,15 @@ def test_list_prints_a_table_with_a_header(what, header, names):
     assert len(first) == len(set(first))
 
 
+def test_list_verbose_writes_the_sizes_out_over_the_width():
+    lines = {
+        line.split()[0]: " ".join(line.split()) for line in succeed("list", "layers", "--verbose", "--width=64").splitlines()
+    }
+    assert "33,024 = 8 D^2 + 4 D 128 = 2 D sequential" in lines["lstm"]  # 4 gates of two matrices and one bias
+    assert "64 = D sequential, associative" in lines["diagonal"]
+    assert " = " not in lines["rwkv7"].split(" 1,088")[0]  # its ranks are rounded: no polynomial
+
+
 # --- mistakes ------------------------------------------------------------------------------------------------------
 
 
