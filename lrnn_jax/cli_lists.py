@@ -2,8 +2,10 @@
 
 import ast
 import dataclasses
+import functools
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 
 def _list_layers() -> list[tuple[str, ...]]:
@@ -23,10 +25,14 @@ def list_layers_with_sizes(width: int) -> list[tuple[str, ...]]:
         layer = cls(width=width, parent=None)
         cls.check({field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)})
         sizes: list[str] = []
-        for count in (cls.parameter_count, cls.state_count):
-            sizes += f"{count(layer):,}", _as_polynomial(lambda d, f=count, c=cls: f(c(width=d, parent=None)))
+        for what in ("parameter_count", "state_count"):
+            sizes += f"{_size(cls, what, width):,}", _as_polynomial(functools.partial(_size, cls, what))
         rows.append((name, *sizes, ", ".join(cls.METHODS), cls.SOURCE))
     return rows
+
+
+def _size(cls: Any, what: str, width: int) -> int:
+    return getattr(cls(width=width, parent=None), what)()
 
 
 def _as_polynomial(count: Callable[[int], int]) -> str:
@@ -39,10 +45,9 @@ def _as_polynomial(count: Callable[[int], int]) -> str:
     if any(y != square * (step * i) ** 2 + linear * step * i + constant for i, y in enumerate(ys, 1)):
         return ""
     powers = {"D^2": square, "D": linear, "": constant}
-    terms = (
-        power if power and factor == 1 else f"{float(factor):g} {power}".rstrip() for power, factor in powers.items() if factor
-    )
-    return "= " + " + ".join(terms)
+    terms = [(f"{float(factor):g}", power) for power, factor in powers.items() if factor]
+    terms_written = [power if power and factor == "1" else f"{factor} {power}".rstrip() for factor, power in terms]
+    return "= " + " + ".join(terms_written)
 
 
 def _list_tasks() -> list[tuple[str, ...]]:

@@ -72,7 +72,7 @@ def render_markdown(
     if len(list_points(table, scale)) > 1:
         chosen = "; ".join(f"{_name(cell)}: {_describe(cell.point)}{_part(cell)}" for cell in cells)
         grid = " | ".join(_describe(point) for point in list_points(table, scale))
-        lines.append(f"Chosen from {grid} by the mean validation `{table.metric}`: {chosen}.")
+        lines.append(f"Chosen from {grid} by the {table.selection.by} validation `{table.metric}`: {chosen}.")
     lines += [f"Scale {scale}: {_describe_setting(runs)}.", f"Published: {table.source}", *table.notes]
     lines += _origin_lines(runs, records, cells)
     return "\n".join(lines) + "\n"

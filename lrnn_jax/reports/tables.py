@@ -46,11 +46,13 @@ class Selection:
 
     Attributes:
       checkpoint: "last" or "best" (by the config's ``eval.best_metric``) parameters of each run.
-      grids: scale -> points of config fields; the point with the best mean validation metric of those parameters is
-        reported. One empty point, no choice, for a scale that is not named.
+      by: "mean" or "median" over a point's seeds of the validation metric of those parameters; the point where it is best is
+        reported.
+      grids: scale -> points of config fields. One empty point, no choice, for a scale that is not named.
     """
 
     checkpoint: str = "last"
+    by: str = "mean"
     grids: Mapping[str, Sequence[Point]] = dataclasses.field(default_factory=dict)
 
 
@@ -250,7 +252,7 @@ def _place(column: str, row: Any, point: Any, seed: Any) -> tuple[Any, ...]:
 
 
 def _choose_point(table: Table, own: Sequence[tuple[Run, Record | None]]) -> Point:
-    """The point with the fewest failed or missing runs, and among these the best mean validation metric of the others."""
+    """The point with the fewest failed or missing runs, and among these the best in validation by `Selection.by`."""
     sign = -1.0 if less_is_better(table.metric) else 1.0
     points: list[tuple[Point, list[float | None]]] = []
     for run, record in own:
@@ -260,7 +262,9 @@ def _choose_point(table: Table, own: Sequence[tuple[Run, Record | None]]) -> Poi
 
     def quality(values: Sequence[float | None]) -> tuple[int, float]:
         good = [sign * value for value in values if value is not None]
-        return len(good) - len(values), statistics.fmean(good) if good else 0.0
+        if not good:
+            return -len(values), 0.0
+        return len(good) - len(values), statistics.median(good) if table.selection.by == "median" else statistics.fmean(good)
 
     return max(points, key=lambda pair: quality(pair[1]))[0]
 

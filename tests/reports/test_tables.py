@@ -184,6 +184,20 @@ def test_a_point_with_fewer_failed_seeds_is_chosen_first(tmp_path):
     assert "easy: optim.lr=0.001." in put_grid(tmp_path, {(1e-2, 0): 0.1, (1e-3, 0): 0.8, (1e-3, 1): 0.9})
 
 
+@pytest.mark.parametrize(("by", "chosen"), [("mean", 1e-3), ("median", 1e-2)])
+def test_the_mean_or_the_median_of_the_seeds_chooses(tmp_path, by, chosen):
+    # one bad seed of three moves the mean of the first point beyond the second's, and not its median
+    grid = ({"optim.lr": 1e-2}, {"optim.lr": 1e-3})
+    row = Row("easy", "configs/parity.py:lstm", None)
+    table = Table("t", "s", "c", "loss", (row,), seeds=3, selection=Selection(by=by, grids={"cpu": grid}))
+    losses = {1e-2: (0.1, 0.1, 2.0), 1e-3: (0.5, 0.5, 0.5)}
+    for run in list_runs(table, "cpu"):
+        loss = losses[run.config.optim.lr][run.seed]
+        record = {**finished(0.5, 1.0), "metrics": {"loss": loss}, "curve": [[2, loss]], "point": run.point, "seed": run.seed}
+        (tmp_path / record_name(run)).write_text(json.dumps(record))
+    assert f"by the {by} validation `loss`: easy: optim.lr={chosen}." in render(table, "cpu", tmp_path)
+
+
 def test_a_choice_among_missing_runs_says_so(tmp_path):
     put_grid(tmp_path, {(1e-2, 0): 0.1, (1e-2, 1): 0.1, (1e-3, 0): 0.8, (1e-3, 1): 0.9})
     row = Row("easy", "configs/parity.py:lstm", None)
