@@ -42,6 +42,7 @@ def run_spectra(values: flags.FlagValues, positional: list[str]) -> int:
     except OSError as error:
         raise UserError(f"cannot write in --workdir={workdir}: {error.strerror}") from error
     print(align(rows))
-    sequences, length = arrays["tokens"].shape
-    print(f"\n{workdir / 'spectra.png'}: {values.checkpoint} checkpoint, step {step}; {sequences} test sequences of {length}")
+    sequences, positions = arrays["tokens"].shape
+    of_what = f"{values.checkpoint} checkpoint, step {step}; {sequences} test sequences of {positions} tokens"
+    print(f"\n{workdir / 'spectra.png'}: {of_what}")
     return 0

@@ -85,7 +85,7 @@ def test_the_command_writes_numbers_and_plot_and_prints_their_ranges(run):
     assert (code, err) == (0, "")
     assert {path.name for path in run.iterdir()} == before | WRITTEN
     assert (run / "spectra.png").read_bytes().startswith(b"\x89PNG")
-    assert f"{run / 'spectra.png'}: last checkpoint, step 6; 4 test sequences of 8" in out
+    assert f"{run / 'spectra.png'}: last checkpoint, step 6; 4 test sequences of 8 tokens" in out
     _, *rows = table_of(out)
     assert [row[:2] for row in rows] == [("0", "0"), ("0", "1"), ("1", "0"), ("1", "1")]
     # seven bits a row are no padding

@@ -71,7 +71,7 @@ def load_language_model(workdir: Path, *, which: str) -> LanguageModel:
 def generate(language: LanguageModel, prompt: str, *, tokens: int, sampling: Sampling) -> Iterator[int]:
     """Yields up to ``tokens`` tokens after the prompt, each as soon as it is drawn; the end of the document ends the text.
 
-    The prompt is read in the layers' parallel form; after it, a step needs the states alone.
+    The prompt is read all at once, by the method that `model.method` names; after it, a step needs the states alone.
 
     Args:
       language: the model.

@@ -110,14 +110,9 @@ class RunFolder:
           UserError: there is no readable ``config.json``.
         """
         try:
-            fields = json.loads(self.config_file.read_text())
-        except OSError as error:
-            raise UserError(f"{self.path} is not a run: cannot read {self.config_file.name} ({error.strerror})") from error
-        except ValueError as error:
-            raise UserError(f"{self.path} is not a run: cannot read {self.config_file.name} ({error})") from error
-        if not isinstance(fields, dict):
-            raise UserError(f"{self.path} is not a run: {self.config_file.name} holds no config")
-        return ConfigDict(fields)
+            return ConfigDict(read_object(self.config_file))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path} is not a run: cannot read {error}") from error
 
     def read_result(self) -> dict[str, Any] | None:
         """Returns ``result.json``, or None where the run has not ended or what is there is no result."""
