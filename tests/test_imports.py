@@ -19,7 +19,7 @@ ALLOWED = {
     "scans": ["scans"],
     "layers": [
         *("scans", "shapes", "layers.base", "errors"),
-        *("models.norm", "models.conv", "models.mixer", "models.mlp", "models.delta", "models.initializers"),
+        *("models.norm", "models.conv", "models.mixer", "models.delta", "models.initializers"),
     ],
     "models": ["scans", "models", "shapes", "errors"],
     "tasks": ["data", "shapes", "errors", "tasks"],
