@@ -52,7 +52,8 @@ TABLE = Table(
     positions="perplexity_by_context",
     legend="model",
     notes=(
-        "Trained on rows of 256 bytes. The curves are of rows of 2048: position 2^n to 2^(n+1) - 1 of them, together.",
+        "Trained on rows of 256 bytes. The curves are of rows of 2048: position 2^n to 2^(n+1) - 1 of them, together; the last "
+        "point, 2048, is one position of each row and therefore noisy.",
         "The corpora: the sources of the Python standard library; 25,000 film reviews (`LRNN_DATA_DIR` must hold them).",
     ),
 )
