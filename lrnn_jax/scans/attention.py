@@ -55,7 +55,7 @@ def scan_attention(
     Source: Vaswani et al. 2017, Eq. 1; Su et al. 2021 (RoPE).
     Differs: there is no ``reverse``.
     """
-    method = choose_method("chunked" if method == "auto" else method, METHODS, accelerator="chunked")
+    method = choose_method(method, METHODS, accelerator="chunked", cpu="chunked")
     if method == "chunked":
         return _chunked(q, k, v, window, h0, reset)
     cache = empty_cache(q.shape[0], window, *q.shape[2:]) if h0 is None else h0

@@ -42,9 +42,9 @@ def scan_gated_outer(
       h0: state before the first position; zeros if None.
       reset: True where a new sequence starts.
       method: ``"sequential"`` (one state at a time; the backward pass holds O(sqrt(T)) of them), ``"chunked"``
-        (matrix products inside chunks, O(T / 512) states held), or ``"auto"`` (sequential on a CPU, chunked elsewhere).
-        On one CPU core (T = 1024, K = V = 64, B H = 8) chunked took 0.8 (decay per row) and 0.5 (per head) of
-        sequential's time forward and backward, 2.0 and 1.5 times as long forward alone, and 4 to 7 times to compile.
+        (matrix products inside chunks, O(T / 512) states held), or ``"auto"``: chunked, but on a CPU sequential for decays
+        per row and for at most 16 positions. On one CPU core (T = 1024, K = V = 64, B H = 8) chunked took 0.8 (decay per
+        row) and 0.35 (per head) of sequential's time forward and backward, 2.0 and 1.2 times as long forward alone.
       reverse: runs from the last position to the first.
 
     Returns:
@@ -58,7 +58,8 @@ def scan_gated_outer(
     Numerics: no logarithm and no division: decays are multiplied up inside a chunk only, so products are at most 1 in
       magnitude and values and gradients are exact to rounding at a = 0 and across a sign.
     """
-    method = choose_method(method, METHODS, accelerator="chunked")
+    pays = a.ndim == 3 and a.shape[1] > 16
+    method = choose_method(method, METHODS, accelerator="chunked", cpu="chunked" if pays else "sequential")
     q, k, v, a = (x.astype(jnp.float32) for x in (q, k, v, a))
     batch, _, heads, value_dim = v.shape
     a = a[..., None] if a.ndim == 3 else a
@@ -150,7 +151,12 @@ def _run_chunks(s: jax.Array, x: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.
     q, k, v, a = (
         z.reshape(batch, size // chunk, chunk, heads, -1).transpose(0, 3, 1, 2, 4) for z in (_share(q, v), _share(k, v), v, a)
     )
-    weights, since_start, until_end = _weigh_pairs(q, k, a)
+    if a.shape[-1] == 1:  # one decay per head: the decays between two positions, times one product of queries and keys
+        one = jnp.ones_like(a)
+        decays, since_start, until_end = _weigh_pairs(one, one, a)
+        weights = decays * jnp.einsum("bhnik,bhnjk->bhnij", q, k)
+    else:
+        weights, since_start, until_end = _weigh_pairs(q, k, a)
     writes = jnp.einsum("bhnck,bhncv->bhnkv", k * until_end, v)
     before = []
     for i in range(v.shape[2]):

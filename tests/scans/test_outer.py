@@ -191,6 +191,19 @@ def test_vmap_equals_separate_calls(method):
         assert_near([x[i] for x in gradients], reference_gradients(*case, False, draw_cotangents(21)))
 
 
+@pytest.mark.parametrize(
+    ("decays", "steps", "platform", "loops"),
+    [("rows", 40, "cpu", True), ("heads", 16, "cpu", True), ("heads", 40, "cpu", False), ("heads", 16, "gpu", False)],
+)
+def test_auto_takes_chunks_where_they_pay(monkeypatch, decays, steps, platform, loops):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    taken, run_blocks = [], outer._run_blocks
+    monkeypatch.setattr(outer, "_run_blocks", lambda run, *rest: taken.append(run) or run_blocks(run, *rest))
+    arrays, _ = make_case(decays, steps)
+    scan_gated_outer(*map(jnp.asarray, arrays[:4]))
+    assert taken == [outer._run_steps if loops else outer._run_chunks]
+
+
 def test_unknown_method_is_refused_by_name():
     arrays, _ = make_case("rows", 2)
     with pytest.raises(ValueError, match="'associative' is not one of auto, sequential, chunked"):
