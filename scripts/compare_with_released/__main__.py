@@ -12,19 +12,19 @@ from typing import Any
 import jax
 
 LIMIT = 1e-5
-COLUMNS = ("y", "dx", "dweights", "decoded", "state")
+COLUMNS = ("y", "dx", "dweights", "packed", "decoded", "state")
 
 
 def main() -> int:
     """Prints one line per case; returns 1 if one differs by more than `LIMIT`."""
     try:
-        from scripts.compare_with_released import comparing, from_fla, from_mamba_ssm, from_torch, from_xlstm
+        from scripts.compare_with_released import comparing, from_fla, from_mamba_ssm, from_torch, from_transformers, from_xlstm
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         print("skipped: package torch is not installed")
         return 0
-    cases = [*from_fla.CASES, *from_mamba_ssm.CASES, *from_xlstm.CASES, *from_torch.CASES]
+    cases = [case for module in (from_fla, from_mamba_ssm, from_xlstm, from_transformers, from_torch) for case in module.CASES]
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--layer", choices=sorted({name for name, _, _ in cases}), help="this layer alone")
     chosen = parser.parse_args().layer

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-BATCH, STEPS, WIDTH, DECODED = 2, 40, 32, 4
+BATCH, STEPS, WIDTH = 2, 40, 32
+# Positions that are decoded one by one, and the length of the sequences in a packed row.
+DECODED, CUT = 4, 16
 
 Tensors = dict[str, torch.Tensor]
 
@@ -36,7 +38,13 @@ class Released:
 
 
 def compare(layer: Any, released: Released) -> dict[str, float]:
-    """Returns relative differences: of outputs, gradients, outputs made step by step, and states after the last step."""
+    """Returns the relative differences of everything that both sides have.
+
+    ``y``: outputs, the largest difference of the layer's methods. ``dx``: gradients of a weighted sum of outputs with respect to
+    x. ``dweights``: with respect to our parameters, the largest of them. ``packed``: outputs where new sequences start
+    inside the row, against the released module run on each alone. ``decoded``: outputs of the last positions, one by one.
+    ``state``: states after the last.
+    """
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((2, BATCH, STEPS, WIDTH)).astype(np.float32)
     params = perturb(layer.init(jax.random.key(0), jnp.asarray(x))["params"], rng)
@@ -49,15 +57,23 @@ def compare(layer: Any, released: Released) -> dict[str, float]:
     leaves = {name: torch.tensor(value).requires_grad_() for name, value in flatten(params).items()}
     their_x = torch.tensor(x).requires_grad_()
     weights = released.weights(leaves)
-    their_y = released.outputs(functools.partial(_call, released.module, weights), their_x)
+    call = functools.partial(_call, released.module, weights)
+    their_y = released.outputs(call, their_x)
     (their_y * torch.tensor(weight)).sum().backward()
     found = {"y": difference(y, their_y), "dx": difference(dx, their_x.grad)}
+    for method in layer.METHODS:
+        found["y"] = max(found["y"], difference(_apply(layer, params, x, method=method)[0], their_y))
     found["dweights"] = max(difference(value, leaves[name].grad) for name, value in flatten(dparams).items())
+    with torch.no_grad():  # x anew, for fla's RWKV-7 writes over it on the way back
+        apart = [released.outputs(call, part.contiguous()) for part in torch.tensor(x).split(CUT, dim=1)]
+    reset = np.zeros((BATCH, STEPS), bool)
+    reset[:, CUT::CUT] = True
+    found["packed"] = difference(_apply(layer, params, x, reset=jnp.asarray(reset))[0], torch.cat(apart, dim=1))
     if released.decode is not None:
         with torch.no_grad():
             released.module.load_state_dict({name: value.detach() for name, value in weights.items()}, strict=True)
             decoded, their_state = released.decode(released.module, torch.tensor(x))
-        found["decoded"] = difference(_decode(layer, params, jnp.asarray(x)), decoded)
+        found["decoded"] = difference(_decode(layer, params, x), decoded)
         ours = flatten(state)
         found["state"] = max(difference(ours[name], value) for name, value in their_state.items())
     return found
@@ -108,11 +124,15 @@ def step_through(step: Callable[..., tuple[torch.Tensor, Any]], x: torch.Tensor,
     return torch.cat(outputs[-DECODED:], dim=1), state
 
 
-def _decode(layer: Any, params: Any, x: jax.Array) -> jax.Array:
-    _, state = layer.apply({"params": params}, x[:, :-DECODED])
+def _apply(layer: Any, params: Any, x: np.ndarray, **how: Any) -> tuple[jax.Array, Any]:
+    return layer.bind({"params": params})(jnp.asarray(x), **how)
+
+
+def _decode(layer: Any, params: Any, x: np.ndarray) -> jax.Array:
+    _, state = _apply(layer, params, x[:, :-DECODED])
     outputs = []
     for t in range(STEPS - DECODED, STEPS):
-        y, state = layer.apply({"params": params}, x[:, t : t + 1], state=state)
+        y, state = _apply(layer, params, x[:, t : t + 1], state=state)
         outputs.append(y)
     return jnp.concatenate(outputs, axis=1)
 

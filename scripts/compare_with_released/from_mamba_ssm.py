@@ -40,14 +40,9 @@ def make_mamba(layer: Any) -> Released:
         layer_idx=0,
     )
 
-    def weights(p: Tensors) -> Tensors:
-        named = linear(p, in_proj="in_proj", x_proj="x_proj", dt_proj="dt_proj", out_proj="out_proj")
-        conv = {"conv1d.weight": taps(p["conv/kernel"]), "conv1d.bias": p["conv/bias"]}
-        return {**named, **conv, "dt_proj.bias": p["dt_proj/bias"], "A_log": p["A_log"], "D": p["D"]}
-
     if layer.negative_eigenvalues:
-        return Released("mamba-ssm", module, weights)
-    return Released("mamba-ssm", module, weights, decode=_decode)
+        return Released("mamba-ssm", module, name_mamba)
+    return Released("mamba-ssm", module, name_mamba, decode=_decode)
 
 
 def make_mamba2(layer: Any) -> Released:
@@ -67,15 +62,24 @@ def make_mamba2(layer: Any) -> Released:
         layer_idx=0,
     )
 
-    def weights(p: Tensors) -> Tensors:
-        named = linear(p, in_proj="in_proj", out_proj="out_proj")
-        conv = {"conv1d.weight": taps(p["conv/kernel"]), "conv1d.bias": p["conv/bias"]}
-        own = {name: p[name] for name in ("dt_bias", "A_log", "D")}
-        return {**named, **conv, **own, "norm.weight": p["norm_scale"]}
-
     if layer.groups > 1:  # its step without a kernel is for one group
-        return Released("mamba-ssm", module, weights)
-    return Released("mamba-ssm", module, weights, decode=_decode)
+        return Released("mamba-ssm", module, name_mamba2)
+    return Released("mamba-ssm", module, name_mamba2, decode=_decode)
+
+
+def name_mamba(p: Tensors) -> Tensors:
+    """Returns the state dict of mamba_ssm, and of transformers, from the parameters of Mamba."""
+    named = linear(p, in_proj="in_proj", x_proj="x_proj", dt_proj="dt_proj", out_proj="out_proj")
+    conv = {"conv1d.weight": taps(p["conv/kernel"]), "conv1d.bias": p["conv/bias"]}
+    return {**named, **conv, "dt_proj.bias": p["dt_proj/bias"], "A_log": p["A_log"], "D": p["D"]}
+
+
+def name_mamba2(p: Tensors) -> Tensors:
+    """Returns the state dict of mamba_ssm, and of transformers, from the parameters of Mamba2."""
+    named = linear(p, in_proj="in_proj", out_proj="out_proj")
+    conv = {"conv1d.weight": taps(p["conv/kernel"]), "conv1d.bias": p["conv/bias"]}
+    own = {name: p[name] for name in ("dt_bias", "A_log", "D")}
+    return {**named, **conv, **own, "norm.weight": p["norm_scale"]}
 
 
 def _decode(module: Any, x: torch.Tensor) -> tuple[torch.Tensor, Tensors]:
