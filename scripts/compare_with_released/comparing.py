@@ -40,10 +40,10 @@ class Released:
 def compare(layer: Any, released: Released) -> dict[str, float]:
     """Returns the relative differences of everything that both sides have.
 
-    ``y``: outputs, the largest difference of the layer's methods. ``dx``: gradients of a weighted sum of outputs with respect to
-    x. ``dweights``: with respect to our parameters, the largest of them. ``packed``: outputs where new sequences start
-    inside the row, against the released module run on each alone. ``decoded``: outputs of the last positions, one by one.
-    ``state``: states after the last.
+    ``y``: outputs, the largest difference of the layer's methods. ``dx``: gradient of a weighted sum of outputs with respect
+    to x. ``dw``: with respect to our parameters, the largest difference of one. ``packed``: outputs where new sequences
+    start inside the row, against the released module run on each alone. ``decoded``: outputs of the last positions, made one
+    by one. ``state``: the states after the last.
     """
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((2, BATCH, STEPS, WIDTH)).astype(np.float32)
@@ -63,7 +63,7 @@ def compare(layer: Any, released: Released) -> dict[str, float]:
     found = {"y": difference(y, their_y), "dx": difference(dx, their_x.grad)}
     for method in layer.METHODS:
         found["y"] = max(found["y"], difference(_apply(layer, params, x, method=method)[0], their_y))
-    found["dweights"] = max(difference(value, leaves[name].grad) for name, value in flatten(dparams).items())
+    found["dw"] = max(difference(value, leaves[name].grad) for name, value in flatten(dparams).items())
     with torch.no_grad():  # x anew, for fla's RWKV-7 writes over it on the way back
         apart = [released.outputs(call, part.contiguous()) for part in torch.tensor(x).split(CUT, dim=1)]
     reset = np.zeros((BATCH, STEPS), bool)

@@ -75,7 +75,7 @@ def make_gated_deltanet(layer: Any) -> Released:
 def make_deltaproduct(layer: Any) -> Released:
     """DeltaProduct and Gated DeltaProduct."""
     keys = layer.heads * (layer.head_dim or WIDTH // layer.heads)
-    module = import_fla().gated_deltaproduct.GatedDeltaProduct(
+    module = import_fla().GatedDeltaProduct(
         hidden_size=WIDTH,
         expand_v=layer.expand_v,
         head_dim=keys // layer.heads,
@@ -109,7 +109,8 @@ def make_deltaproduct(layer: Any) -> Released:
 
 def make_gla(layer: Any) -> Released:
     """Gated linear attention."""
-    keys, values = layer.heads * (layer.key_size or WIDTH // (2 * layer.heads)), layer.heads * (layer.value_size or WIDTH // layer.heads)
+    keys = layer.heads * (layer.key_size or WIDTH // (2 * layer.heads))
+    values = layer.heads * (layer.value_size or WIDTH // layer.heads)
     module = import_fla().GatedLinearAttention(
         hidden_size=WIDTH,
         expand_k=keys / WIDTH,
@@ -133,7 +134,7 @@ def make_gla(layer: Any) -> Released:
 def make_rwkv7(layer: Any) -> Released:
     """RWKV-7's time mixing, as in the first block."""
     ranks = layer._ranks
-    module = import_fla().rwkv7.RWKV7Attention(
+    module = import_fla().RWKV7Attention(
         hidden_size=WIDTH,
         head_dim=WIDTH // layer.heads,
         decay_low_rank_dim=ranks["w"],
@@ -203,7 +204,7 @@ CASES: list[tuple[str, dict[str, Any], Any]] = [
     ("deltanet", {"key_activation": "linear"}, make_deltanet),
     ("deltanet", {"conv_width": 0}, make_deltanet),
     ("gated_deltanet", {}, make_gated_deltanet),
-    ("gated_deltanet", {"negative_eigenvalues": False, "head_dim": 16, "expand_v": 1}, make_gated_deltanet),
+    ("gated_deltanet", {"negative_eigenvalues": False, "head_dim": 16}, make_gated_deltanet),
     ("deltaproduct", {}, make_deltaproduct),
     ("deltaproduct", {"householders": 3, "conv_width": 0, "head_dim": 16}, make_deltaproduct),
     ("deltaproduct", {"gated": True, "output_gate": True, "expand_v": 2}, make_deltaproduct),

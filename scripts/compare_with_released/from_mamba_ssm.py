@@ -7,7 +7,7 @@ import types
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from torch.nn.functional import silu, softplus
 
 from scripts.compare_with_released.comparing import STEPS, WIDTH, Released, Tensors, linear, step_through, taps
 
@@ -106,13 +106,13 @@ def _scan_both_signs(
 ) -> torch.Tensor:
     """The package's selective_scan_ref, whose arguments these are, with 2 exp(dt A) - 1."""
     assert delta_softplus and not return_last_state
-    dt = F.softplus(delta + delta_bias[:, None])
+    dt = softplus(delta + delta_bias[:, None])
     h, outputs = torch.zeros(u.shape[0], *A.shape), []
     for t in range(u.shape[-1]):
         abar = 2.0 * torch.exp(dt[:, :, t, None] * A) - 1.0
         h = abar * h + (dt * u)[:, :, t, None] * B[:, None, :, t]
         outputs.append((h * C[:, None, :, t]).sum(-1))
-    return (torch.stack(outputs, dim=-1) + D[:, None] * u) * F.silu(z)
+    return (torch.stack(outputs, dim=-1) + D[:, None] * u) * silu(z)
 
 
 def _scan_in_chunks(
@@ -121,7 +121,7 @@ def _scan_in_chunks(
     """What the fused kernel does, by the package's minimal form of the same paper (Listing 1)."""
     from mamba_ssm.modules.ssd_minimal import ssd_minimal_discrete
 
-    dt = F.softplus(dt + how["dt_bias"])
+    dt = softplus(dt + how["dt_bias"])
     B, C = (z.repeat_interleave(x.shape[2] // z.shape[2], dim=2) for z in (B, C))
     y, _ = ssd_minimal_discrete(x * dt[..., None], A * dt, B, C, block_len=8)
     return y + how["D"][:, None] * x

@@ -23,9 +23,7 @@ def make_mlstm(layer: Any) -> Released:
     )
 
     def weights(p: Tensors) -> Tensors:
-        named = linear(
-            p, proj_up="up", mlstm_cell__igate="input_gate", mlstm_cell__fgate="forget_gate", proj_down="down"
-        )
+        named = linear(p, proj_up="up", mlstm_cell__igate="input_gate", mlstm_cell__fgate="forget_gate", proj_down="down")
         named |= {f"{name}_proj.weight": p[f"{name}_kernel"].mT for name in "qkv"}
         named |= {"conv1d.conv.weight": taps(p["conv/kernel"]), "conv1d.conv.bias": p["conv/bias"]}
         named |= {"mlstm_cell.igate.bias": p["input_gate/bias"], "mlstm_cell.fgate.bias": p["forget_gate/bias"]}
