@@ -14,7 +14,34 @@ line, "skipped". The exit status is 1 if a difference, max |a - b| / max |b|, is
 
 LRU, the diagonal layer and the full matrix are not compared: no package has their released code.
 
-TABLE
+Printed on 2 cores that other work was using too, in 12 minutes (``y`` and the other columns: `comparing.compare`):
+
+layer and settings                                      reference                    y      dx      dw  packed decoded   state
+deltanet                                                fla-core 0.6.0         8.0e-07 2.0e-06 2.2e-06 6.2e-07 6.6e-07 5.6e-07
+deltanet negative_eigenvalues=False                     fla-core 0.6.0         6.6e-07 1.9e-06 1.4e-06 5.6e-07 6.3e-07 3.1e-07
+deltanet key_activation=linear                          fla-core 0.6.0         7.4e-07 1.6e-06 1.7e-06 7.8e-07 5.4e-07 3.9e-07
+deltanet conv_width=0                                   fla-core 0.6.0         5.3e-07 5.1e-07 1.4e-06 5.6e-07 4.2e-07 3.6e-07
+gated_deltanet                                          fla-core 0.6.0         1.3e-06 3.2e-06 2.9e-06 1.3e-06 8.8e-07 5.4e-07
+gated_deltanet negative_eigenvalues=False head_dim=16   fla-core 0.6.0         6.0e-07 3.2e-07 4.8e-07 6.8e-07 8.4e-07 4.0e-07
+deltaproduct                                            fla-core 0.6.0         7.6e-07 5.4e-07 8.6e-07 5.5e-07 6.0e-07 4.5e-07
+deltaproduct householders=3 conv_width=0 head_dim=16    fla-core 0.6.0         5.1e-07 7.5e-07 8.3e-07 3.8e-07 6.5e-07 3.6e-07
+deltaproduct gated=True output_gate=True expand_v=2     fla-core 0.6.0         4.9e-07 3.9e-07 8.6e-06 5.4e-07 6.0e-07 6.8e-07
+gla                                                     fla-core 0.6.0         3.6e-07 7.2e-07 7.8e-07 3.6e-07 4.2e-07 2.1e-07
+gla conv_width=4 gate_normaliser=4.0                    fla-core 0.6.0         5.0e-07 1.3e-06 3.4e-06 4.7e-07 4.3e-07 2.2e-07
+rwkv7                                                   fla-core 0.6.0         5.0e-07 5.1e-06 4.3e-06 5.1e-07 5.9e-07 7.8e-07
+mamba                                                   mamba-ssm 2.3.2.post1  2.5e-07 3.8e-07 5.8e-07 2.5e-07       -       -
+mamba negative_eigenvalues=False                        mamba-ssm 2.3.2.post1  2.3e-07 4.1e-07 6.5e-07 2.0e-07 3.7e-07 3.3e-07
+mamba2                                                  mamba-ssm 2.3.2.post1  5.6e-07 7.1e-07 1.1e-06 4.6e-07 4.5e-07 2.3e-07
+mamba2 groups=2 state_size=16                           mamba-ssm 2.3.2.post1  3.5e-07 3.2e-07 2.6e-06 4.1e-07       -       -
+mlstm                                                   xlstm 2.0.6            4.9e-07 6.7e-07 3.8e-05 3.0e-07 4.3e-07 3.2e-07
+mlstm heads=2 block_size=8                              xlstm 2.0.6            2.7e-07 5.6e-07 5.8e-05 3.1e-07 8.0e-07 3.6e-07
+slstm                                                   xlstm 2.0.6            2.8e-07 2.4e-07 6.6e-07 3.9e-07 2.4e-07 4.5e-07
+slstm conv_width=0 heads=2                              xlstm 2.0.6            3.0e-07 4.9e-07 5.9e-07 2.7e-07 2.6e-07 2.6e-07
+mamba negative_eigenvalues=False                        transformers 5.24.0    2.3e-07 4.1e-07 6.5e-07 2.0e-07       -       -
+mamba2 groups=2                                         transformers 5.24.0    4.0e-07 7.0e-07 1.8e-06 4.0e-07       -       -
+gated_deltanet negative_eigenvalues=False               transformers 5.24.0    7.6e-07 1.8e-06 1.4e-06 4.9e-07       -       -
+transformer window=16                                   transformers 5.24.0    2.4e-07 2.9e-07 4.2e-07 2.4e-07 3.0e-07 2.3e-07
+lstm                                                    torch 2.13.0+cpu       2.3e-07 4.5e-07 3.7e-07 2.9e-07 2.7e-07 2.4e-07
 """
 
 import argparse
