@@ -28,8 +28,9 @@ class DeltaNet(RecurrentLayer):
 
     Parameters (symbol; name in `fla.layers.DeltaNet`, which stores matrices transposed; shape): ``q/kernel`` (W_q; q_proj; [D
     D]), ``k/kernel`` (W_k; k_proj; [D D]), ``v/kernel`` (W_v; v_proj; [D D]), ``conv/kernel`` (q_conv1d, k_conv1d, v_conv1d
-    side by side, newest tap first where fla has it last; [conv_width 3D]), ``beta/kernel`` (W_beta; b_proj; [D H]),
-    ``norm/scale`` (o_norm; [V]), ``out/kernel`` (W_o; o_proj; [D D]).
+    side by side, newest tap first where fla has it last; [conv_width 3D], [D 1 conv_width] each there), ``beta/kernel``
+    (W_beta; b_proj; [D H]), ``norm/scale`` (o_norm; [V]), ``out/kernel`` (W_o; o_proj; [D D]). The state S is [K V], as there.
+    negative_eigenvalues is fla's allow_neg_eigval, key_activation="linear" its qk_activation="identity".
 
     Source: Yang et al. 2024; Grazzi et al. 2025, Table 1 and Eq. 2. Doubling beta doubles the input term too, as in the
     paper's code.

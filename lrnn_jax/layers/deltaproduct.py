@@ -36,9 +36,11 @@ class DeltaProduct(RecurrentLayer):
     Parameters (symbol; name in `fla.layers.GatedDeltaProduct`, which stores matrices transposed; shape): ``q/kernel`` (W_q;
     q_proj; [D HK]), ``k/kernel`` (W_k; k_proj; [D n_h*HK], all heads of the first write first, as there), ``v/kernel`` (W_v;
     v_proj; [D n_h*HV]), ``conv/kernel`` (q_conv1d, k_conv1d, v_conv1d side by side, newest tap first where fla has it last;
-    [conv_width HK+n_h*H(K+V)]), ``beta/kernel`` (W_b; b_proj; [D n_h*H]), ``decay/kernel`` (W_a; a_proj; [D H]),
-    ``decay/A_log`` (A_log; [H]), ``decay/dt_bias`` (dt_bias; [H]), ``gate/kernel`` (W_g; g_proj; [D HV]), ``norm/scale``
-    (o_norm; [V]), ``out/kernel`` (W_o; o_proj; [HV D]).
+    [conv_width HK+n_h*H(K+V)]; there [features 1 conv_width] each), ``beta/kernel`` (W_b; b_proj; [D n_h*H], all heads of the
+    first write first), ``decay/kernel`` (W_a; a_proj; [D H]), ``decay/A_log`` (A_log; [H]), ``decay/dt_bias`` (dt_bias; [H]),
+    ``gate/kernel`` (W_g; g_proj; [D HV]), ``norm/scale`` (o_norm; [V]), ``out/kernel`` (W_o; o_proj; [HV D]). The state S is [K
+    V], as there. gated, output_gate, householders and negative_eigenvalues are fla's use_forget_gate, use_output_gate,
+    num_householder and allow_neg_eigval.
 
     Source: Siems et al. 2025. State tracking as there: width 128, heads=8, head_dim=32, conv_width=0, gated and output_gate
     off.

@@ -16,8 +16,9 @@ class LSTM(RecurrentLayer):
 
     ``(i, f, g, o) = W x_t + U h_{t-1} + b``, with a sigmoid on i, f and o.
 
-    Parameters (symbol, shape): ``input/kernel`` (W, [D 4D]), ``input/bias`` (b, [4D]; the forget gate's starts at 1),
-    ``recurrent_kernel`` (U, [D 4D]); the gates stand side by side as i, f, g, o.
+    Parameters (symbol, shape; name in ``torch.nn.LSTM``, whose matrices are [4D D]): ``input/kernel`` (W, [D 4D];
+    ``weight_ih_l0``), ``input/bias`` (b, [4D]; ``bias_ih_l0 + bias_hh_l0``; the forget gate's starts at 1),
+    ``recurrent_kernel`` (U, [D 4D]; ``weight_hh_l0``); the gates stand side by side as i, f, g, o, as there.
 
     Source: Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000.
     """

@@ -29,17 +29,19 @@ class Mamba(RecurrentLayer):
       negative_eigenvalues: ``2 exp(dt A) - 1`` instead of ``exp(dt A)``; the input term is unchanged.
 
     Parameters (symbol, name in `mamba_ssm.modules.mamba_simple.Mamba`, shape): ``in_proj/kernel`` (none, in_proj.weight, u
-    before z, [D 2E]), ``conv/kernel`` (none, conv1d.weight, [conv_width E]), ``conv/bias`` (none, conv1d.bias, [E]),
-    ``x_proj/kernel`` (s_Delta, s_B and s_C side by side, x_proj.weight, [E dt_rank+2N]), ``dt_proj/kernel`` (in s_Delta,
-    dt_proj.weight, [dt_rank E]), ``dt_proj/bias`` (the parameter Delta, dt_proj.bias, [E]), ``A_log`` (A, A_log, [E N]), ``D``
-    (none, D, [E]), ``out_proj/kernel`` (none, out_proj.weight, [E D]).
+    before z, [D 2E]), ``conv/kernel`` (none, conv1d.weight, [conv_width E], [E 1 conv_width] there), ``conv/bias`` (none,
+    conv1d.bias, [E]), ``x_proj/kernel`` (s_Delta, s_B and s_C side by side, x_proj.weight, [E dt_rank+2N]), ``dt_proj/kernel``
+    (in s_Delta, dt_proj.weight, [dt_rank E]), ``dt_proj/bias`` (the parameter Delta, dt_proj.bias, [E]), ``A_log`` (A, A_log,
+    [E N]), ``D`` (none, D, [E]), ``out_proj/kernel`` (none, out_proj.weight, [E D]). The state h is [E N], as there; that of
+    the convolution, [E conv_width] there, holds the last conv_width - 1 inputs alone. MambaMixer of transformers has the same
+    names and shapes.
 
     Source: Gu and Dao 2023 (arXiv 2312.00752), Algorithm 2, Sections 3.4 and 3.6; the range [-1, 1]: Grazzi et al. 2025, Eq. 2.
     Differs: mamba_ssm's kernels are [out in] and its convolution's taps run from the oldest input to the newest, ours the other
     way round; it has biases on in_proj and out_proj as an option. Below float32, dt is projected in float32 here and D u added
     and gated in the compute dtype. Initialised as mamba_ssm (A_log = log(1..N), dt log-uniform in [1e-3, 1e-1], W_dt and
-    convolution uniform in +-1/sqrt(fan in)) but for W_in, W_x and W_o, which are normal with variance 1/fan in here, uniform
-    in +-1/sqrt(fan in) there; its language models also divide W_o by sqrt(number of blocks).
+    convolution uniform in +-1/sqrt(fan in)) but for W_in, W_x and W_o, which are normal with variance 1/fan in here, uniform in
+    +-1/sqrt(fan in) there; its language models also divide W_o by sqrt(number of blocks).
     """
 
     state_size: int = 16

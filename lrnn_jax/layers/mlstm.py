@@ -31,16 +31,17 @@ class MLSTM(RecurrentLayer):
       blocks: blocks of the whole model, by which the initial W_down is divided.
 
     Parameters (symbol, name in xlstm's `mLSTMLayer`, shape): ``up/kernel`` (none, proj_up.weight, [D 2E]), ``conv/kernel``,
-    ``conv/bias`` (none, conv1d.conv, [conv_width E], [E]), ``q_kernel``, ``k_kernel``, ``v_kernel`` (W_q, W_k, W_v,
-    q_proj.weight and so on, [E/block_size block_size block_size], in before out), ``input_gate/kernel``, ``input_gate/bias``
-    (w_i, b_i, mlstm_cell.igate, [3E H], [H]), ``forget_gate/kernel``, ``forget_gate/bias`` (w_f, b_f, mlstm_cell.fgate, [3E H],
-    [H]), ``norm_scale`` (none, 1 + mlstm_cell.outnorm.weight, [E]), ``skip`` (none, learnable_skip, [E]), ``down/kernel``
-    (none, proj_down.weight, [E D]).
+    ``conv/bias`` (none, conv1d.conv, [conv_width E], [E]; the kernel is [E 1 conv_width] there), ``q_kernel``, ``k_kernel``,
+    ``v_kernel`` (W_q, W_k, W_v, q_proj.weight and so on, [E/block_size block_size block_size], in before out, there out before
+    in), ``input_gate/kernel``, ``input_gate/bias`` (w_i, b_i, mlstm_cell.igate, [3E H], [H]), ``forget_gate/kernel``,
+    ``forget_gate/bias`` (w_f, b_f, mlstm_cell.fgate, [3E H], [H]), ``norm_scale`` (none, 1 + mlstm_cell.outnorm.weight, [E]),
+    ``skip`` (none, learnable_skip, [E]), ``down/kernel`` (none, proj_down.weight, [E D]).
 
     Source: Beck et al. 2024 (arXiv 2405.04517), Eqs. 15-17, 19-27, Figure 11 and the layer that was released with it.
     Differs: xlstm's kernels are [out in], its convolution's taps run from the oldest input to the newest, ours the other way
-    round, and E is rounded up to a multiple of 64 there, to nothing here. Of the paper's two forget gates it is the sigmoid;
-    the output gate is silu(z) outside of the norm, as released. Weights start as released.
+    round, and E is rounded up to a multiple of 64 there (unless round_proj_up_to_multiple_of says otherwise), to nothing here.
+    Its proj_factor and qkv_proj_blocksize are expand and block_size. It has no conv_width=0. Of the paper's two forget gates it
+    is the sigmoid; the output gate is silu(z) outside of the norm, as released. Weights start as released.
     Numerics: C and n are kept divided by exp(m_t), ``m_t = max(log f_t + m_{t-1}, log i_t)``, with m = 0 at the start, as
     xlstm's step; its parallel form has no such start, which moves h by 1e-6 of itself at most. 1e-6 is added to the divisor
     after that division. As h does not depend on m otherwise, m is held constant in gradients.

@@ -30,18 +30,20 @@ class RWKV7(RecurrentLayer):
       gate_rank: rank of U_g; 0 means the same with 5 instead of 2.5.
 
     Parameters (symbol, shape; name in ``fla.layers.rwkv7.RWKV7Attention``, where it is not the same): ``x_r``, ``x_w``,
-    ``x_k``, ``x_v``, ``x_a``, ``x_g`` (mu, [D]), ``k_k`` ([D]), ``k_a`` ([D]), ``r_k`` ([H K]), ``r_proj/kernel``,
+    ``x_k``, ``x_v``, ``x_a``, ``x_g`` (mu, [D]; [1 1 D]), ``k_k`` ([D]), ``k_a`` ([D]), ``r_k`` ([H K]), ``r_proj/kernel``,
     ``k_proj/kernel``, ``v_proj/kernel``, ``o_proj/kernel`` (W_r, W_k, W_v, W_o, [D D]), ``w_lora/down``, ``a_lora/down``,
     ``g_lora/down`` (U, [D rank]; ``lora.0.weight``), ``w_lora/up``, ``a_lora/up``, ``g_lora/up`` (V, [rank D];
     ``lora.2.weight``), ``w_lora/bias``, ``a_lora/bias`` (d, [D]; ``lora.2.bias``), ``norm/scale``, ``norm/bias`` ([H K];
-    ``g_norm``). fla keeps S with values first and calls ``-kk`` and ``kk * a`` a and b.
+    ``g_norm``, [D]). Its matrices are [out in]. The state S is [K V], as in fla 0.6.0, which calls ``-kk`` and ``kk * a`` a and
+    b.
 
     Source: Peng et al. 2025 (RWKV-7); constants, initial values and parameter groups from BlinkDL/RWKV-LM, RWKV-v7: d_w has
     twice the learning rate, only the four projections decay.
     Numerics: the norm adds 1e-5 K to the variance; ||.|| is at least 1e-12.
-    Differs: no value residual, for the first layer's values are not there within one layer: this is the released layer 0.
-    What is initialised by depth starts as in layer 0 of 1. U and W_o, zero in the released code, start uniform in +-1e-4,
-    so that every parameter has a gradient from the first step.
+    Differs: no value residual, for the first layer's values are not there within one layer: this is the released layer 0. fla's
+    default ranks grow with the size of a head, have no upper limit, and are its decay_low_rank_dim, a_low_rank_dim and
+    gate_low_rank_dim. What is initialised by depth starts as in layer 0 of 1. U and W_o, zero in the released code, start
+    uniform in +-1e-4, so that every parameter has a gradient from the first step.
     """
 
     heads: int = 4

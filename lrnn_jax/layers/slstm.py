@@ -34,11 +34,13 @@ class SLSTM(RecurrentLayer):
       bias_init: the forget gate's bias starts at "powerlaw", 5 - 12 (j / (P - 1))^0.3 for feature j, with all other biases
         at 0; or "standard", every bias uniform in +-1/sqrt(D).
 
-    Parameters (symbol, shape; name in NX-AI's ``xlstm``): ``i_kernel``, ``f_kernel``, ``z_kernel``, ``o_kernel`` (W, [H P
-    P], input before output; ``igate/fgate/zgate/ogate.weight``, which are [H out in]), ``recurrent_kernel`` (R, [H P 4 P]:
-    head, from, gate in the order i f z o, to; ``slstm_cell.recurrent_kernel``), ``bias`` (b, [H 4 P]; ``slstm_cell.bias``),
-    ``norm/scale`` ([H P]; 1 + ``group_norm.weight``), ``conv/kernel`` ([conv_width D]; ``conv1d.conv.weight``, last tap
-    first), ``conv/bias`` ([D]).
+    Parameters (symbol, shape; name in ``sLSTMLayer`` of NX-AI's ``xlstm``): ``i_kernel``, ``f_kernel``, ``z_kernel``,
+    ``o_kernel`` (W, [H P P], input before output; ``fgate.weight``, ``igate.weight``, in this order: see below,
+    ``zgate.weight``, ``ogate.weight``, which are [H out in]), ``recurrent_kernel`` (R, [H P 4 P]: head, from, gate in the order
+    i f z o, to; ``slstm_cell.recurrent_kernel``, stored as ``_recurrent_kernel_``, which is [H 4P P], from last, in its backend
+    "vanilla"), ``bias`` (b, [H 4 P]; ``slstm_cell.bias``, stored as ``_bias_``, which is [4 H P] as a vector there),
+    ``norm/scale`` ([H P]; 1 + ``group_norm.weight``, which is [D]), ``conv/kernel`` ([conv_width D]; ``conv1d.conv.weight``,
+    which is [D 1 conv_width], last tap first), ``conv/bias`` ([D]; ``conv1d.conv.bias``). Its state is h, c, n and m stacked.
 
     Source: Beck et al. 2024 (xLSTM), Section 2.2; initialised as released: W normal with variance 2 / (5 D), R zero.
     Numerics: the norm adds 1e-5 to the variance. Where n = 0, at the first step, m_t is i as released, and f' is 0.

@@ -23,12 +23,13 @@ class Transformer(RecurrentLayer):
       window: positions that can be attended to, the own included.
 
     Parameters (symbol, shape; name in ``fla.layers.attn.Attention``): ``q/kernel`` (W_q; ``q_proj``), ``k/kernel`` (W_k;
-    ``k_proj``), ``v/kernel`` (W_v; ``v_proj``), ``out/kernel`` (W_o; ``o_proj``), each [D D], without biases.
+    ``k_proj``), ``v/kernel`` (W_v; ``v_proj``), ``out/kernel`` (W_o; ``o_proj``), each [D D], [out in] there, without biases.
+    LlamaAttention of transformers has the same names.
 
     Source: Vaswani et al. 2017, Section 3.2; Su et al. 2021 (RoPE), with base 10000 and the feature pairs (j, j +
     K/2), as in fla. The comparison system of Grazzi et al. 2025, whose own configuration we have not found.
-    Differs: fla has no window unless asked for one, and rounds each angle to float32. It makes positions start again where
-    a document starts; here only differences of positions are used.
+    Differs: fla has no window unless asked for one, and rounds each angle to float32. It makes positions start again where a
+    document starts; here only differences of positions are used.
     """
 
     heads: int = 4
