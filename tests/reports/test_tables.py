@@ -8,7 +8,7 @@ import pytest
 from lrnn_jax.config import SCALES, validate_config
 from lrnn_jax.config_files import data_folder
 from lrnn_jax.errors import UserError
-from lrnn_jax.reports.render import _by_length, render
+from lrnn_jax.reports.render import _by_length, _draw_lengths, render
 from lrnn_jax.reports.tables import Row, Selection, Table, list_runs, load_table, record_name
 from lrnn_jax.sweeps.reproduce import _thin_curves
 
@@ -142,6 +142,15 @@ def test_curves_by_position_are_plotted_from_thin_records(tmp_path):
         (tmp_path / record_name(run)).write_text(json.dumps(thin))
     render(table, "cpu", tmp_path)
     assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_a_dashed_line_stands_where_training_ended():
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    _draw_lengths(TABLE, axes, list_runs(TABLE, "cpu"), [], title="test")
+    (line,) = axes.get_lines()
+    assert (line.get_linestyle(), list(line.get_xdata()), line.get_label()) == ("--", [40, 40], "longest in training")
 
 
 def test_curves_by_context_stand_at_powers_of_two_and_leave_out_what_nothing_was_measured_at():
