@@ -130,7 +130,8 @@ def _run_train(values: flags.FlagValues, positional: list[str]) -> int:
     refuse_positional(positional)
     if values.config is None:
         raise UserError("lrnn train needs --config=FILE, such as --config=configs/parity.py")
-    from lrnn_jax.config import split_seeds, validate_config
+    from lrnn_jax.config import split_seeds
+    from lrnn_jax.config_checks import validate_config
     from lrnn_jax.sweeps.store import default_workdir
 
     validate_config(values.config)

@@ -1,10 +1,8 @@
-"""Configs: their common fields, the part after the colon, where their files are, and what is refused before compiling."""
+"""Configs: their common fields, the part after the colon, and what names a run."""
 
 import dataclasses
 import hashlib
-import importlib.util
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,8 +14,10 @@ from lrnn_jax.registry import LAYERS, build_task, load_layer, load_task
 
 # Sections that change what is written down, not what is computed.
 UNHASHED_SECTIONS = ("checkpoint", "log")
-DTYPES = ("float32", "bfloat16")
 SCALES = ("cpu", "smoke", "paper")  # the default first
+# Fields younger than the committed records, each with the value at which it changes nothing: there it does not count.
+ADDED = {"train.microbatches": 1}
+_TRACED = ("optim.lr", "optim.final_lr", "optim.weight_decay")
 
 
 def base_config() -> ConfigDict:
@@ -57,6 +57,7 @@ def base_config() -> ConfigDict:
     c.train = ConfigDict()
     c.train.duration = "1000 steps"  # number and one of steps, examples, tokens, epochs
     c.train.batch_size = 64  # examples per step
+    c.train.microbatches = 1  # equal parts of a batch, one after the other: the same step but for rounding, in less memory
     c.train.length = [3, 40]  # shortest and longest training sequence, positions
     c.train.steps_per_dispatch = 50  # optimiser steps inside one compiled call
 
@@ -91,14 +92,14 @@ def task_config(name: str, **fields: Any) -> ConfigDict:
     return _component_config(load_task(name), name, fields)
 
 
-def _own_fields(cls: type) -> dict[str, Any]:
+def own_fields(cls: type) -> dict[str, Any]:
     """A component's fields and defaults, without those that the backbone and the module system set."""
     given = ("width", "dtype", "parent", "name")
     return {f.name: f.default for f in dataclasses.fields(cls) if f.name not in given}
 
 
 def _component_config(cls: type, name: str, fields: Mapping[str, Any]) -> ConfigDict:
-    defaults = _own_fields(cls)
+    defaults = own_fields(cls)
     for key in fields:
         if key not in defaults:
             raise UserError(f"{name!r} has no field {key!r}{suggest(key, defaults)}")
@@ -239,20 +240,36 @@ def split_seeds(config: ConfigDict) -> list[ConfigDict]:
 
 def config_hash(config: ConfigDict) -> str:
     """Returns 12 hexadecimal digits that name the resolved config's run; logging and checkpointing do not count."""
-    fields = {path: value for path, value in flatten(config) if path.split(".")[0] not in UNHASHED_SECTIONS}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(_hashed_fields(config), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def differing_fields(config: ConfigDict, other: Mapping[str, Any]) -> list[str]:
     """Returns ``path: ours -> theirs`` for every hashed field in which two configs differ."""
-    ours, theirs = (json.loads(json.dumps(dict(flatten(fields)))) for fields in (config, other))
-    paths = [path for path in sorted({*ours, *theirs}) if path.split(".")[0] not in UNHASHED_SECTIONS]
-    missing = "(absent)"
-    return [
-        f"{path}: {ours.get(path, missing)} -> {theirs.get(path, missing)}"
-        for path in paths
-        if ours.get(path, missing) != theirs.get(path, missing)
-    ]
+    ours, theirs = (json.loads(json.dumps(_hashed_fields(fields))) for fields in (config, other))
+
+    def show(fields: Mapping[str, Any], path: str) -> Any:
+        return fields.get(path, ADDED.get(path, "(absent)"))
+
+    paths = sorted({*ours, *theirs})
+    return [f"{path}: {show(ours, path)} -> {show(theirs, path)}" for path in paths if show(ours, path) != show(theirs, path)]
+
+
+def _hashed_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        path: value
+        for path, value in flatten(config)
+        if path.split(".")[0] not in UNHASHED_SECTIONS and (path not in ADDED or value != ADDED[path])
+    }
+
+
+def restore_config(fields: Mapping[str, Any]) -> ConfigDict:
+    """Returns a stored run's config, with the fields that are younger than it at the values that change nothing."""
+    config = ConfigDict(fields)
+    for path, value in ADDED.items():
+        section, name = path.split(".")
+        if section in config and name not in config[section]:
+            config[section][name] = value
+    return config
 
 
 def train_steps(config: ConfigDict) -> int:
@@ -277,125 +294,3 @@ def _count_steps(config: ConfigDict, field: str, *, total_steps: int | None = No
         examples_per_epoch=build_task(config.task).epoch_examples(length) if "epoch" in str(duration) else None,
         total_steps=total_steps,
     )
-
-
-def validate_config(config: ConfigDict) -> None:
-    """Refuses what cannot run, before anything is compiled.
-
-    Raises:
-      UserError: one line that names the field, the rule and the nearest right value.
-    """
-    from lrnn_jax.models.backbone import HEADS, NORM_POSITIONS
-    from lrnn_jax.models.mixer import MIXERS
-    from lrnn_jax.models.norm import NORMS
-
-    _check_sections(config)
-    layer = load_layer(config.model.layer.name)
-    _check_component("model.layer", config.model.layer, layer)
-    _check_component("task", config.task, load_task(config.task.name))
-    for path, value in flatten(config):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{path}={value} must be a finite number")
-    task = build_task(config.task)
-    layer.check({"width": config.model.width, **config.model.layer})
-    for path, choices in {
-        "model.norm": NORMS,
-        "model.norm_position": NORM_POSITIONS,
-        "model.mixer": MIXERS,
-        "model.dtype": DTYPES,
-        "model.method": ("auto", *layer.METHODS),
-        "model.head": ("token",) if task.DENSE else tuple(head for head in HEADS if head != "token"),
-        "optim.schedule": ("cosine", "constant"),
-        "log.wandb": ("off", "offline", "online"),
-    }.items():
-        _check_choice(config, path, choices)
-    fields = dict(flatten(config))
-    for path, low, high in _RANGES:
-        if not low <= fields[path] <= high:
-            raise UserError(f"{path}={fields[path]} must be between {low:g} and {high:g}")
-    if config.model.mixer in ("mlp", "swiglu") and config.model.mixer_hidden < 1:
-        raise UserError(f"model.mixer={config.model.mixer!r} needs model.mixer_hidden of at least 1")
-    _check_lengths(config, task)
-    if train_steps(config) < 1:
-        raise UserError(f"train.duration={config.train.duration!r} is no training at all")
-    for path in ("eval.every", "checkpoint.every", "log.every"):
-        if interval_steps(config, path, least=0) < 1:
-            raise UserError(f"{path}={fields[path]!r} must be more than nothing")
-    if interval_steps(config, "optim.warmup", least=0) > train_steps(config):
-        raise UserError(f"optim.warmup={config.optim.warmup!r} is longer than train.duration={config.train.duration!r}")
-    if config.eval.examples > config.eval.batch_size and config.eval.examples % config.eval.batch_size:
-        raise UserError(
-            f"eval.examples={config.eval.examples} must be a multiple of eval.batch_size={config.eval.batch_size}, or below it"
-        )
-    if config.log.tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise UserError("log.tensorboard=True needs the extra: pip install -e '.[tensorboard]'")
-    if config.eval.patience and not config.eval.best_metric:
-        raise UserError(f"eval.patience={config.eval.patience} needs eval.best_metric")
-
-
-_TRACED = ("optim.lr", "optim.final_lr", "optim.weight_decay")
-_MANY = 2**31 - 1
-_RANGES = (
-    ("seed", 0, 2**32 - 1),
-    ("seeds", 1, 100_000),
-    ("model.width", 1, _MANY),
-    ("model.depth", 1, _MANY),
-    ("model.dropout", 0.0, 0.999),
-    ("optim.lr", 0.0, 1e6),
-    ("optim.final_lr", 0.0, 1e6),
-    ("optim.weight_decay", 0.0, 1e6),
-    ("optim.beta1", 0.0, 0.9999999),
-    ("optim.beta2", 0.0, 0.9999999),
-    ("optim.eps", 1e-30, 1.0),
-    ("optim.clip_norm", 0.0, 1e30),
-    ("train.batch_size", 1, _MANY),
-    ("train.steps_per_dispatch", 1, _MANY),
-    ("eval.examples", 1, _MANY),
-    ("eval.batch_size", 1, _MANY),
-    ("eval.patience", 0, _MANY),
-    ("checkpoint.keep", 1, _MANY),
-)
-
-
-def _check_sections(config: ConfigDict) -> None:
-    """A config file may build its sections by hand, and a run may come from an older version."""
-    own = ("task", "model.layer")
-    expected = {path for path, _ in flatten(base_config())} | {f"{section}.name" for section in own}
-    present = {path for path, _ in flatten(config) if not path.startswith(own) or path.endswith(".name")}
-    for path in sorted(expected - present):
-        raise UserError(f"the config has no field {path!r}{suggest(path, present - expected)}")
-    for path in sorted(present - expected):
-        raise UserError(f"unknown config field {path!r}{suggest(path, expected)}")
-
-
-def _check_component(section: str, config: ConfigDict, cls: type) -> None:
-    known = _own_fields(cls)
-    arg = "the part after the colon of --config=FILE:LAYER" if section == "model.layer" else "another config file"
-    for key in known:
-        if key not in config:
-            raise UserError(f"{section}.{key} is missing, which {config.name!r} needs (to change {section}.name, use {arg})")
-    for key in config:
-        if key != "name" and key not in known:
-            raise UserError(
-                f"{section}.{key} is not a field of {config.name!r}{suggest(key, known)} (to change {section}.name, use {arg})"
-            )
-
-
-def _check_choice(config: ConfigDict, path: str, choices: Sequence[str]) -> None:
-    section, name = path.split(".")
-    value = config[section][name]
-    if value not in choices:
-        raise UserError(f"{path}={value!r} is not one of {', '.join(choices)}{suggest(value, choices)}")
-
-
-def _check_lengths(config: ConfigDict, task: Any) -> None:
-    pairs = [("train.length", config.train.length), ("eval.headline", config.eval.headline)]
-    pairs += [("eval.lengths", bucket) for bucket in config.eval.lengths]
-    for path, pair in pairs:
-        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(isinstance(n, int) for n in pair):
-            raise UserError(f"{path}={pair!r} must be [shortest, longest], two integers")
-        if path != "eval.headline":
-            task.check_length(path, tuple(pair))
-    low, high = config.eval.headline
-    if not any(low <= shortest and longest <= high for shortest, longest in config.eval.lengths):
-        raise UserError(f"eval.headline={[low, high]} contains none of eval.lengths={config.eval.lengths.__repr__()}")

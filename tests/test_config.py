@@ -21,8 +21,8 @@ from lrnn_jax.config import (
     set_field,
     task_config,
     train_steps,
-    validate_config,
 )
+from lrnn_jax.config_checks import validate_config
 from lrnn_jax.config_files import data_folder, find_config, load_config
 from lrnn_jax.errors import UserError
 from lrnn_jax.registry import LAYERS
@@ -87,6 +87,8 @@ def test_defaults_are_valid_for_every_layer(layer):
         ("optim.eps", -1e-8, []),
         ("train.batch_size", 0, ["between"]),
         ("train.steps_per_dispatch", 0, ["between"]),
+        ("train.microbatches", 0, ["between"]),
+        ("train.microbatches", 7, ["train.batch_size"]),
         ("eval.examples", 0, ["between"]),
         ("eval.batch_size", 0, ["between"]),
         ("checkpoint.keep", 0, ["between"]),
@@ -386,3 +388,8 @@ def test_durations_of_a_config_in_steps(config):
     # tokens count padding: 64 examples of 40 positions
     config.train.duration = "25600 tokens"
     assert train_steps(config) == 10
+
+
+def test_batch_statistics_over_microbatches_are_refused(config):
+    config.model.norm, config.train.microbatches = "batchnorm", 2
+    assert "train.microbatches" in refusal(validate_config, config)

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import base_config, config_hash, differing_fields, flatten, layer_config, set_field, task_config
+from lrnn_jax.config import (
+    ADDED,
+    base_config,
+    config_hash,
+    differing_fields,
+    flatten,
+    layer_config,
+    restore_config,
+    set_field,
+    task_config,
+)
 
 
 def make_config(layer="diagonal"):
@@ -81,6 +91,18 @@ def test_differing_fields_names_the_field_and_both_values(path):
     ours, theirs = make_config(), with_change(path)
     old, new = dict(flatten(ours))[path], dict(flatten(theirs))[path]
     assert differing_fields(ours, theirs.to_dict()) == [f"{path}: {old} -> {new}"]
+
+
+@pytest.mark.parametrize(("path", "value"), ADDED.items())
+def test_a_run_that_is_older_than_a_field_keeps_its_name_and_is_read_with_it(path, value):
+    config = make_config()
+    assert dict(flatten(config))[path] == value, "the default is the value that changes nothing"
+    older = config.to_dict()
+    section, name = path.split(".")
+    del older[section][name]
+    assert config_hash(ConfigDict(older)) == config_hash(config)
+    assert differing_fields(config, older) == [] == differing_fields(ConfigDict(older), config.to_dict())
+    assert restore_config(older) == config
 
 
 def test_differing_fields_shows_absent_ones():

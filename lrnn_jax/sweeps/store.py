@@ -13,7 +13,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import config_hash, flatten, validate_config
+from lrnn_jax.config import config_hash, flatten
+from lrnn_jax.config_checks import validate_config
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.training.runs import RunFolder, read_object
 

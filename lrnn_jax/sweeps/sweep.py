@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import config_hash, set_field, structure, structure_key, validate_config
+from lrnn_jax.config import config_hash, set_field, structure, structure_key
+from lrnn_jax.config_checks import validate_config
 from lrnn_jax.config_files import load_config, load_sweep
 from lrnn_jax.errors import UserError
 from lrnn_jax.sweeps.combinators import plain

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import interval_steps, structure_key, traced_values, train_steps, validate_config, with_values
+from lrnn_jax.config import interval_steps, structure_key, traced_values, train_steps, with_values
+from lrnn_jax.config_checks import validate_config
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.registry import build_model, build_task, load_layer
 from lrnn_jax.tasks.base import Batch, FileTask, Sums
@@ -207,7 +208,8 @@ def make_program(*configs: ConfigDict) -> Program:
         own = with_values(config, values)
         schedule = make_schedule(own.optim, warmup_steps=warmup, total_steps=total)
         optimizer = make_optimizer(own.optim, params, groups, schedule)
-        return Trainable(task, build_model(own.model, task), optimizer, config.train.batch_size, tuple(config.train.length))
+        length, parts = tuple(config.train.length), config.train.microbatches
+        return Trainable(task, build_model(own.model, task), optimizer, config.train.batch_size, length, parts)
 
     key = (structure_key(config), task, layer)
     values = [traced_values(c) for c in configs]

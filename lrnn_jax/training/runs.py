@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import config_hash, differing_fields
+from lrnn_jax.config import config_hash, differing_fields, restore_config
 from lrnn_jax.errors import UserError
 from lrnn_jax.training.optimizer import parameter_paths
 
@@ -110,7 +110,7 @@ class RunFolder:
           UserError: there is no readable ``config.json``.
         """
         try:
-            return ConfigDict(read_object(self.config_file))
+            return restore_config(read_object(self.config_file))
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path} is not a run: cannot read {error}") from error
 

@@ -78,6 +78,7 @@ class Trainable(NamedTuple):
       optimizer: maps gradients to updates.
       batch_size: examples per step.
       length: (shortest, longest) training sequence.
+      microbatches: equal parts of a batch that are worked on one after the other.
     """
 
     task: Task
@@ -85,6 +86,7 @@ class Trainable(NamedTuple):
     optimizer: optax.GradientTransformation
     batch_size: int
     length: tuple[int, int]
+    microbatches: int = 1
 
     def metric_names(self, batch: Batch) -> list[str]:
         """Returns the names of the evaluation's metrics, from the shapes of a batch."""
@@ -101,9 +103,26 @@ class Trainable(NamedTuple):
         return self.task.batch(key, self.batch_size, self.length)
 
     def gradients(self, state: TrainState, seed: jax.Array, batch: Batch) -> tuple[Tree, Tree, jax.Array, Sums]:
-        """Returns (gradients of the mean loss, new batch statistics, mean loss, metric sums) of one batch."""
-        dropout = jax.random.fold_in(stream_key(seed, "dropout"), state.step)
+        """Returns (gradients of the mean loss, new batch statistics, mean loss, metric sums) of one batch.
 
+        With microbatches, the sum of the parts' gradients by their weights: the mean is over the whole batch all the same.
+        """
+        dropout = jax.random.fold_in(stream_key(seed, "dropout"), state.step)
+        if self.microbatches == 1:
+            return self._gradients(state, dropout, batch)
+
+        def add(total: Tree, x: tuple[jax.Array, Batch]) -> tuple[Tree, Sums]:
+            i, part = x
+            grads, _, _, sums = self._gradients(state, jax.random.fold_in(dropout, i), part)
+            return jax.tree.map(lambda a, g: a + sums["loss"][1] * g, total, grads), sums
+
+        parts = jax.tree.map(lambda x: x.reshape(self.microbatches, -1, *x.shape[1:]), batch)
+        total, stacked = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, state.params), (jnp.arange(self.microbatches), parts))
+        sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), stacked)
+        loss, weight = sums["loss"]
+        return jax.tree.map(lambda g: g / weight, total), state.batch_stats, loss / weight, sums
+
+    def _gradients(self, state: TrainState, dropout: jax.Array, batch: Batch) -> tuple[Tree, Tree, jax.Array, Sums]:
         def mean_loss(params: Tree) -> tuple[jax.Array, tuple[Tree, Sums]]:
             (logits, _), updated = self.model.apply(
                 {"params": params, "batch_stats": state.batch_stats},

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from lrnn_jax.config import SCALES, validate_config
+from lrnn_jax.config import SCALES
+from lrnn_jax.config_checks import validate_config
 from lrnn_jax.config_files import data_folder
 from lrnn_jax.errors import UserError
 from lrnn_jax.reports.render import _by_length, _draw_lengths, render

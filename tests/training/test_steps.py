@@ -340,3 +340,26 @@ def test_curves_are_means_by_position_for_every_member_and_bucket(seeds, monkeyp
     for member in measured:
         assert member.curves == {"position/3-4": [0, 1, 2, 3], "position/5-8": list(range(8))}
         assert not any("position" in name for name in member.metrics)
+
+
+def test_microbatches_make_the_gradient_of_the_whole_batch():
+    """Their parts weigh as many positions as they have: a mean of the parts' means would be another gradient."""
+    c = base_config()
+    c.task = task_config("word_problem", group="S3")
+    c.model.layer, c.model.head = layer_config("diagonal", gain=1.0), "token"
+    c.model.width, c.model.depth = 4, 1
+    c.eval.lengths, c.eval.headline = [[2, 9]], [2, 9]
+    c.train.batch_size, c.train.length, c.train.duration = 8, [2, 9], "20 steps"
+    whole = make_program(c).trainable()
+    c.train.microbatches = 4
+    parts = make_program(c).trainable()
+    batch = batch_at(whole, jnp.int32(0))
+    weights = [float(whole.task.loss(jnp.zeros((2, *batch.targets.shape[1:], 6)), part)[1]) for part in split(batch, 4)]
+    assert len(set(weights)) > 1
+    state = start(whole)
+    expected, found = gradients(whole, state, batch), gradients(parts, state, batch)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-7), expected, found)
+
+
+def split(batch, count):
+    return [jax.tree.map(lambda x, i=i: jnp.split(x, count)[i], batch) for i in range(count)]
