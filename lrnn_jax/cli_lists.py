@@ -26,7 +26,7 @@ def list_layers_with_sizes(width: int) -> list[tuple[str, ...]]:
         cls.check({field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)})
         sizes: list[str] = []
         for what in ("parameter_count", "state_count"):
-            sizes += f"{_size(cls, what, width):,}", _as_polynomial(functools.partial(_size, cls, what))
+            sizes += f"{_size(cls, what, width):,}", _as_polynomial(functools.partial(_size, cls, what), width)
         rows.append((name, *sizes, ", ".join(cls.METHODS), cls.SOURCE))
     return rows
 
@@ -35,17 +35,21 @@ def _size(cls: Any, what: str, width: int) -> int:
     return getattr(cls(width=width, parent=None), what)()
 
 
-def _as_polynomial(count: Callable[[int], int]) -> str:
-    """Returns ``count(D)`` written out, or nothing where it is no polynomial of degree 2 (ranks that are rounded)."""
+def _as_polynomial(count: Callable[[int], int], width: int) -> str:
+    """Returns ``count(D)`` written out, or nothing where it is no polynomial of degree 2 (ranks that are rounded).
+
+    It is that of the multiples of 64, if the width's count is on it too.
+    """
     step = 64
     ys = [count(step * i) for i in range(1, 6)]
     square = Fraction(ys[2] - 2 * ys[1] + ys[0], 2 * step**2)
     linear = Fraction(ys[1] - ys[0], step) - 3 * step * square
     constant = ys[0] - linear * step - square * step**2
-    if any(y != square * (step * i) ** 2 + linear * step * i + constant for i, y in enumerate(ys, 1)):
+    known = [*((step * i, y) for i, y in enumerate(ys, 1)), (width, count(width))]
+    if any(y != square * d**2 + linear * d + constant for d, y in known):
         return ""
     powers = {"D^2": square, "D": linear, "": constant}
-    terms = [(f"{float(factor):g}", power) for power, factor in powers.items() if factor]
+    terms = [(f"{float(factor):.10g}", power) for power, factor in powers.items() if factor]
     terms_written = [power if power and factor == "1" else f"{factor} {power}".rstrip() for factor, power in terms]
     return "= " + " + ".join(terms_written)
 

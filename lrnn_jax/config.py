@@ -57,7 +57,7 @@ def base_config() -> ConfigDict:
     c.train = ConfigDict()
     c.train.duration = "1000 steps"  # number and one of steps, examples, tokens, epochs
     c.train.batch_size = 64  # examples per step
-    c.train.microbatches = 1  # equal parts of a batch, one after the other: the same step but for rounding, in less memory
+    c.train.microbatches = 1  # equal parts of a batch, one after the other, for less memory: but for dropout, the same step
     c.train.length = [3, 40]  # shortest and longest training sequence, positions
     c.train.steps_per_dispatch = 50  # optimiser steps inside one compiled call
 
@@ -267,7 +267,7 @@ def restore_config(fields: Mapping[str, Any]) -> ConfigDict:
     config = ConfigDict(fields)
     for path, value in ADDED.items():
         section, name = path.split(".")
-        if section in config and name not in config[section]:
+        if isinstance(config.get(section), ConfigDict) and name not in config[section]:
             config[section][name] = value
     return config
 

@@ -58,16 +58,7 @@ def validate_config(config: ConfigDict) -> None:
             raise UserError(f"{path}={fields[path]!r} must be more than nothing")
     if interval_steps(config, "optim.warmup", least=0) > train_steps(config):
         raise UserError(f"optim.warmup={config.optim.warmup!r} is longer than train.duration={config.train.duration!r}")
-    if config.eval.examples > config.eval.batch_size and config.eval.examples % config.eval.batch_size:
-        raise UserError(
-            f"eval.examples={config.eval.examples} must be a multiple of eval.batch_size={config.eval.batch_size}, or below it"
-        )
-    if config.train.batch_size % config.train.microbatches:
-        raise UserError(
-            f"train.microbatches={config.train.microbatches} must divide train.batch_size={config.train.batch_size}"
-        )
-    if config.train.microbatches > 1 and config.model.norm == "batchnorm":
-        raise UserError("model.norm='batchnorm' takes its statistics over a whole batch: train.microbatches must be 1")
+    _check_batches(config)
     if config.log.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise UserError("log.tensorboard=True needs the extra: pip install -e '.[tensorboard]'")
     if config.eval.patience and not config.eval.best_metric:
@@ -96,6 +87,19 @@ _RANGES = (
     ("eval.patience", 0, _MANY),
     ("checkpoint.keep", 1, _MANY),
 )
+
+
+def _check_batches(config: ConfigDict) -> None:
+    if config.eval.examples > config.eval.batch_size and config.eval.examples % config.eval.batch_size:
+        raise UserError(
+            f"eval.examples={config.eval.examples} must be a multiple of eval.batch_size={config.eval.batch_size}, or below it"
+        )
+    if config.train.batch_size % config.train.microbatches:
+        raise UserError(
+            f"train.microbatches={config.train.microbatches} must divide train.batch_size={config.train.batch_size}"
+        )
+    if config.train.microbatches > 1 and config.model.norm == "batchnorm":
+        raise UserError("model.norm='batchnorm' takes its statistics over a whole batch: train.microbatches must be 1")
 
 
 def _check_sections(config: ConfigDict) -> None:

@@ -19,7 +19,7 @@ def test_without_torch_it_is_one_line():
 
 
 def test_every_released_layer_is_compared():
-    """A layer is named in a list of cases, or in the docstring as one without released code."""
+    """A layer is named in a list of cases, or here as one without released code."""
     from lrnn_jax.registry import LAYERS
 
     folder = ROOT / "scripts" / "compare_with_released"

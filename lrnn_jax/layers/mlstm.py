@@ -94,6 +94,7 @@ class MLSTM(RecurrentLayer):
         self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
     ) -> tuple[jax.Array, State]:
         self.check_state(x, state)
+        # on a CPU the loop for m and the memory takes no longer than chunks of both
         method = choose_method(method, self.METHODS, accelerator="chunked")
         state = self.init_state(x.shape[0]) if state is None else state
         u, z = jnp.split(self.up(x), 2, axis=-1)

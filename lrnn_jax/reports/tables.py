@@ -264,7 +264,8 @@ def _choose_point(table: Table, own: Sequence[tuple[Run, Record | None]]) -> Poi
         good = [sign * value for value in values if value is not None]
         if not good:
             return -len(values), 0.0
-        return len(good) - len(values), statistics.median(good) if table.selection.by == "median" else statistics.fmean(good)
+        centre = statistics.fmean(good) if table.selection.by == "mean" else statistics.median(good)
+        return len(good) - len(values), centre
 
     return max(points, key=lambda pair: quality(pair[1]))[0]
 

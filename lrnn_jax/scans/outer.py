@@ -17,6 +17,8 @@ METHODS = ("sequential", "chunked")
 
 # Positions whose outputs are one matrix product, a power of 2.
 CHUNK = 64
+# Positions that a loop on a CPU takes faster than a chunk, even with one decay per head.
+FEW = 16
 # Positions that are worked on at once; the backward pass recomputes one such block after the other.
 BLOCK = 512
 
@@ -42,9 +44,10 @@ def scan_gated_outer(
       h0: state before the first position; zeros if None.
       reset: True where a new sequence starts.
       method: ``"sequential"`` (one state at a time; the backward pass holds O(sqrt(T)) of them), ``"chunked"``
-        (matrix products inside chunks, O(T / 512) states held), or ``"auto"``: chunked, but on a CPU sequential for decays
-        per row and for at most 16 positions. On one CPU core (T = 1024, K = V = 64, B H = 8) chunked took 0.8 (decay per
-        row) and 0.35 (per head) of sequential's time forward and backward, 2.0 and 1.2 times as long forward alone.
+        (matrix products inside chunks, O(T / 512) states held), or ``"auto"``: chunked, but on a CPU, where training's time
+        decides, sequential for decays per row and for few positions. On one CPU core (T = 1024, K = V = 64, B H = 8) chunked
+        took 0.8 (decay per row) and 0.35 (per head) of sequential's time forward and backward, 2.0 and 1.2 times as long
+        forward alone.
       reverse: runs from the last position to the first.
 
     Returns:
@@ -58,7 +61,7 @@ def scan_gated_outer(
     Numerics: no logarithm and no division: decays are multiplied up inside a chunk only, so products are at most 1 in
       magnitude and values and gradients are exact to rounding at a = 0 and across a sign.
     """
-    pays = a.ndim == 3 and a.shape[1] > 16
+    pays = a.ndim == 3 and a.shape[1] > FEW
     method = choose_method(method, METHODS, accelerator="chunked", cpu="chunked" if pays else "sequential")
     q, k, v, a = (x.astype(jnp.float32) for x in (q, k, v, a))
     batch, _, heads, value_dim = v.shape

@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import config_hash, flatten
+from lrnn_jax.config import config_hash, flatten, restore_config
 from lrnn_jax.config_checks import validate_config
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.training.runs import RunFolder, read_object
@@ -89,7 +89,7 @@ def read_rows(store: Path) -> list[Row]:
 
 def _read_row(folder: RunFolder) -> Row:
     try:
-        config = ConfigDict(read_object(folder.config_file))
+        config = restore_config(read_object(folder.config_file))
         result: Row = folder.load_result() if folder.result_file.exists() else {"status": "started"}
     except (OSError, ValueError) as error:
         return {"run": folder.path.name, "status": "unreadable", "reason": str(error)}

@@ -105,16 +105,17 @@ class Trainable(NamedTuple):
     def gradients(self, state: TrainState, seed: jax.Array, batch: Batch) -> tuple[Tree, Tree, jax.Array, Sums]:
         """Returns (gradients of the mean loss, new batch statistics, mean loss, metric sums) of one batch.
 
-        With microbatches, the sum of the parts' gradients by their weights: the mean is over the whole batch all the same.
+        With microbatches the parts' sums are added up and divided once, so that the mean is over the whole batch all the same;
+        dropout draws its masks for each part.
         """
         dropout = jax.random.fold_in(stream_key(seed, "dropout"), state.step)
         if self.microbatches == 1:
-            return self._gradients(state, dropout, batch)
+            return self._gradients(state, dropout, batch, mean=True)
 
         def add(total: Tree, x: tuple[jax.Array, Batch]) -> tuple[Tree, Sums]:
             i, part = x
-            grads, _, _, sums = self._gradients(state, jax.random.fold_in(dropout, i), part)
-            return jax.tree.map(lambda a, g: a + sums["loss"][1] * g, total, grads), sums
+            grads, _, _, sums = self._gradients(state, jax.random.fold_in(dropout, i), part, mean=False)
+            return jax.tree.map(jnp.add, total, grads), sums
 
         parts = jax.tree.map(lambda x: x.reshape(self.microbatches, -1, *x.shape[1:]), batch)
         total, stacked = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, state.params), (jnp.arange(self.microbatches), parts))
@@ -122,8 +123,12 @@ class Trainable(NamedTuple):
         loss, weight = sums["loss"]
         return jax.tree.map(lambda g: g / weight, total), state.batch_stats, loss / weight, sums
 
-    def _gradients(self, state: TrainState, dropout: jax.Array, batch: Batch) -> tuple[Tree, Tree, jax.Array, Sums]:
-        def mean_loss(params: Tree) -> tuple[jax.Array, tuple[Tree, Sums]]:
+    def _gradients(
+        self, state: TrainState, dropout: jax.Array, batch: Batch, *, mean: bool
+    ) -> tuple[Tree, Tree, jax.Array, Sums]:
+        """The same of the loss's mean or sum, for a batch that is worked on at once."""
+
+        def lose(params: Tree) -> tuple[jax.Array, tuple[Tree, Sums]]:
             (logits, _), updated = self.model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
                 batch.inputs,
@@ -135,9 +140,9 @@ class Trainable(NamedTuple):
             )
             total, weight = self.task.loss(logits, batch)
             sums = {"loss": (total, weight), **self.task.metrics(logits, batch)}
-            return total / weight, (updated.get("batch_stats", {}), sums)
+            return total / weight if mean else total, (updated.get("batch_stats", {}), sums)
 
-        (loss, (batch_stats, sums)), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        (loss, (batch_stats, sums)), grads = jax.value_and_grad(lose, has_aux=True)(state.params)
         return grads, batch_stats, loss, sums
 
     def step(self, state: TrainState, seed: jax.Array, batch: Batch) -> tuple[TrainState, Sums]:

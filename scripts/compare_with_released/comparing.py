@@ -61,9 +61,9 @@ def compare(layer: Any, released: Released) -> dict[str, float]:
     their_y = released.outputs(call, their_x)
     (their_y * torch.tensor(weight)).sum().backward()
     found = {"y": difference(y, their_y), "dx": difference(dx, their_x.grad)}
-    for method in layer.METHODS:
-        found["y"] = max(found["y"], difference(_apply(layer, params, x, method=method)[0], their_y))
-    found["dw"] = max(difference(value, leaves[name].grad) for name, value in flatten(dparams).items())
+    methods = [difference(_apply(layer, params, x, method=method)[0], their_y) for method in layer.METHODS]
+    found["y"] = largest([found["y"], *methods])
+    found["dw"] = largest([difference(value, leaves[name].grad) for name, value in flatten(dparams).items()])
     with torch.no_grad():  # x anew, for fla's RWKV-7 writes over it on the way back
         apart = [released.outputs(call, part.contiguous()) for part in torch.tensor(x).split(CUT, dim=1)]
     reset = np.zeros((BATCH, STEPS), bool)
@@ -75,7 +75,7 @@ def compare(layer: Any, released: Released) -> dict[str, float]:
             decoded, their_state = released.decode(released.module, torch.tensor(x))
         found["decoded"] = difference(_decode(layer, params, x), decoded)
         ours = flatten(state)
-        found["state"] = max(difference(ours[name], value) for name, value in their_state.items())
+        found["state"] = largest([difference(ours[name], value) for name, value in their_state.items()])
     return found
 
 
@@ -103,6 +103,11 @@ def difference(ours: Any, theirs: torch.Tensor | None) -> float:
     b = theirs.detach().numpy().astype(np.float64)
     a = np.asarray(ours, np.float64).reshape(b.shape)
     return float(np.max(np.abs(a - b)) / np.max(np.abs(b)))
+
+
+def largest(differences: list[float]) -> float:
+    """Returns the largest, or NaN if one is: Python's max may lose it."""
+    return float(np.max(differences))
 
 
 def linear(p: Tensors, **names: str) -> Tensors:

@@ -6,7 +6,7 @@ import operator
 import pytest
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import base_config, config_hash, layer_config, task_config
+from lrnn_jax.config import ADDED, base_config, config_hash, layer_config, task_config
 from lrnn_jax.errors import UserError
 from lrnn_jax.sweeps.store import (
     check_column,
@@ -129,7 +129,15 @@ def test_a_file_that_may_not_be_read_is_told_too(store):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"seed": "x"}, {"seed": None}, {"task": 3}, {"task": {"name": []}}, {"eval": 3}, {"optim": {**OPTIM, "lr": "fast"}}],
+    [
+        {"seed": "x"},
+        {"seed": None},
+        {"task": 3},
+        {"task": {"name": []}},
+        {"eval": 3},
+        {"train": 3},
+        {"optim": {**OPTIM, "lr": "fast"}},
+    ],
     ids=str,
 )
 def test_a_config_whose_fields_have_other_types_is_stale(store, fields):
@@ -180,6 +188,15 @@ def test_a_run_of_an_older_version_whose_config_lacks_a_field_is_stale(tmp_path)
     del old.eval["patience"]
     put(tmp_path, old, finished(1.0), name=config_hash(make_config()))
     assert [row["status"] for row in read_rows(tmp_path)] == ["stale"]
+
+
+@pytest.mark.parametrize("path", ADDED)
+def test_a_run_that_is_older_than_a_field_that_changes_nothing_is_not_stale(tmp_path, path):
+    old = ConfigDict(make_config().to_dict())
+    section, name = path.split(".")
+    del old[section][name]
+    put(tmp_path, old, finished(1.0), name=config_hash(make_config()))
+    assert [row["status"] for row in read_rows(tmp_path)] == ["finished"]
 
 
 def test_a_folder_that_the_user_named_is_not_stale(tmp_path):

@@ -23,6 +23,7 @@ from lrnn_jax.errors import UserError
 from lrnn_jax.registry import build_model, build_task
 from lrnn_jax.sweeps.sweep import plan
 from lrnn_jax.training.program import make_program, take_member
+from lrnn_jax.training.steps import init_state
 from lrnn_jax.training.trainer import train, train_members
 
 # ml_collections loads config files by a deprecated call
@@ -98,6 +99,17 @@ def test_members_read_what_each_alone_would(data):
     for i, config in enumerate(configs):
         assert_same(take_member(together, i, 3), make_program(config).feed.take(7, 4))
     assert together.inputs[0].tolist() != together.inputs[1].tolist()
+
+
+def test_microbatches_of_packed_rows_make_the_whole_batches_gradients(data):
+    def gradients(count):
+        program = make_program(tiny_config(data, **{"train.microbatches": count}))
+        trainable, batch = program.trainable(), jax.tree.map(jnp.asarray, program.feed.batch_at(0, 3))
+        assert batch.reset.any()
+        state = init_state(trainable.model, trainable.optimizer, 0)
+        return jax.jit(jax.vmap(lambda seed: trainable.gradients(state, seed, batch)))(jnp.arange(2))
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), gradients(1), gradients(2))
 
 
 def test_members_end_as_runs_of_their_own(data, tmp_path):

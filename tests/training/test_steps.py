@@ -361,5 +361,16 @@ def test_microbatches_make_the_gradient_of_the_whole_batch():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-7), expected, found)
 
 
+def test_a_microbatch_without_weight_takes_no_part(trainable):
+    parts = trainable._replace(microbatches=4)
+    batch = batch_at(trainable, jnp.int32(0))
+    weights = np.ones(8, np.float32)
+    weights[:2] = 0.0  # all of the first of four parts
+    batch = batch._replace(weights=jnp.asarray(weights))
+    state = start(trainable)
+    expected, found = gradients(trainable, state, batch), gradients(parts, state, batch)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-7), expected, found)
+
+
 def split(batch, count):
     return [jax.tree.map(lambda x, i=i: jnp.split(x, count)[i], batch) for i in range(count)]
