@@ -26,13 +26,9 @@ def import_fla() -> Any:
 def make_deltanet(layer: Any) -> Released:
     """DeltaNet."""
     module = import_fla().DeltaNet(
-        hidden_size=WIDTH,
-        num_heads=layer.heads,
-        use_short_conv=layer.conv_width > 0,
-        conv_size=layer.conv_width,
+        **_name_fields(layer),
         allow_neg_eigval=layer.negative_eigenvalues,
         qk_activation={"silu": "silu", "linear": "identity"}[layer.key_activation],
-        layer_idx=0,
     )
 
     def weights(p: Tensors) -> Tensors:
@@ -46,14 +42,10 @@ def make_gated_deltanet(layer: Any) -> Released:
     """Gated DeltaNet."""
     keys = layer.heads * (layer.head_dim or WIDTH // layer.heads)
     module = import_fla().GatedDeltaNet(
-        hidden_size=WIDTH,
+        **_name_fields(layer),
         expand_v=layer.expand_v,
         head_dim=keys // layer.heads,
-        num_heads=layer.heads,
-        use_short_conv=layer.conv_width > 0,
-        conv_size=layer.conv_width,
         allow_neg_eigval=layer.negative_eigenvalues,
-        layer_idx=0,
     )
 
     def weights(p: Tensors) -> Tensors:
@@ -76,17 +68,13 @@ def make_deltaproduct(layer: Any) -> Released:
     """DeltaProduct and Gated DeltaProduct."""
     keys = layer.heads * (layer.head_dim or WIDTH // layer.heads)
     module = import_fla().GatedDeltaProduct(
-        hidden_size=WIDTH,
+        **_name_fields(layer),
         expand_v=layer.expand_v,
         head_dim=keys // layer.heads,
-        num_heads=layer.heads,
         use_output_gate=layer.output_gate,
-        use_short_conv=layer.conv_width > 0,
-        conv_size=layer.conv_width,
         use_forget_gate=layer.gated,
         allow_neg_eigval=layer.negative_eigenvalues,
         num_householder=layer.householders,
-        layer_idx=0,
     )
     writes = layer.householders * keys
 
@@ -112,15 +100,11 @@ def make_gla(layer: Any) -> Released:
     keys = layer.heads * (layer.key_size or WIDTH // (2 * layer.heads))
     values = layer.heads * (layer.value_size or WIDTH // layer.heads)
     module = import_fla().GatedLinearAttention(
-        hidden_size=WIDTH,
+        **_name_fields(layer),
         expand_k=keys / WIDTH,
         expand_v=values / WIDTH,
-        num_heads=layer.heads,
-        use_short_conv=layer.conv_width > 0,
-        conv_size=layer.conv_width,
         gate_logit_normalizer=layer.gate_normaliser,
         gate_low_rank_dim=layer.gate_rank,
-        layer_idx=0,
     )
 
     def weights(p: Tensors) -> Tensors:
@@ -162,6 +146,12 @@ def make_rwkv7(layer: Any) -> Released:
         return o.transpose(1, 2), s
 
     return _make(module, weights, chunk={"chunk_rwkv7": chunk})
+
+
+def _name_fields(layer: Any) -> dict[str, Any]:
+    """Returns the fields that every layer with heads and a convolution has, by their names in fla."""
+    convolution = {"use_short_conv": layer.conv_width > 0, "conv_size": layer.conv_width}
+    return {"hidden_size": WIDTH, "num_heads": layer.heads, "layer_idx": 0, **convolution}
 
 
 def _make(module: Any, weights: Any, *, values_first: bool = False, chunk: dict[str, Any] | None = None) -> Released:

@@ -39,10 +39,8 @@ def make_mamba(layer: Any) -> Released:
         use_fast_path=False,
         layer_idx=0,
     )
-
-    if layer.negative_eigenvalues:
-        return Released("mamba-ssm", module, name_mamba)
-    return Released("mamba-ssm", module, name_mamba, decode=_decode)
+    # its step knows the range [0, 1] alone
+    return Released("mamba-ssm", module, name_mamba, decode=None if layer.negative_eigenvalues else _decode)
 
 
 def make_mamba2(layer: Any) -> Released:
@@ -61,10 +59,8 @@ def make_mamba2(layer: Any) -> Released:
         use_mem_eff_path=False,
         layer_idx=0,
     )
-
-    if layer.groups > 1:  # its step without a kernel is for one group
-        return Released("mamba-ssm", module, name_mamba2)
-    return Released("mamba-ssm", module, name_mamba2, decode=_decode)
+    # its step without a kernel is for one group
+    return Released("mamba-ssm", module, name_mamba2, decode=None if layer.groups > 1 else _decode)
 
 
 def name_mamba(p: Tensors) -> Tensors:
