@@ -29,8 +29,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import SCALES, base_config, layer_config, layer_names, parse_arg, task_config
-from lrnn_jax.errors import UserError
+from lrnn_jax.config import SCALES, base_config, layer_config, layer_names, parse_arg, set_eigenvalue_range, task_config
 from lrnn_jax.sweeps.combinators import grid, seeds
 
 # What follows a layer inside a block; a Mamba block is complete without.
@@ -43,10 +42,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c = base_config()
     c.task = task_config("language_modeling")
     c.model.layer = layer_config(chosen.layer)
-    if "negative_eigenvalues" in c.model.layer:
-        c.model.layer.negative_eigenvalues = chosen.eigenvalues == "negative"
-    elif chosen.eigenvalues == "positive":
-        raise UserError(f"config argument 'positive': {chosen.layer!r} has no choice of eigenvalue range")
+    set_eigenvalue_range(c.model.layer, chosen.eigenvalues)
     c.model.head, c.model.norm, c.model.mixer = "token", "rmsnorm", MIXERS.get(chosen.layer, "swiglu")
     c.optim.clip_norm = 1.0
     c.eval.best_metric = "loss"
@@ -77,6 +73,8 @@ def _set_paper(c: ConfigDict) -> None:
         c.model.layer.heads = 8
     if c.model.layer.name == "mamba":
         c.model.depth = 48
+    if c.model.layer.name == "transformer":
+        c.model.layer.window = 16384  # everything before, at the longest test too
     c.model.dtype = "bfloat16"
     c.optim.lr, c.optim.weight_decay, c.optim.warmup = 3e-4, 0.01, "250 steps"
     c.train.duration, c.train.batch_size, c.train.length = "200000 steps", 256, [2048, 2048]

@@ -36,8 +36,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import SCALES, base_config, layer_config, layer_names, parse_arg, task_config
-from lrnn_jax.errors import UserError
+from lrnn_jax.config import SCALES, base_config, layer_config, layer_names, parse_arg, set_eigenvalue_range, task_config
 from lrnn_jax.sweeps.combinators import grid, seeds
 
 # What differs by layer on a laptop. Keys of mixed sign need linear key activations; Mamba has no convolution, as in the
@@ -71,10 +70,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c = base_config()
     c.task = task_config("parity")
     c.model.layer = layer_config(chosen.layer, **fields)
-    if "negative_eigenvalues" in c.model.layer:
-        c.model.layer.negative_eigenvalues = chosen.eigenvalues == "negative"
-    elif chosen.eigenvalues == "positive":
-        raise UserError(f"config argument 'positive': {chosen.layer!r} has no choice of eigenvalue range")
+    set_eigenvalue_range(c.model.layer, chosen.eigenvalues)
     c.eval.lengths = [[40, 64], [65, 128], [129, 192], [193, 256], [257, 512]]  # the paper's 40 to 256, and beyond
     c.eval.best_metric = "scaled_accuracy"
     _set_model(c, chosen)

@@ -87,6 +87,20 @@ def layer_config(name: str, **fields: Any) -> ConfigDict:
     return _component_config(load_layer(name), name, fields)
 
 
+def set_eigenvalue_range(layer: ConfigDict, chosen: str) -> None:
+    """Sets the section ``model.layer`` to eigenvalues in [-1, 1], "negative", or in [0, 1], "positive".
+
+    A layer without that choice keeps its own range, which is "negative" to it.
+
+    Raises:
+      UserError: "positive" for such a layer.
+    """
+    if "negative_eigenvalues" in layer:
+        layer.update(load_layer(layer.name).NEGATIVE_RANGE if chosen == "negative" else {"negative_eigenvalues": False})
+    elif chosen == "positive":
+        raise UserError(f"config argument 'positive': {layer.name!r} has no choice of eigenvalue range")
+
+
 def task_config(name: str, **fields: Any) -> ConfigDict:
     """Returns the section ``task``: the task's own fields at their defaults, but for ``fields``."""
     return _component_config(load_task(name), name, fields)
@@ -94,7 +108,7 @@ def task_config(name: str, **fields: Any) -> ConfigDict:
 
 def own_fields(cls: type) -> dict[str, Any]:
     """A component's fields and defaults, without those that the backbone and the module system set."""
-    given = ("width", "dtype", "parent", "name")
+    given = ("width", "depth", "dtype", "parent", "name")
     return {f.name: f.default for f in dataclasses.fields(cls) if f.name not in given}
 
 

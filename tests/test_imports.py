@@ -18,8 +18,8 @@ HEAVY = ("jax", "flax", "optax")
 ALLOWED = {
     "scans": ["scans"],
     "layers": [
-        *("scans", "shapes", "layers.base", "errors"),
-        *("models.norm", "models.conv", "models.mixer", "models.delta", "models.initializers"),
+        *("scans", "shapes", "layers.base", "layers.delta_rule", "errors"),
+        *("models.norm", "models.conv", "models.mixer", "models.initializers"),
     ],
     "models": ["scans", "models", "shapes", "errors"],
     "tasks": ["data", "shapes", "errors", "tasks"],

@@ -1,5 +1,6 @@
 """The contract that every recurrent layer keeps. A new layer is one file beside this one and one line in `registry`."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -26,6 +27,7 @@ class RecurrentLayer(nn.Module):
     Attributes:
       width: model width D.
       dtype: compute dtype of projections; states and recurrences are float32 whatever it is.
+      depth: blocks of the whole model, on which a layer's initial values may depend.
 
     Class attributes:
       SOURCE: paper and equations.
@@ -34,17 +36,26 @@ class RecurrentLayer(nn.Module):
         matches exactly one.
       DIAGONAL: `transition` returns eigenvalues, on the axes after B and T (or without these where they do not depend on the
         input); else matrices, on the last two axes.
+      NEGATIVE_RANGE: fields that give eigenvalues in [-1, 1], where the layer has a choice.
       MAY_EXPAND: nothing keeps the eigenvalues of A_t within the unit circle; the layer stays finite by other means.
     """
 
     width: int
     dtype: Any = jnp.float32
+    depth: int = 1
 
     SOURCE: ClassVar[str]
     METHODS: ClassVar[tuple[str, ...]]
     PARAM_GROUPS: ClassVar[Mapping[str, Mapping[str, float]]]
     DIAGONAL: ClassVar[bool] = True
+    NEGATIVE_RANGE: ClassVar[Mapping[str, Any]] = {"negative_eigenvalues": True}
     MAY_EXPAND: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if not any(isinstance(value, jax.core.Tracer) for value in fields.values()):
+            self.check(fields)
 
     def __call__(
         self,
@@ -124,6 +135,16 @@ def check_divides(part: str, parts: int, whole: int) -> None:
     """
     if parts < 1 or whole % parts:
         raise UserError(f"model.layer.{part}={parts} must be at least 1 and divide model.width={whole}")
+
+
+def check_heads_with_norm(heads: int, size: int) -> None:
+    """Refuses heads of one feature in a layer that normalises each of them: nothing would be left of it.
+
+    Raises:
+      UserError: a head has fewer than two of the ``size`` features.
+    """
+    if size // heads < 2:
+        raise UserError(f"model.layer.heads={heads} must leave each head two of {size} features or more, for its norm")
 
 
 def check_at_least(least: int, fields: Mapping[str, Any], *names: str) -> None:

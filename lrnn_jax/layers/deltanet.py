@@ -1,20 +1,10 @@
 """DeltaNet, with eigenvalues in [0, 1] or [-1, 1]."""
 
-from collections.abc import Mapping
-from typing import Any
-
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
-
-from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least, check_choice, check_divides
-from lrnn_jax.models.conv import CausalConv
-from lrnn_jax.models.delta import KEY_ACTIVATIONS, finish_qkv
-from lrnn_jax.scans import scan_delta_rule
-from lrnn_jax.scans.delta import transition_matrices
+from lrnn_jax.layers.base import MATRICES, NO_DECAY
+from lrnn_jax.layers.delta_rule import DeltaRuleLayer
 
 
-class DeltaNet(RecurrentLayer):
+class DeltaNet(DeltaRuleLayer):
     """``S_t = (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T``, ``y_t = W_o RMSNorm(S_t^T q_t)`` per head.
 
     ``k = phi(W_k x) / ||.||``, ``q = phi(W_q x) / (||.|| sqrt(K))``, ``v = silu(W_v x)``, ``beta = sigmoid(W_beta x)``,
@@ -47,58 +37,4 @@ class DeltaNet(RecurrentLayer):
     negative_eigenvalues: bool = True
 
     SOURCE = "Yang et al. 2024; Grazzi et al. 2025, Table 1, Eq. 2"
-    METHODS = ("sequential", "chunked")
-    DIAGONAL = False
     PARAM_GROUPS = {r"kernel$": MATRICES, r"scale$": NO_DECAY}
-
-    @classmethod
-    def check(cls, fields: Mapping[str, Any]) -> None:
-        check_divides("heads", fields["heads"], fields["width"])
-        check_at_least(0, fields, "conv_width")
-        check_choice("key_activation", fields["key_activation"], KEY_ACTIVATIONS)
-
-    def setup(self) -> None:
-        self.q = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
-        self.k = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
-        self.v = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
-        if self.conv_width:
-            self.conv = CausalConv(3 * self.width, self.conv_width, use_bias=False, dtype=self.dtype)
-        self.beta = nn.Dense(self.heads, use_bias=False, dtype=jnp.float32)
-        self.norm = nn.RMSNorm(epsilon=1e-5, dtype=jnp.float32)
-        self.out = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
-
-    def __call__(
-        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
-    ) -> tuple[jax.Array, State]:
-        self.check_state(x, state)
-        state = self.init_state(x.shape[0]) if state is None else state
-        q, k, v, beta, history = self._project(x, state.get("conv"), reset)
-        o, s = scan_delta_rule(q, k, v, beta, h0=state["S"], reset=reset, method=method)
-        y = self.out(self.norm(o).reshape(x.shape).astype(self.dtype))
-        return y, {"S": s} if history is None else {"S": s, "conv": history}
-
-    def init_state(self, batch: int) -> State:
-        head_dim = self.width // self.heads
-        state = {"S": jnp.zeros((batch, self.heads, head_dim, head_dim), jnp.float32)}
-        if self.conv_width:
-            state["conv"] = jnp.zeros((batch, self.conv_width - 1, 3 * self.width), jnp.float32)
-        return state
-
-    def transition(self, x: jax.Array) -> jax.Array:
-        """Returns ``I - beta_t k_t k_t^T``, ``[B T H K K]`` float32."""
-        _, k, _, beta, _ = self._project(x, self.init_state(x.shape[0]).get("conv"), None)
-        return transition_matrices(k[:, :, None], beta[:, :, None])
-
-    def parameter_count(self) -> int:
-        conv = 3 * self.width * self.conv_width
-        return 4 * self.width**2 + conv + self.width * self.heads + self.width // self.heads
-
-    def state_count(self) -> int:
-        return self.width**2 // self.heads + 3 * self.width * max(self.conv_width - 1, 0)
-
-    def _project(self, x: jax.Array, history: jax.Array | None, reset: jax.Array | None) -> tuple:
-        projected = (self.q(x), self.k(x), self.v(x))
-        conv = self.conv if self.conv_width else None
-        q, k, v, history = finish_qkv(projected, conv, history, reset, axes=(self.heads,), activation=self.key_activation)
-        beta = nn.sigmoid(self.beta(x.astype(jnp.float32)))
-        return q, k, v, 2.0 * beta if self.negative_eigenvalues else beta, history

@@ -32,7 +32,7 @@ class Diagonal(RecurrentLayer):
 
     def setup(self) -> None:
         # in float32 whatever the compute dtype: the gain multiplies the rounding of a logit
-        self.decay = nn.Dense(self.width, dtype=jnp.float32)
+        self.decay = nn.Dense(self.width, dtype=jnp.float32, precision="highest")
         self.input = nn.Dense(self.width, dtype=self.dtype)
 
     def __call__(

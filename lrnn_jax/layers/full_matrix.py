@@ -50,6 +50,7 @@ class FullMatrix(RecurrentLayer):
             kernel_init=nn.initializers.variance_scaling(1e-4, "fan_in", "normal"),
             bias_init=_init_identity,
             dtype=jnp.float32,
+            precision="highest",
         )
         self.out = nn.Dense(self.width, dtype=self.dtype)
 

@@ -1,20 +1,9 @@
 """Gated DeltaNet: the delta rule on a state that decays, with eigenvalues in [0, 1] or [-1, 1]."""
 
-from collections.abc import Mapping
-from typing import Any
-
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
-
-from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least, check_divides
-from lrnn_jax.models.conv import CausalConv
-from lrnn_jax.models.delta import ForgetGate, finish_qkv
-from lrnn_jax.scans import scan_delta_rule
-from lrnn_jax.scans.delta import transition_matrices
+from lrnn_jax.layers.delta_rule import DeltaRuleLayer
 
 
-class GatedDeltaNet(RecurrentLayer):
+class GatedDeltaNet(DeltaRuleLayer):
     """``S_t = alpha_t (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T``, ``y_t = W_o (RMSNorm(S_t^T q_t) * silu(W_g x_t))``.
 
     ``k = silu(conv(W_k x)) / ||.||``, ``q = silu(conv(W_q x)) / (||.|| sqrt(K))``, ``v = silu(conv(W_v x))``, ``beta =
@@ -50,74 +39,7 @@ class GatedDeltaNet(RecurrentLayer):
     conv_width: int = 4
     negative_eigenvalues: bool = True
 
+    gated = True
+    output_gate = True
+
     SOURCE = "Yang et al. 2025, Sections 3.1, 3.4; Grazzi et al. 2025, Eq. 2"
-    METHODS = ("sequential", "chunked")
-    DIAGONAL = False
-    PARAM_GROUPS = {r"kernel$": MATRICES, r"(A_log|dt_bias|scale)$": NO_DECAY}
-
-    @classmethod
-    def check(cls, fields: Mapping[str, Any]) -> None:
-        check_at_least(1, fields, "heads", "expand_v")
-        check_at_least(0, fields, "head_dim", "conv_width")
-        if not fields["head_dim"]:
-            check_divides("heads", fields["heads"], fields["width"])
-
-    @property
-    def _key_dim(self) -> int:
-        return self.head_dim or self.width // self.heads
-
-    @property
-    def _keys(self) -> int:
-        return self.heads * self._key_dim
-
-    @property
-    def _values(self) -> int:
-        return self.expand_v * self._keys
-
-    def setup(self) -> None:
-        self.q = nn.Dense(self._keys, use_bias=False, dtype=self.dtype)
-        self.k = nn.Dense(self._keys, use_bias=False, dtype=self.dtype)
-        self.v = nn.Dense(self._values, use_bias=False, dtype=self.dtype)
-        if self.conv_width:
-            self.conv = CausalConv(2 * self._keys + self._values, self.conv_width, use_bias=False, dtype=self.dtype)
-        self.decay = ForgetGate(self.heads)
-        self.beta = nn.Dense(self.heads, use_bias=False, dtype=jnp.float32)
-        self.gate = nn.Dense(self._values, use_bias=False, dtype=self.dtype)
-        self.norm = nn.RMSNorm(epsilon=1e-5, dtype=jnp.float32)
-        self.out = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
-
-    def __call__(
-        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
-    ) -> tuple[jax.Array, State]:
-        self.check_state(x, state)
-        state = self.init_state(x.shape[0]) if state is None else state
-        q, k, v, beta, history = self._project(x, state.get("conv"), reset)
-        o, s = scan_delta_rule(q, k, v, beta, log_gate=self.decay(x), h0=state["S"], reset=reset, method=method)
-        o = self.norm(o).reshape(*x.shape[:2], -1) * nn.silu(self.gate(x).astype(jnp.float32))
-        return self.out(o.astype(self.dtype)), {"S": s} if history is None else {"S": s, "conv": history}
-
-    def init_state(self, batch: int) -> State:
-        state = {"S": jnp.zeros((batch, self.heads, self._key_dim, self.expand_v * self._key_dim), jnp.float32)}
-        if self.conv_width:
-            state["conv"] = jnp.zeros((batch, self.conv_width - 1, 2 * self._keys + self._values), jnp.float32)
-        return state
-
-    def transition(self, x: jax.Array) -> jax.Array:
-        """Returns ``alpha_t (I - beta_t k_t k_t^T)``, ``[B T H K K]`` float32."""
-        _, k, _, beta, _ = self._project(x, self.init_state(x.shape[0]).get("conv"), None)
-        return transition_matrices(k[:, :, None], beta[:, :, None], self.decay(x))
-
-    def parameter_count(self) -> int:
-        keys, values = self._keys, self._values
-        projections = self.width * (2 * keys + 3 * values + 2 * self.heads)
-        return projections + self.conv_width * (2 * keys + values) + 2 * self.heads + values // self.heads
-
-    def state_count(self) -> int:
-        return self._key_dim * self._values + (2 * self._keys + self._values) * max(self.conv_width - 1, 0)
-
-    def _project(self, x: jax.Array, history: jax.Array | None, reset: jax.Array | None) -> tuple:
-        projected = (self.q(x), self.k(x), self.v(x))
-        conv = self.conv if self.conv_width else None
-        q, k, v, history = finish_qkv(projected, conv, history, reset, axes=(self.heads,), activation="silu")
-        beta = nn.sigmoid(self.beta(x.astype(jnp.float32)))
-        return q, k, v, 2.0 * beta if self.negative_eigenvalues else beta, history

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
 from lrnn_jax.models.conv import CausalConv
+from lrnn_jax.models.initializers import uniform
 from lrnn_jax.scans import scan_gated_outer
 
 
@@ -25,7 +26,8 @@ class GLA(RecurrentLayer):
       gate_rank: rank of the map that makes alpha.
       gate_normaliser: tau; the larger, the nearer alpha is to 1.
       conv_width: taps of convolutions on q, k and v, each followed by a silu; 0 leaves both out.
-      negative_eigenvalues: ``2 alpha - 1`` instead of alpha, in [-1, 1]; ours, not the paper's.
+      negative_eigenvalues: ``2 alpha - 1`` instead of alpha, in [-1, 1]; ours, not the paper's. It wants tau = 1: with 16 an
+        eigenvalue of 0 needs ``W_2 W_1 x + b = -11``, and one of -0.9 needs -48.
 
     Parameters (symbol, name in `fla.layers.GatedLinearAttention`, shape): ``q/kernel`` (W_Q, q_proj, [D HK]), ``k/kernel``
     (W_K, k_proj, [D HK]), ``v/kernel`` (W_V, v_proj, [D HV]), ``conv/kernel`` (none, q_conv1d, k_conv1d and v_conv1d side by
@@ -54,6 +56,7 @@ class GLA(RecurrentLayer):
     SOURCE = "Yang et al. 2024, Eq. 3, Section 4.4"
     METHODS = ("sequential", "chunked")
     PARAM_GROUPS = {r"kernel$": MATRICES, r"(bias|scale)$": NO_DECAY}
+    NEGATIVE_RANGE = {"negative_eigenvalues": True, "gate_normaliser": 1.0}
 
     @classmethod
     def check(cls, fields: Mapping[str, Any]) -> None:
@@ -88,8 +91,8 @@ class GLA(RecurrentLayer):
         if self.conv_width:
             self.conv = CausalConv(self._conv_features, self.conv_width, use_bias=False, dtype=self.dtype)
         # float32 whatever the compute dtype: decays near 1 do not survive bfloat16
-        self.gate_down = self._project_to(self.gate_rank, jnp.float32)
-        self.gate_up = self._project_to(keys, jnp.float32, use_bias=True)
+        self.gate_down = self._project_to(self.gate_rank, jnp.float32, precision="highest")
+        self.gate_up = self._project_to(keys, jnp.float32, precision="highest", use_bias=True)
         self.output_gate = self._project_to(values, self.dtype)
         self.norm = nn.RMSNorm(epsilon=1e-5, dtype=jnp.float32)
         self.out = self._project_to(self.width, self.dtype)
@@ -126,13 +129,10 @@ class GLA(RecurrentLayer):
     def state_count(self) -> int:
         return self.heads * self._key_size * self._value_size + max(self.conv_width - 1, 0) * self._conv_features
 
-    def _project_to(self, features: int, dtype: Any, use_bias: bool = False) -> nn.Dense:
+    def _project_to(self, features: int, dtype: Any, precision: str | None = None, use_bias: bool = False) -> nn.Dense:
         kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-        return nn.Dense(features, use_bias=use_bias, kernel_init=kernel_init, bias_init=self._init_bias, dtype=dtype)
-
-    def _init_bias(self, key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-        bound = self.gate_rank**-0.5
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
+        bias_init = uniform(self.gate_rank**-0.5)
+        return nn.Dense(features, use_bias, dtype, kernel_init=kernel_init, bias_init=bias_init, precision=precision)
 
     def _project(self, x: jax.Array, history: jax.Array | None, reset: jax.Array | None) -> tuple:
         qkv = jnp.concatenate([self.q(x), self.k(x), self.v(x)], axis=-1)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State
+from lrnn_jax.scans.exact import matmul
 from lrnn_jax.scans.method import choose_method
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
 
@@ -63,7 +64,7 @@ def _step(recurrent: jax.Array, state: State, x: tuple[jax.Array, jax.Array | No
     c, h = state["c"], state["h"]
     if keep is not None:
         c, h = c * keep[:, None], h * keep[:, None]
-    i, f, g, o = jnp.split(gates + h @ recurrent, 4, axis=-1)
+    i, f, g, o = jnp.split(gates + matmul(h, recurrent), 4, axis=-1)
     forget = nn.sigmoid(f)
     c = forget * c + nn.sigmoid(i) * jnp.tanh(g)
     h = nn.sigmoid(o) * jnp.tanh(c)

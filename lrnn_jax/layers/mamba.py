@@ -7,7 +7,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lrnn_jax.errors import UserError
 from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
 from lrnn_jax.models.conv import CausalConv
 from lrnn_jax.models.initializers import init_dt_bias
@@ -57,8 +56,7 @@ class Mamba(RecurrentLayer):
     @classmethod
     def check(cls, fields: Mapping[str, Any]) -> None:
         check_at_least(1, fields, "state_size", "expand", "conv_width")
-        if fields["dt_rank"] < 0:
-            raise UserError(f"model.layer.dt_rank={fields['dt_rank']} must be at least 0 (0: width / 16, rounded up)")
+        check_at_least(0, fields, "dt_rank")
 
     @property
     def _inner(self) -> int:
@@ -78,6 +76,7 @@ class Mamba(RecurrentLayer):
             kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
             bias_init=init_dt_bias,
             dtype=jnp.float32,
+            precision="highest",
         )
         self.A_log = self.param("A_log", _init_a_log, (self._inner, self.state_size))
         self.D = self.param("D", nn.initializers.ones, (self._inner,))

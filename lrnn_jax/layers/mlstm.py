@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
+from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least, check_heads_with_norm
 from lrnn_jax.models.conv import CausalConv
 from lrnn_jax.scans import scan_gated_outer
 from lrnn_jax.scans.method import choose_method
+from lrnn_jax.scans.outer import FEW
 from lrnn_jax.scans.recurrence import keep_mask, loop_over_time
 
 
@@ -24,11 +25,10 @@ class MLSTM(RecurrentLayer):
     ((LayerNorm(h) + skip * c) * silu(z))``. E = expand * D channels in H heads of K = V = E / H.
 
     Attributes:
-      heads: H; divides expand * D.
+      heads: H; divides expand * D and leaves at least two features per head.
       expand: E / D.
       conv_width: taps of the convolution on u; 0 leaves it and its silu out, so that c = u.
       block_size: width of the diagonal blocks of W_q, W_k and W_v; divides expand * D.
-      blocks: blocks of the whole model, by which the initial W_down is divided.
 
     Parameters (symbol, name in xlstm's `mLSTMLayer`, shape): ``up/kernel`` (none, proj_up.weight, [D 2E]), ``conv/kernel``,
     ``conv/bias`` (none, conv1d.conv, [conv_width E], [E]; the kernel is [E 1 conv_width] there), ``q_kernel``, ``k_kernel``,
@@ -41,7 +41,8 @@ class MLSTM(RecurrentLayer):
     Differs: xlstm's kernels are [out in], its convolution's taps run from the oldest input to the newest, ours the other way
     round, and E is rounded up to a multiple of 64 there (unless round_proj_up_to_multiple_of says otherwise), to nothing here.
     Its proj_factor and qkv_proj_blocksize are expand and block_size. It has no conv_width=0. Of the paper's two forget gates it
-    is the sigmoid; the output gate is silu(z) outside of the norm, as released. Weights start as released.
+    is the sigmoid; the output gate is silu(z) outside of the norm, as released. Weights start as released, W_down with a
+    deviation of 2 / (depth sqrt(D)).
     Numerics: C and n are kept divided by exp(m_t), ``m_t = max(log f_t + m_{t-1}, log i_t)``, with m = 0 at the start, as
     xlstm's step; its parallel form has no such start, which moves h by 1e-6 of itself at most. 1e-6 is added to the divisor
     after that division. As h does not depend on m otherwise, m is held constant in gradients.
@@ -51,7 +52,6 @@ class MLSTM(RecurrentLayer):
     expand: int = 2
     conv_width: int = 4
     block_size: int = 4
-    blocks: int = 1
 
     SOURCE = "Beck et al. 2024, Eqs. 15-17, 19-27"
     METHODS = ("sequential", "chunked")
@@ -59,12 +59,13 @@ class MLSTM(RecurrentLayer):
 
     @classmethod
     def check(cls, fields: Mapping[str, Any]) -> None:
-        check_at_least(1, fields, "heads", "expand", "block_size", "blocks")
+        check_at_least(1, fields, "heads", "expand", "block_size")
         check_at_least(0, fields, "conv_width")
         inner = fields["expand"] * fields["width"]
         for name in ("heads", "block_size"):
             if inner % fields[name]:
                 raise UserError(f"model.layer.{name}={fields[name]} must divide expand * model.width = {inner}")
+        check_heads_with_norm(fields["heads"], inner)
 
     @property
     def _inner(self) -> int:
@@ -76,7 +77,7 @@ class MLSTM(RecurrentLayer):
 
     def setup(self) -> None:
         small = nn.initializers.normal((2 / (5 * self.width)) ** 0.5)
-        last = nn.initializers.normal(2 / self.blocks / self.width**0.5)
+        last = nn.initializers.normal(2 / self.depth / self.width**0.5)
         blocks = (self._inner // self.block_size, self.block_size, self.block_size)
         self.up = nn.Dense(2 * self._inner, use_bias=False, kernel_init=small, dtype=self.dtype)
         if self.conv_width:
@@ -94,8 +95,8 @@ class MLSTM(RecurrentLayer):
         self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
     ) -> tuple[jax.Array, State]:
         self.check_state(x, state)
-        # on a CPU the loop for m and the memory takes no longer than chunks of both
-        method = choose_method(method, self.METHODS, accelerator="chunked")
+        cpu = "chunked" if x.shape[1] > FEW else "sequential"  # for m and for the memory alike
+        method = choose_method(method, self.METHODS, accelerator="chunked", cpu=cpu)
         state = self.init_state(x.shape[0]) if state is None else state
         u, z = jnp.split(self.up(x), 2, axis=-1)
         c, history = self._convolve(u, state.get("conv"), reset)
@@ -132,7 +133,8 @@ class MLSTM(RecurrentLayer):
 
     def _make_gate(self, bias_init: Any) -> nn.Dense:
         # float32 whatever the compute dtype: a gate near 1 does not survive bfloat16
-        return nn.Dense(self.heads, kernel_init=nn.initializers.zeros, bias_init=bias_init, dtype=jnp.float32)
+        zeros = nn.initializers.zeros
+        return nn.Dense(self.heads, kernel_init=zeros, bias_init=bias_init, dtype=jnp.float32, precision="highest")
 
     def _convolve(self, u: jax.Array, history: jax.Array | None, reset: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
         if history is None:

@@ -8,9 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lrnn_jax.errors import UserError
-from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_divides
+from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least, check_divides, check_heads_with_norm
+from lrnn_jax.models.initializers import uniform
 from lrnn_jax.scans.dplr import METHODS, scan_dplr, transition_matrices
+from lrnn_jax.scans.exact import matmul
 
 # Exponents of the token shift's initial weights, 1 - (j / D)^p for feature j.
 SHIFTS = {"r": 0.2, "w": 0.9, "k": 0.7, "v": 0.7, "a": 0.9, "g": 0.2}
@@ -63,11 +64,8 @@ class RWKV7(RecurrentLayer):
     @classmethod
     def check(cls, fields: Mapping[str, Any]) -> None:
         check_divides("heads", fields["heads"], fields["width"])
-        if fields["width"] == fields["heads"]:
-            raise UserError(f"model.layer.heads={fields['heads']} must be below model.width: a head's norm needs two features")
-        for name in ("decay_rank", "rate_rank", "gate_rank"):
-            if fields[name] < 0:
-                raise UserError(f"model.layer.{name}={fields[name]} must be at least 0 (0: by the width)")
+        check_heads_with_norm(fields["heads"], fields["width"])
+        check_at_least(0, fields, "decay_rank", "rate_rank", "gate_rank")
 
     @property
     def _ranks(self) -> dict[str, int]:
@@ -94,10 +92,10 @@ class RWKV7(RecurrentLayer):
         self.k_a = self.param("k_a", _start_at(jnp.full((width,), 1.02)))
         self.r_k = self.param("r_k", _start_at(jnp.full((self.heads, size), -0.04)))
         bound = width**-0.5
-        self.r_proj = nn.Dense(width, use_bias=False, kernel_init=_uniform(0.5 * bound), dtype=self.dtype)
-        self.k_proj = nn.Dense(width, use_bias=False, kernel_init=_uniform(0.05 * bound), dtype=self.dtype)
-        self.v_proj = nn.Dense(width, use_bias=False, kernel_init=_uniform(0.5 * bound), dtype=self.dtype)
-        self.o_proj = nn.Dense(width, use_bias=False, kernel_init=_uniform(1e-4), dtype=self.dtype)
+        self.r_proj = nn.Dense(width, use_bias=False, kernel_init=uniform(0.5 * bound), dtype=self.dtype)
+        self.k_proj = nn.Dense(width, use_bias=False, kernel_init=uniform(0.05 * bound), dtype=self.dtype)
+        self.v_proj = nn.Dense(width, use_bias=False, kernel_init=uniform(0.5 * bound), dtype=self.dtype)
+        self.o_proj = nn.Dense(width, use_bias=False, kernel_init=uniform(1e-4), dtype=self.dtype)
         # decays and rates in float32 whatever the compute dtype
         self.w_lora = LowRank(ranks["w"], jnp.tanh, _start_at(-5.5 + 6.0 * share + 2.5 * zigzag))
         self.a_lora = LowRank(ranks["a"], None, _start_at(-0.19 + 0.3 * zigzag + 0.4 * (share - 0.5)))
@@ -175,11 +173,11 @@ class LowRank(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps ``[B T D]`` to ``[B T D]``."""
-        down = self.param("down", _uniform(1e-4), (x.shape[-1], self.rank), jnp.float32)
+        down = self.param("down", uniform(1e-4), (x.shape[-1], self.rank), jnp.float32)
         up = self.param("up", nn.initializers.orthogonal(0.1), (self.rank, x.shape[-1]), jnp.float32)
-        hidden = x.astype(self.dtype) @ down.astype(self.dtype)
+        hidden = matmul(x.astype(self.dtype), down.astype(self.dtype))
         hidden = hidden if self.activation is None else self.activation(hidden)
-        y = hidden @ up.astype(self.dtype)
+        y = matmul(hidden, up.astype(self.dtype))
         if self.bias_init is None:
             return y
         return y + self.param("bias", self.bias_init).astype(self.dtype)[None, None]
@@ -187,10 +185,3 @@ class LowRank(nn.Module):
 
 def _start_at(values: jax.Array) -> Callable[..., jax.Array]:
     return lambda key: values.astype(jnp.float32)
-
-
-def _uniform(bound: float) -> nn.initializers.Initializer:
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init

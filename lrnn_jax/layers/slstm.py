@@ -8,9 +8,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lrnn_jax.errors import UserError
-from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least, check_choice, check_divides
+from lrnn_jax.layers.base import (
+    MATRICES,
+    NO_DECAY,
+    RecurrentLayer,
+    State,
+    check_at_least,
+    check_choice,
+    check_divides,
+    check_heads_with_norm,
+)
 from lrnn_jax.models.conv import CausalConv
+from lrnn_jax.scans.exact import einsum
 from lrnn_jax.scans.method import choose_method
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
 
@@ -61,8 +70,7 @@ class SLSTM(RecurrentLayer):
     @classmethod
     def check(cls, fields: Mapping[str, Any]) -> None:
         check_divides("heads", fields["heads"], fields["width"])
-        if fields["width"] == fields["heads"]:
-            raise UserError(f"model.layer.heads={fields['heads']} must be below model.width: a head's norm needs two features")
+        check_heads_with_norm(fields["heads"], fields["width"])
         check_at_least(0, fields, "conv_width")
         check_choice("forget_gate", fields["forget_gate"], FORGET_GATES)
         check_choice("bias_init", fields["bias_init"], BIAS_INITS)
@@ -103,8 +111,11 @@ class SLSTM(RecurrentLayer):
         return state
 
     def transition(self, x: jax.Array) -> jax.Array:
-        """Returns the stabilised forget factors f' along the trajectory from the zero state, ``[B T D]``: never above 1."""
-        return self._run(x, None, None, "auto")[0][1].reshape(x.shape)
+        """Returns the forget gate f along the trajectory from the zero state, ``[B T D]`` float32.
+
+        It is the eigenvalue of c and n before any division by exp(m), as the mLSTM's; with forget_gate="exp" it may exceed 1.
+        """
+        return jnp.exp(self._run(x, None, None, "auto")[0][1]).reshape(x.shape)
 
     def parameter_count(self) -> int:
         conv = self.width * (self.conv_width + 1) if self.conv_width else 0
@@ -131,7 +142,7 @@ class SLSTM(RecurrentLayer):
         gates = []
         for gate, source, dtype in (("i", u, jnp.float32), ("f", u, jnp.float32), ("z", x, self.dtype), ("o", x, self.dtype)):
             heads = source.reshape(*x.shape[:2], self.heads, -1).astype(dtype)
-            gates.append(jnp.einsum("bthp,hpq->bthq", heads, self.kernels[gate].astype(dtype)).astype(jnp.float32))
+            gates.append(einsum("bthp,hpq->bthq", heads, self.kernels[gate].astype(dtype)).astype(jnp.float32))
         return jnp.concatenate(gates, axis=-1) + self.bias.reshape(1, 1, self.heads, -1)
 
 
@@ -140,7 +151,7 @@ def _step(forget_gate: str, recurrent: jax.Array, state: State, x: tuple[jax.Arr
     if keep is not None:
         state = {name: value * keep[:, None, None] for name, value in state.items()}
     c, n, h, m = (state[name] for name in CELL)
-    i, f, z, o = jnp.split(gates + jnp.einsum("bhp,hpq->bhq", h, recurrent), 4, axis=-1)
+    i, f, z, o = jnp.split(gates + einsum("bhp,hpq->bhq", h, recurrent), 4, axis=-1)
     log_forget = f if forget_gate == "exp" else nn.log_sigmoid(f)
     empty = n == 0
     m_next = jnp.where(empty, i, jnp.maximum(i, log_forget + m))
@@ -149,7 +160,7 @@ def _step(forget_gate: str, recurrent: jax.Array, state: State, x: tuple[jax.Arr
     c = forget * c + write * jnp.tanh(z)
     n = forget * n + write
     h = nn.sigmoid(o) * c / jnp.maximum(n, 1.0)
-    return {"c": c, "n": n, "h": h, "m": m_next}, (h, forget)
+    return {"c": c, "n": n, "h": h, "m": m_next}, (h, log_forget)
 
 
 def _init_powerlaw(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

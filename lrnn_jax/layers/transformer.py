@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.layers.base import MATRICES, RecurrentLayer, State, check_divides
+from lrnn_jax.layers.base import MATRICES, RecurrentLayer, State, check_at_least, check_divides
 from lrnn_jax.scans.attention import METHODS, empty_cache, scan_attention
 
 
@@ -47,8 +47,7 @@ class Transformer(RecurrentLayer):
                 f"model.layer.heads={fields['heads']} must leave an even number of features per head, "
                 f"for positions rotate pairs: model.width={fields['width']} leaves {fields['width'] // fields['heads']}"
             )
-        if fields["window"] < 1:
-            raise UserError(f"model.layer.window={fields['window']} must be at least 1 (1: the own position alone)")
+        check_at_least(1, fields, "window")
 
     def setup(self) -> None:
         self.q = nn.Dense(self.width, use_bias=False, dtype=self.dtype)

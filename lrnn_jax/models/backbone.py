@@ -105,7 +105,8 @@ class Backbone(nn.Module):
 
     def make_layer(self) -> nn.Module:
         """Returns a detached copy of the layer, for its constants, state sizes and parameter counts."""
-        return self.layer_class(width=self.width, dtype=self.dtype, parent=None, **dict(self.layer_fields))
+        given = {"width": self.width, "depth": self.depth, "dtype": self.dtype}
+        return self.layer_class(parent=None, **given, **dict(self.layer_fields))
 
     def init_states(self, batch: int) -> tuple[Any, ...]:
         """Returns every block's state before the first position."""

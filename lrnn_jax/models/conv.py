@@ -3,9 +3,10 @@
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from lrnn_jax.models.initializers import uniform
 
 
 class CausalConv(nn.Module):
@@ -31,7 +32,7 @@ class CausalConv(nn.Module):
     ) -> tuple[Float[Array, "B T F"], Float[Array, "B J F"]]:
         """Returns the convolved input and the history to carry on with, ``[B width-1 F]`` in float32."""
         bound = self.width**-0.5
-        kernel = self.param("kernel", _uniform(bound), (self.width, self.features), jnp.float32)
+        kernel = self.param("kernel", uniform(bound), (self.width, self.features), jnp.float32)
         taps = self.width - 1
         steps = x.shape[1]
         padded = jnp.concatenate([history.astype(self.dtype), x.astype(self.dtype)], axis=1)
@@ -47,16 +48,9 @@ class CausalConv(nn.Module):
                 tap = jnp.where(same[..., None], tap, jnp.zeros_like(tap))
             y = y + tap
         if self.use_bias:
-            y = y + self.param("bias", _uniform(bound), (self.features,), jnp.float32).astype(self.dtype)[None, None]
+            y = y + self.param("bias", uniform(bound), (self.features,), jnp.float32).astype(self.dtype)[None, None]
         history = padded[:, steps:].astype(jnp.float32)
         if reset is not None:
             same = document[:, steps:] == document[:, -1:]
             history = jnp.where(same[..., None], history, 0.0)
         return y, history
-
-
-def _uniform(bound: float) -> nn.initializers.Initializer:
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init

@@ -3,8 +3,18 @@
 import math
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+
+def uniform(bound: float) -> nn.initializers.Initializer:
+    """Returns an initialiser that draws uniformly from +-``bound``."""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
 
 
 def init_dt_bias(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.scans.delta_chunked import run_chunks
+from lrnn_jax.scans.exact import einsum, matmul
 from lrnn_jax.scans.method import choose_method
 from lrnn_jax.scans.recurrence import keep_mask, loop_over_time, run_recurrence
 
@@ -96,7 +97,7 @@ def transition_matrices(
     """Returns ``g_t (I - beta_J k_J k_J^T) ... (I - beta_1 k_1 k_1^T)`` for every position and head."""
     identity = jnp.eye(k.shape[-1], dtype=k.dtype)[None, None, None]
     factors = [identity - beta[:, :, j, :, None, None] * _outer(k[:, :, j], k[:, :, j]) for j in range(k.shape[2])]
-    a = functools.reduce(lambda product, factor: jnp.matmul(factor, product, precision="highest"), factors)
+    a = functools.reduce(lambda product, factor: matmul(factor, product), factors)
     return a if log_gate is None else jnp.exp(log_gate)[..., None, None] * a
 
 
@@ -192,11 +193,11 @@ def _cut(s: jax.Array, keep: jax.Array | None) -> jax.Array:
 
 
 def _read_out(s: jax.Array, q: jax.Array) -> jax.Array:
-    return jnp.einsum("bhkv,bhk->bhv", s, q)
+    return einsum("bhkv,bhk->bhv", s, q)
 
 
 def _contract_values(s: jax.Array, v: jax.Array) -> jax.Array:
-    return jnp.einsum("bhkv,bhv->bhk", s, v)
+    return einsum("bhkv,bhv->bhk", s, v)
 
 
 def _outer(k: jax.Array, v: jax.Array) -> jax.Array:

@@ -2,8 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
+from lrnn_jax.scans.exact import matmul
 from lrnn_jax.scans.recurrence import run_recurrence
 
 # Writes per chunk at most, for keys of up to 32 dimensions and for larger ones: a system of many more writes than dimensions
@@ -56,14 +56,14 @@ def _run_forward(
     k_start = k * jnp.repeat(start, writes, axis=-1)[..., None]
     k_end = k * read[..., -1, :, None]
     between = jnp.repeat(read, writes, axis=-2) * jnp.tri(size * writes, k=-1)[None, None, None]
-    inverse = invert_unit_triangular(beta[..., None] * _product(k, _transpose(k)) * between)
-    u, w = _product(inverse, beta[..., None] * v), _product(inverse, beta[..., None] * k_start)
+    inverse = invert_unit_triangular(beta[..., None] * matmul(k, _transpose(k)) * between)
+    u, w = matmul(inverse, beta[..., None] * v), matmul(inverse, beta[..., None] * k_start)
     last = jnp.broadcast_to(start[..., -1], k.shape[:3])
-    chunks = (last, _product(_transpose(k_end), w), _product(_transpose(k_end), u))
+    chunks = (last, matmul(_transpose(k_end), w), matmul(_transpose(k_end), u))
     states, h_last = run_recurrence(_advance, (), h0, chunks, emits_state=True)
     before = jnp.concatenate([h0[:, None], states[:, :-1]], axis=1)
-    errors = u - _product(w, before)
-    o = _product(q * start[..., None], before) + _product(_product(q, _transpose(k)) * read, errors)
+    errors = u - matmul(w, before)
+    o = matmul(q * start[..., None], before) + matmul(matmul(q, _transpose(k)) * read, errors)
     return _heads_first(o).reshape(o.shape[0], -1, o.shape[2], o.shape[4])[:, :length], h_last
 
 
@@ -78,7 +78,7 @@ def invert_unit_triangular(m: jax.Array) -> jax.Array:
     if size > BLOCK and size % 2 == 0:
         half = size // 2
         first, second = invert_unit_triangular(jnp.stack([m[..., :half, :half], m[..., half:, half:]]))
-        corner = -_product(second, _product(m[..., half:, :half], first))
+        corner = -matmul(second, matmul(m[..., half:, :half], first))
         above = jnp.concatenate([first, jnp.zeros_like(first)], axis=-1)
         return jnp.concatenate([above, jnp.concatenate([corner, second], axis=-1)], axis=-2)
     inverse = jnp.broadcast_to(jnp.eye(size, dtype=m.dtype), m.shape)
@@ -86,7 +86,7 @@ def invert_unit_triangular(m: jax.Array) -> jax.Array:
     while block < size:
         row = jnp.arange(size)[:, None] // block
         corners = jnp.where((row % 2 == 1) & (row - 1 == row.T), m, 0.0)
-        inverse = inverse - (corners if block == 1 else _product(inverse, _product(corners, inverse)))
+        inverse = inverse - (corners if block == 1 else matmul(inverse, matmul(corners, inverse)))
         block *= 2
     return inverse
 
@@ -98,7 +98,7 @@ def _invert_forward(m: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _invert_backward(inverse: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
     transposed = _transpose(inverse)
-    return (-_product(transposed, _product(cotangent, transposed)),)
+    return (-matmul(transposed, matmul(cotangent, transposed)),)
 
 
 invert_unit_triangular.defvjp(_invert_forward, _invert_backward)
@@ -106,7 +106,7 @@ invert_unit_triangular.defvjp(_invert_forward, _invert_backward)
 
 def _advance(_: tuple, s: jax.Array, x: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
     decay, erase, write = x
-    s = s * decay[..., None, None] - _product(erase, s) + write
+    s = s * decay[..., None, None] - matmul(erase, s) + write
     return s, s
 
 
@@ -155,8 +155,3 @@ def _heads_first(x: jax.Array) -> jax.Array:
 
 def _transpose(x: jax.Array) -> jax.Array:
     return jnp.swapaxes(x, -1, -2)
-
-
-def _product(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Full float32 on accelerators too: what is inverted and summed here does not bear TF32."""
-    return jnp.matmul(x, y, precision=lax.Precision.HIGHEST)

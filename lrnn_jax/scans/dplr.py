@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from lrnn_jax.scans.exact import einsum, matmul
 from lrnn_jax.scans.method import choose_method
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
 
@@ -75,9 +76,9 @@ def _step(_: tuple, s: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, jax.Ar
     q, k, v, w, a, b, keep = x
     if keep is not None:
         s = s * keep[:, None, None, None]
-    read = jnp.einsum("bhk,bhkv->bhv", b, s)
+    read = einsum("bhk,bhkv->bhv", b, s)
     s = w[..., None] * s + a[..., None] * read[..., None, :] + k[..., None] * v[..., None, :]
-    return s, jnp.einsum("bhk,bhkv->bhv", q, s)
+    return s, einsum("bhk,bhkv->bhv", q, s)
 
 
 def _chunked(
@@ -127,19 +128,19 @@ def _chunk_step(_: tuple, s: jax.Array, x: tuple[jax.Array, ...]) -> tuple[jax.A
     before = jnp.where(fresh, jnp.exp(jnp.pad(total[:, :-1], [(0, 0), (1, 0), (0, 0), (0, 0)])), 0.0)
 
     def weigh(reader: jax.Array, decay: jax.Array, writer: jax.Array) -> jax.Array:
-        return jnp.einsum("btshk,bshk->bhts", reader[:, :, None] * decay, writer)
+        return einsum("btshk,bshk->bhts", reader[:, :, None] * decay, writer)
 
     def read(reader: jax.Array, decay: jax.Array) -> jax.Array:
-        return jnp.einsum("bthk,bhkv->bhtv", reader * decay, s)
+        return einsum("bthk,bhkv->bhtv", reader * decay, s)
 
     v = jnp.moveaxis(v, 1, 2)
     system = jnp.eye(size)[None, None] - weigh(b, earlier, a)
-    known = read(b, before) + weigh(b, earlier, k) @ v
+    known = read(b, before) + matmul(weigh(b, earlier, k), v)
     u = jax.scipy.linalg.solve_triangular(system, known, lower=True, unit_diagonal=True)
-    o = read(q, from_start) + weigh(q, between, a) @ u + weigh(q, between, k) @ v
+    o = read(q, from_start) + matmul(weigh(q, between, a), u) + matmul(weigh(q, between, k), v)
     to_end = between[:, -1]
     s = from_start[:, -1][..., None] * s
-    s = s + jnp.einsum("bshk,bhsv->bhkv", a * to_end, u) + jnp.einsum("bshk,bhsv->bhkv", k * to_end, v)
+    s = s + einsum("bshk,bhsv->bhkv", a * to_end, u) + einsum("bshk,bhsv->bhkv", k * to_end, v)
     return s, jnp.moveaxis(o, 2, 1)
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from lrnn_jax.scans.exact import einsum
 from lrnn_jax.scans.method import choose_method
 from lrnn_jax.scans.recurrence import keep_mask, loop_over_time
 
@@ -122,9 +123,9 @@ def _walk_backward(residual: tuple[jax.Array, ...], cotangents: tuple[jax.Array,
     q, k, v, a, before = residual
     ds, do = cotangents
     g, ds = loop_over_time(_pull_back, ds, (q, a, do), reverse=True)
-    dq = a * jnp.einsum("bthkv,bthv->bthk", before, do) + k * jnp.sum(v * do, axis=-1, keepdims=True)
-    dk = jnp.einsum("bthkv,bthv->bthk", g, v)
-    dv = jnp.einsum("bthkv,bthk->bthv", g, k)
+    dq = a * einsum("bthkv,bthv->bthk", before, do) + k * jnp.sum(v * do, axis=-1, keepdims=True)
+    dk = einsum("bthkv,bthv->bthk", g, v)
+    dv = einsum("bthkv,bthk->bthv", g, k)
     da = jnp.sum(g * before, axis=-1)
     return ds, dq, dk, dv, jnp.sum(da, axis=-1, keepdims=True) if a.shape[-1] == 1 else da
 
@@ -136,7 +137,7 @@ def _step(remembers: bool, _: tuple, s: jax.Array, x: tuple[jax.Array, ...]) -> 
     q, k, v, a = x
     before = s
     s = a[..., None] * s + k[..., None] * v[:, :, None]
-    o = jnp.einsum("bhkv,bhk->bhv", s, q)
+    o = einsum("bhkv,bhk->bhv", s, q)
     return s, (o, before) if remembers else o
 
 
@@ -157,16 +158,16 @@ def _run_chunks(s: jax.Array, x: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.
     if a.shape[-1] == 1:  # one decay per head: the decays between two positions, times one product of queries and keys
         one = jnp.ones_like(a)
         decays, since_start, until_end = _weigh_pairs(one, one, a)
-        weights = decays * jnp.einsum("bhnik,bhnjk->bhnij", q, k)
+        weights = decays * einsum("bhnik,bhnjk->bhnij", q, k)
     else:
         weights, since_start, until_end = _weigh_pairs(q, k, a)
-    writes = jnp.einsum("bhnck,bhncv->bhnkv", k * until_end, v)
+    writes = einsum("bhnck,bhncv->bhnkv", k * until_end, v)
     before = []
     for i in range(v.shape[2]):
         before.append(s)
         s = since_start[:, :, i, -1, :, None] * s + writes[:, :, i]
-    inside = jnp.einsum("bhnij,bhnjv->bhniv", weights, v)
-    o = inside + jnp.einsum("bhnck,bhnkv->bhncv", q * since_start, jnp.stack(before, axis=2))
+    inside = einsum("bhnij,bhnjv->bhniv", weights, v)
+    o = inside + einsum("bhnck,bhnkv->bhncv", q * since_start, jnp.stack(before, axis=2))
     return s, o.transpose(0, 2, 3, 1, 4).reshape(batch, size, heads, -1)
 
 
@@ -191,7 +192,7 @@ def _weigh_pairs(q: jax.Array, k: jax.Array, a: jax.Array) -> tuple[jax.Array, j
         start_early, start_late = halve(since_start, width)
         end_early, end_late = halve(until_end, width)
         queries, keys = halve(q, width)[1] * start_late, halve(k, width)[0] * end_early
-        across = jnp.einsum("bhnik,bhnjk->bhnij", queries, keys)
+        across = einsum("bhnik,bhnjk->bhnij", queries, keys)
         top = jnp.concatenate([early, jnp.zeros_like(early)], axis=-1)
         weights = jnp.concatenate([top, jnp.concatenate([across, late], axis=-1)], axis=-2)
         since_start = jnp.concatenate([start_early, start_early[..., -1:, :] * start_late], axis=-2)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from lrnn_jax.scans.exact import matmul
 from lrnn_jax.scans.method import choose_method
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
 
@@ -84,7 +85,7 @@ def _associative(a: jax.Array, h0: Scaled, keep: jax.Array | None, reverse: bool
 
 
 def _multiply(later: Scaled, earlier: Scaled) -> Scaled:
-    return _normalise(later[0] @ earlier[0], later[1] + earlier[1])
+    return _normalise(matmul(later[0], earlier[0]), later[1] + earlier[1])
 
 
 def _normalise(matrix: jax.Array, log_norm: jax.Array) -> Scaled:

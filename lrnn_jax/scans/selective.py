@@ -9,6 +9,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.scans.diagonal import scan_diagonal
+from lrnn_jax.scans.exact import einsum
 from lrnn_jax.scans.method import choose_method
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
 
@@ -83,8 +84,8 @@ def _step(negative_eigenvalues: bool, a: jax.Array, h: jax.Array, x: tuple[Any, 
     if keep is not None:
         h = h * keep[:, None, None]
     abar = _to_range(jnp.exp(dt[:, None, :] * a[None]), negative_eigenvalues)
-    h = abar * h + jnp.einsum("bn,be->bne", b, dt * u, precision="highest")
-    return h, jnp.einsum("bne,bn->be", h, c, precision="highest")
+    h = abar * h + einsum("bn,be->bne", b, dt * u)
+    return h, einsum("bne,bn->be", h, c)
 
 
 def _chunked(

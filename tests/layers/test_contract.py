@@ -44,7 +44,7 @@ PARALLEL = [(name, method) for name, method in EVERY_METHOD if method != "sequen
 
 
 def own_fields(cls):
-    shared = ("width", "dtype", "parent", "name")
+    shared = ("width", "depth", "dtype", "parent", "name")
     return {field.name: field.default for field in dataclasses.fields(cls) if field.name not in shared}
 
 
@@ -352,7 +352,8 @@ def test_transition_is_finite_and_does_not_expand(name):
 @pytest.mark.parametrize("negative", [False, True], ids=["positive", "negative"])
 @pytest.mark.parametrize("name", [name for name in LAYERS if "negative_eigenvalues" in own_fields(load_layer(name))])
 def test_eigenvalues_lie_in_the_range_that_the_layer_promises(name, negative):
-    layer = make_layer(name, negative_eigenvalues=negative, **REAL.get(name, {}))
+    chosen = load_layer(name).NEGATIVE_RANGE if negative else {"negative_eigenvalues": False}
+    layer = make_layer(name, **chosen, **REAL.get(name, {}))
     scales = np.repeat(np.float32([1e-2, 0.1, 1, 10, 100, 1000]), 8)  # from tiny to saturating inputs
     x = make_input(48) * scales[None, :, None]
     values = eigenvalues(layer, transition(layer, initialise(layer), x))

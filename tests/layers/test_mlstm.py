@@ -136,7 +136,7 @@ def test_the_stabiliser_is_the_running_maximum_and_h_is_finite_where_exp_overflo
 
 
 def test_weights_start_as_released():
-    layer = MLSTM(400, heads=4, blocks=5, expand=1)
+    layer = MLSTM(400, heads=4, depth=5, expand=1)
     params = compile_quickly(layer.init)(jax.random.key(0), jnp.zeros((1, 1, 400)))["params"]
     for kernel, deviation in [
         (params["up"]["kernel"], (2 / 5 / 400) ** 0.5),
@@ -155,14 +155,15 @@ def test_weights_start_as_released():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        *(({name: 0}, f"{name}=0 must be at least 1") for name in ("heads", "expand", "block_size", "blocks")),
+        *(({name: 0}, f"{name}=0 must be at least 1") for name in ("heads", "expand", "block_size")),
         ({"conv_width": -1}, "conv_width=-1 must be at least 0"),
         ({"heads": 3}, "heads=3 must divide expand . model.width = 16"),
+        ({"heads": 16}, "heads=16 must leave each head two of 16 features or more, for its norm"),
         ({"block_size": 5}, "block_size=5 must divide expand . model.width = 16"),
     ],
 )
 def test_check_refuses_what_does_not_fit(fields, message):
-    good = {"width": 8, "heads": 4, "expand": 2, "conv_width": 1, "block_size": 4, "blocks": 1}
+    good = {"width": 8, "heads": 4, "expand": 2, "conv_width": 1, "block_size": 4}
     MLSTM.check(good)
     with pytest.raises(UserError, match=message):
         MLSTM.check({**good, **fields})
