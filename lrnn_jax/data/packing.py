@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,9 +168,13 @@ def _write_corpus(
 
 def _remove_stale(cache: Path) -> None:
     """Removes what killed processes left half-made a day ago or longer."""
-    for path in cache.glob(f"{_HALF}*"):
-        if path.stat().st_mtime < time.time() - 86_400:
-            shutil.rmtree(path, ignore_errors=True)
+    for half in cache.glob(f"{_HALF}*"):
+        # its own process may rename it at any time
+        with suppress(FileNotFoundError):
+            # a folder's own time stands still while its files grow
+            newest = max(path.stat().st_mtime for path in (half, *half.iterdir()))
+            if newest < time.time() - 86_400:
+                shutil.rmtree(half, ignore_errors=True)
 
 
 def _write_tokens(half: Path, source: Source, tokenizer: Tokenizer, data: str, spec: str, skip_short: bool) -> dict[str, int]:

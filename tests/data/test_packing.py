@@ -92,12 +92,15 @@ def test_short_documents_of_a_small_corpus_train_whole(tmp_path):
 
 
 def test_what_a_killed_process_left_is_removed_after_a_day(many, cache):
-    old, young, torn = cache / ".half-old", cache / ".half-young", cache / load_and_tear(many, cache)
-    for folder in (old, young):
+    old, young, growing = (cache / f".half-{name}" for name in ("old", "young", "growing"))
+    torn = cache / load_and_tear(many, cache)
+    for folder in (old, young, growing):
         folder.mkdir()
-    os.utime(old, (0, 0))
+        (folder / "train.tokens").touch()
+    for path in (old / "train.tokens", old, growing):
+        os.utime(path, (0, 0))
     assert len(load(many).names["train"]) > 300
-    assert not old.exists() and young.exists() and (torn / "corpus.json").exists()
+    assert not old.exists() and young.exists() and growing.exists() and (torn / "corpus.json").exists()
 
 
 def load_and_tear(many, cache):
