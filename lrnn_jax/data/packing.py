@@ -34,15 +34,21 @@ class Corpus(NamedTuple):
 
     Attributes:
       tokens: one array per split: each document's opening token and its text's, one document after another.
-      names: the documents of each split, in that order.
+      counts: how many documents each split has.
       tokenizer: what the tokens mean.
       digest: SHA-256 of the files it was made from.
+      folder: where it is kept.
     """
 
     tokens: dict[str, np.ndarray]
-    names: dict[str, list[str]]
+    counts: dict[str, int]
     tokenizer: Tokenizer
     digest: str
+    folder: Path
+
+    def names(self, split: str) -> list[str]:
+        """Returns the documents' names, in their order; read when asked for, as there may be very many."""
+        return [json.loads(line) for line in (self.folder / f"{split}.names").read_text().splitlines()]
 
     def document(self, split: str, i: int) -> np.ndarray:
         """Returns the i-th document's tokens, the opening one first."""
@@ -205,13 +211,12 @@ def _read_corpus(folder: Path) -> Corpus:
     about: dict[str, Any] = json.loads((folder / "corpus.json").read_text())
     file = (folder / "tokenizer.json").read_text()
     tokenizer = load_tokenizer(str(folder / "tokenizer.json"), field="task.tokenizer") if file else byte_tokenizer()
-    tokens, names = {}, {}
+    tokens = {}
     for split in SPLITS:
         path = folder / f"{split}.tokens"
         # an empty file cannot be mapped
         tokens[split] = np.memmap(path, about["dtype"], "r") if path.stat().st_size else np.zeros(0, about["dtype"])
-        names[split] = [json.loads(line) for line in (folder / f"{split}.names").read_text().splitlines()]
-    return Corpus(tokens, names, tokenizer, about["digest"])
+    return Corpus(tokens, about["documents"], tokenizer, about["digest"], folder)
 
 
 def _dtype(tokenizer: Tokenizer) -> np.dtype:

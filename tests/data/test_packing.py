@@ -3,6 +3,7 @@
 import json
 import os
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def many(tmp_path):
 
 
 def documents(corpus, split):
-    return [bytes(corpus.document(split, i)[1:].astype(np.uint8)).decode() for i in range(len(corpus.names[split]))]
+    return [bytes(corpus.document(split, i)[1:].astype(np.uint8)).decode() for i in range(corpus.counts[split])]
 
 
 def test_every_document_is_in_one_split_whole(many):
@@ -60,8 +61,17 @@ def test_every_document_is_in_one_split_whole(many):
 def test_names_belong_to_their_documents(many):
     corpus = load(many)
     for split in SPLITS:
-        for name, text in zip(corpus.names[split], documents(corpus, split), strict=True):
+        for name, text in zip(corpus.names(split), documents(corpus, split), strict=True):
             assert text == words(int(name.partition(":")[2]) - 1)
+
+
+def test_names_are_read_only_when_they_are_asked_for(many, monkeypatch):
+    load(many)
+    read, files = Path.read_text, []
+    monkeypatch.setattr(Path, "read_text", lambda path: files.append(path.name) or read(path))
+    corpus = load(many)
+    assert sum(corpus.counts.values()) == 400 and "corpus.json" in files and "train.names" not in files
+    assert len(corpus.names("train")) == corpus.counts["train"] and "train.names" in files
 
 
 def test_equal_documents_lie_on_one_side_and_the_order_does_not_matter(tmp_path):
@@ -88,7 +98,7 @@ def test_short_documents_of_a_small_corpus_train_whole(tmp_path):
     file = write_lines(tmp_path / "few.jsonl", ["short", words(0, 1000), "one"])
     corpus = load(file)
     assert documents(corpus, "train")[::2] == ["short", "one"]
-    assert {split: len(corpus.names[split]) for split in SPLITS} == {"train": 3, "validation": 1, "test": 1}
+    assert corpus.counts == {"train": 3, "validation": 1, "test": 1}
 
 
 def test_what_a_killed_process_left_is_removed_after_a_day(many, cache):
@@ -99,7 +109,7 @@ def test_what_a_killed_process_left_is_removed_after_a_day(many, cache):
         (folder / "train.tokens").touch()
     for path in (old / "train.tokens", old, growing):
         os.utime(path, (0, 0))
-    assert len(load(many).names["train"]) > 300
+    assert load(many).counts["train"] > 300
     assert not old.exists() and young.exists() and growing.exists() and (torn / "corpus.json").exists()
 
 
@@ -116,7 +126,7 @@ def test_the_second_time_nothing_is_made_again(many, cache, monkeypatch):
     (folder,) = cache.iterdir()
     monkeypatch.setattr("lrnn_jax.data.packing._write_corpus", None)
     again = load(many)
-    assert again.digest == corpus.digest and again.names == corpus.names
+    assert again.digest == corpus.digest and again.counts == corpus.counts
     for split in SPLITS:
         np.testing.assert_array_equal(again.tokens[split], corpus.tokens[split])
     assert [path.name for path in cache.iterdir()] == [folder.name]
@@ -152,7 +162,7 @@ def test_documents_that_are_too_short_are_refused_or_left_out(tmp_path, cache, t
         load(file)
     assert "\n" not in str(caught.value)
     assert not list(cache.iterdir()), "something half-made is left"
-    assert sum(len(names) for names in load(file, skip_short=True).names.values()) == 60
+    assert sum(load(file, skip_short=True).counts.values()) == 60
 
 
 def test_nothing_is_left_of_a_corpus_that_turns_out_bad(tmp_path, cache):
