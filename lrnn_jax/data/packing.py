@@ -75,7 +75,8 @@ def load_corpus(data: str, *, data_dir: str, text_field: str, tokenizer: str, sk
     """Reads, splits and tokenises ``task.data``, or finds what an earlier run made of the same files.
 
     A document goes into a split by the hash of its text, so that two equal ones never lie on both sides; data sets that
-    have splits of their own keep them. The tokens are kept in LRNN_CACHE_DIR, by default the user's cache folder.
+    have splits of their own keep them. The tokens are kept in LRNN_CACHE_DIR, by default the user's cache folder, under the
+    contents of a tokenizer that is trained here: what it was trained as is a link to them.
 
     Args:
       data: see `lrnn_jax.data.sources.open_source`, as ``data_dir`` and ``text_field``.
@@ -95,11 +96,25 @@ def load_corpus(data: str, *, data_dir: str, text_field: str, tokenizer: str, sk
         raise UserError(f"task.data={data!r}: cannot read {error.filename}: {error.strerror}") from error
     own = load_tokenizer(tokenizer, field="task.tokenizer") if tokenizer != BYTES and not tokenizer.startswith(BPE) else None
     kind = STDLIB if data == STDLIB else TFDS if data.startswith(TFDS) else "files"
-    what = [_LAYOUT, HELD_OUT, digest, kind, text_field, own.file if own else tokenizer, skip_short]
-    folder = _cache_folder() / hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+    def place(words: str) -> Path:
+        what = [_LAYOUT, HELD_OUT, digest, kind, text_field, words, skip_short]
+        return _cache_folder() / hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+    folder = place(own.file if own else tokenizer)
+    link = folder.with_suffix(".link")
+    if link.exists():
+        folder = folder.parent / link.read_text()
     if not (folder / "corpus.json").exists():
         own = own or _make_tokenizer(tokenizer, source)
-        _write_corpus(folder, source, own, digest, data, tokenizer, skip_short)
+        # a run's own copy of a trained tokenizer must find the same tokens
+        folder = place(own.file or BYTES)
+        if not (folder / "corpus.json").exists():
+            _write_corpus(folder, source, own, digest, data, tokenizer, skip_short)
+        if folder.name != link.stem:
+            # without it the tokenizer is only trained again
+            with suppress(OSError):
+                link.write_text(folder.name)
     return _read_corpus(folder)
 
 

@@ -138,7 +138,27 @@ def test_other_contents_another_tokenizer_another_folder(many, cache):
     with many.open("a") as file:
         file.write(json.dumps({"text": "more of it"}))
     load(many)
-    assert len(list(cache.iterdir())) == 3
+    assert len(list(cache.glob("*/corpus.json"))) == 3
+
+
+def test_a_trained_tokenizer_and_a_runs_copy_of_it_find_the_same_tokens(many, cache, tmp_path, monkeypatch):
+    corpus = load(many, tokenizer="bpe:300")
+    (tmp_path / "tokenizer.json").write_text(corpus.tokenizer.file)
+    monkeypatch.setattr("lrnn_jax.data.packing.train_bpe", None)
+    for tokenizer in (tmp_path / "tokenizer.json", "bpe:300"):
+        assert load(many, tokenizer=str(tokenizer)).folder == corpus.folder
+    assert len(list(cache.glob("*/corpus.json"))) == 1
+
+
+@pytest.mark.parametrize("torn", ["link", "tokens"])
+def test_a_link_that_leads_nowhere_is_made_again(many, cache, torn):
+    folder = load(many, tokenizer="bpe:300").folder
+    (link,) = cache.glob("*.link")
+    if torn == "link":
+        link.write_text("")
+    else:
+        (folder / "corpus.json").unlink()
+    assert load(many, tokenizer="bpe:300").folder == folder and link.read_text() == folder.name
 
 
 def test_byte_pairs_are_trained_on_the_training_documents_only(tmp_path):
