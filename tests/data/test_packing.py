@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from lrnn_jax.data.sources import SPLITS
 from lrnn_jax.errors import UserError
 
 START = 256
+CONFTEST = Path(__file__).parents[1] / "conftest.py"
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +133,14 @@ def test_the_second_time_nothing_is_made_again(many, cache, monkeypatch):
     for split in SPLITS:
         np.testing.assert_array_equal(again.tokens[split], corpus.tokens[split])
     assert [path.name for path in cache.iterdir()] == [folder.name]
+
+
+def test_the_tests_tokens_go_with_their_session(cache):
+    code = "import os, runpy, sys; runpy.run_path(sys.argv[1]); print(p := os.environ['LRNN_CACHE_DIR'], os.path.isdir(p))"
+    session = {name: value for name, value in os.environ.items() if name != "PYTEST_XDIST_WORKER"}
+    done = subprocess.run([sys.executable, "-c", code, str(CONFTEST)], env=session, capture_output=True, text=True, check=True)
+    folder, there = done.stdout.split()
+    assert folder != str(cache) and there == "True" and not Path(folder).exists()
 
 
 def test_other_contents_another_tokenizer_another_folder(many, cache):
