@@ -47,7 +47,8 @@ def validate_config(config: ConfigDict) -> None:
     fields = dict(flatten(config))
     for path, low, high in _RANGES:
         if not low <= fields[path] <= high:
-            raise UserError(f"{path}={fields[path]} must be between {low:g} and {high:g}")
+            rule = f"between {low:.10g} and {high:.10g}" if high < math.inf else f"at least {low}"
+            raise UserError(f"{path}={fields[path]} must be {rule}")
     if config.model.mixer in ("mlp", "swiglu") and config.model.mixer_hidden < 1:
         raise UserError(f"model.mixer={config.model.mixer!r} needs model.mixer_hidden of at least 1")
     _check_lengths(config, task)
@@ -65,12 +66,11 @@ def validate_config(config: ConfigDict) -> None:
         raise UserError(f"eval.patience={config.eval.patience} needs eval.best_metric")
 
 
-_MANY = 2**31 - 1
 _RANGES = (
     ("seed", 0, 2**32 - 1),
     ("seeds", 1, 100_000),
-    ("model.width", 1, _MANY),
-    ("model.depth", 1, _MANY),
+    ("model.width", 1, math.inf),
+    ("model.depth", 1, math.inf),
     ("model.dropout", 0.0, 0.999),
     ("optim.lr", 0.0, 1e6),
     ("optim.final_lr", 0.0, 1e6),
@@ -79,13 +79,13 @@ _RANGES = (
     ("optim.beta2", 0.0, 0.9999999),
     ("optim.eps", 1e-30, 1.0),
     ("optim.clip_norm", 0.0, 1e30),
-    ("train.batch_size", 1, _MANY),
-    ("train.microbatches", 1, _MANY),
-    ("train.steps_per_dispatch", 1, _MANY),
-    ("eval.examples", 1, _MANY),
-    ("eval.batch_size", 1, _MANY),
-    ("eval.patience", 0, _MANY),
-    ("checkpoint.keep", 1, _MANY),
+    ("train.batch_size", 1, math.inf),
+    ("train.microbatches", 1, math.inf),
+    ("train.steps_per_dispatch", 1, math.inf),
+    ("eval.examples", 1, math.inf),
+    ("eval.batch_size", 1, math.inf),
+    ("eval.patience", 0, math.inf),
+    ("checkpoint.keep", 1, math.inf),
 )
 
 

@@ -159,7 +159,10 @@ def test_the_command_needs_no_data_and_prints_whole_characters(run, tmp_path):
         (["--prompt_file=/nowhere"], "--prompt_file=/nowhere: cannot read it"),
         (["--tokens=0"], "--tokens"),
         (["--temperature=-1"], "--temperature"),
+        (["--temperature=nan"], "--temperature=nan must be a finite number"),
+        (["--temperature=inf"], "--temperature=inf must be a finite number"),
         (["--top_p=1.5"], "--top_p"),
+        (["--top_p=nan"], "--top_p=nan must be a finite number"),
         (["--top_k=-1"], "--top_k"),
     ],
 )
