@@ -1,6 +1,7 @@
 """What a config may not say: refused before anything is compiled."""
 
 import importlib.util
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -141,6 +142,12 @@ def _check_lengths(config: ConfigDict, task: Any) -> None:
             raise UserError(f"{path}={pair!r} must be [shortest, longest], two integers")
         if path != "eval.headline":
             task.check_length(path, tuple(pair))
+    buckets = sorted(list(bucket) for bucket in config.eval.lengths)
+    for one, other in itertools.pairwise(buckets):
+        if other[0] <= one[1]:
+            raise UserError(
+                f"eval.lengths: {one} and {other} overlap; keep them apart, or the headline counts what is in both twice"
+            )
     low, high = config.eval.headline
     if not any(low <= shortest and longest <= high for shortest, longest in config.eval.lengths):
         raise UserError(f"eval.headline={[low, high]} contains none of eval.lengths={config.eval.lengths.__repr__()}")

@@ -113,6 +113,8 @@ def test_defaults_are_valid_for_every_layer(layer):
         ("eval.lengths", [40, 64], ["two integers"]),
         ("eval.lengths", [[40, 64], [65]], ["two integers"]),
         ("eval.lengths", [[40, 64], [65, 100_000]], ["16384"]),
+        ("eval.lengths", [[65, 128], [40, 65]], ["[40, 65] and [65, 128] overlap"]),
+        ("eval.lengths", [[40, 64], [40, 64]], ["[40, 64] and [40, 64] overlap"]),
         ("eval.headline", [40], ["two integers"]),
         ("eval.headline", [300, 400], ["eval.lengths"]),
         ("eval.lengths", [], ["eval.headline"]),
