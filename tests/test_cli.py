@@ -332,10 +332,19 @@ def test_eval_at_other_lengths(run):
     assert list(metrics_of(out)) == ["headline", "8-8"]
 
 
-@pytest.mark.parametrize("lengths", ["100000-100000", "9-8", "0-8"])
-def test_eval_refuses_lengths_that_the_task_cannot_make(run, lengths):
-    # what is named is the flag that the user wrote
-    assert "lengths" in refuse("eval", f"--workdir={run}", f"--lengths={lengths}")
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--lengths=100000-100000", "--lengths=[100000, 100000]"),
+        ("--lengths=9-8", "--lengths=[9, 8]"),
+        ("--lengths=0-8", "--lengths=[0, 8]"),
+        ("--lengths=8-16,12-24", "--lengths: [8, 16] and [12, 24] overlap"),
+        ("--examples=12", "--examples=12 must be a multiple of eval.batch_size=8"),
+    ],
+)
+def test_eval_refuses_what_cannot_be_measured_by_the_flag_that_was_written(run, flag, said):
+    err = refuse("eval", f"--workdir={run}", flag)
+    assert said in err and "eval.lengths" not in err and "eval.examples" not in err
 
 
 def test_eval_of_the_best_checkpoint(run):
