@@ -90,6 +90,12 @@ def test_every_command_has_help():
         assert COMMANDS[command].summary in succeed(command, "--help")
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_one_line_and_at_most_one_default_per_flag(command):
+    lines = succeed(command, "--help").splitlines()[4:]
+    assert [line for line in lines if not line.startswith("  --") or line.count("(default: ") > 1 or "[]" in line] == []
+
+
 def test_version():
     assert succeed("--version").strip() == __version__
 
@@ -193,6 +199,8 @@ def test_list_verbose_writes_the_sizes_out_over_the_width():
         (["list", "layers", "tasks"], ["needs one"]),
         (["list", "layers", "--verbos"], ["--verbos", "did you mean 'verbose'"]),
         (["list", "tasks", "--verbose"], ["--verbose", "layers"]),
+        (["list", "layers", "--width=64"], ["--width", "lrnn list layers --verbose"]),
+        (["list", "tables", "--width=3"], ["--width", "lrnn list layers --verbose"]),
         (["list", "layers", "--verbose", "--width=10"], ["heads=4", "width=10"]),
         (["reproduce"], ["needs one TABLE"]),
         (["reproduce", "nonsense"], ["nonsense"]),
