@@ -354,6 +354,8 @@ def _run_list(values: flags.FlagValues, positional: list[str]) -> int:
         raise UserError(f"cannot list {what!r}{suggest(what, LISTS)} (one of {', '.join(LISTS)})")
     if values.verbose and what != "layers":
         raise UserError(f"--verbose is for layers; `lrnn list {what}` has no more to say")
+    if values["width"].present and not values.verbose:
+        raise UserError("--width is for the sizes that `lrnn list layers --verbose` shows; leave it out, or add --verbose")
     print(align(list_layers_with_sizes(values.width) if values.verbose else LISTS[what]()))
     return 0
 

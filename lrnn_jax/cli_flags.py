@@ -13,8 +13,10 @@ def describe_flags(values: flags.FlagValues) -> str:
     rows = []
     for name in values:
         flag = values[name]
-        default = "" if flag.default in (None, "") else f" (default: {flag.default})"
-        rows.append(f"  --{name}: {flag.help}{default}")
+        default = "" if flag.default in (None, "", []) else f" (default: {flag.default})"
+        # absl adds a second line to those that can be repeated, whose help says so already
+        text = flag.help.partition(";\n")[0]
+        rows.append(f"  --{name}: {text}{default}")
     return "\n".join(rows)
 
 

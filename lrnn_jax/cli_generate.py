@@ -1,6 +1,7 @@
 """The command ``lrnn generate``."""
 
 import codecs
+import math
 import sys
 from pathlib import Path
 
@@ -28,6 +29,9 @@ def run_generate(values: flags.FlagValues, positional: list[str]) -> int:
     refuse_positional(positional)
     if not values.workdir:
         raise UserError("lrnn generate needs --workdir=RUN")
+    for name, value in (("temperature", values.temperature), ("top_p", values.top_p)):
+        if not math.isfinite(value):
+            raise UserError(f"--{name}={value} must be a finite number")
     prompt, named = _read_prompt(values)
     from lrnn_jax.data.tokenizers import UnknownText
     from lrnn_jax.training.generation import Sampling, generate, load_language_model

@@ -1,6 +1,7 @@
 """What a config may not say: refused before anything is compiled."""
 
 import importlib.util
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -47,7 +48,8 @@ def validate_config(config: ConfigDict) -> None:
     fields = dict(flatten(config))
     for path, low, high in _RANGES:
         if not low <= fields[path] <= high:
-            raise UserError(f"{path}={fields[path]} must be between {low:g} and {high:g}")
+            rule = f"between {low:.10g} and {high:.10g}" if high < math.inf else f"at least {low}"
+            raise UserError(f"{path}={fields[path]} must be {rule}")
     if config.model.mixer in ("mlp", "swiglu") and config.model.mixer_hidden < 1:
         raise UserError(f"model.mixer={config.model.mixer!r} needs model.mixer_hidden of at least 1")
     _check_lengths(config, task)
@@ -65,12 +67,11 @@ def validate_config(config: ConfigDict) -> None:
         raise UserError(f"eval.patience={config.eval.patience} needs eval.best_metric")
 
 
-_MANY = 2**31 - 1
 _RANGES = (
     ("seed", 0, 2**32 - 1),
     ("seeds", 1, 100_000),
-    ("model.width", 1, _MANY),
-    ("model.depth", 1, _MANY),
+    ("model.width", 1, math.inf),
+    ("model.depth", 1, math.inf),
     ("model.dropout", 0.0, 0.999),
     ("optim.lr", 0.0, 1e6),
     ("optim.final_lr", 0.0, 1e6),
@@ -79,13 +80,13 @@ _RANGES = (
     ("optim.beta2", 0.0, 0.9999999),
     ("optim.eps", 1e-30, 1.0),
     ("optim.clip_norm", 0.0, 1e30),
-    ("train.batch_size", 1, _MANY),
-    ("train.microbatches", 1, _MANY),
-    ("train.steps_per_dispatch", 1, _MANY),
-    ("eval.examples", 1, _MANY),
-    ("eval.batch_size", 1, _MANY),
-    ("eval.patience", 0, _MANY),
-    ("checkpoint.keep", 1, _MANY),
+    ("train.batch_size", 1, math.inf),
+    ("train.microbatches", 1, math.inf),
+    ("train.steps_per_dispatch", 1, math.inf),
+    ("eval.examples", 1, math.inf),
+    ("eval.batch_size", 1, math.inf),
+    ("eval.patience", 0, math.inf),
+    ("checkpoint.keep", 1, math.inf),
 )
 
 
@@ -141,6 +142,12 @@ def _check_lengths(config: ConfigDict, task: Any) -> None:
             raise UserError(f"{path}={pair!r} must be [shortest, longest], two integers")
         if path != "eval.headline":
             task.check_length(path, tuple(pair))
+    buckets = sorted(list(bucket) for bucket in config.eval.lengths)
+    for one, other in itertools.pairwise(buckets):
+        if other[0] <= one[1]:
+            raise UserError(
+                f"eval.lengths: {one} and {other} overlap; keep them apart, or the headline counts what is in both twice"
+            )
     low, high = config.eval.headline
     if not any(low <= shortest and longest <= high for shortest, longest in config.eval.lengths):
         raise UserError(f"eval.headline={[low, high]} contains none of eval.lengths={config.eval.lengths.__repr__()}")

@@ -65,7 +65,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     corpus = language.task.corpus()
-    names = corpus.names["test"]
+    names = corpus.names("test")
     documents = [corpus.document("test", i) for i in range(len(names))]
     texts = [corpus.tokenizer.decode(document[1:].tolist()) for document in documents]
     ours = count_bits(language, documents)

@@ -19,8 +19,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
-# Tokens of the text that tests read, once per session and never in the user's own cache.
-os.environ["LRNN_CACHE_DIR"] = f"{tempfile.gettempdir()}/lrnn-tokens-tests-{os.getuid()}"
+# Tokens of the text that tests read, likewise once per session; never in the user's own cache, even where that is named.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["LRNN_CACHE_DIR"] = tempfile.mkdtemp(prefix="lrnn-tokens-tests-")
+    atexit.register(shutil.rmtree, os.environ["LRNN_CACHE_DIR"], ignore_errors=True)
 
 from jaxtyping import install_import_hook
 

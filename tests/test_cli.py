@@ -90,6 +90,12 @@ def test_every_command_has_help():
         assert COMMANDS[command].summary in succeed(command, "--help")
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_one_line_and_at_most_one_default_per_flag(command):
+    lines = succeed(command, "--help").splitlines()[4:]
+    assert [line for line in lines if not line.startswith("  --") or line.count("(default: ") > 1 or "[]" in line] == []
+
+
 def test_version():
     assert succeed("--version").strip() == __version__
 
@@ -193,6 +199,8 @@ def test_list_verbose_writes_the_sizes_out_over_the_width():
         (["list", "layers", "tasks"], ["needs one"]),
         (["list", "layers", "--verbos"], ["--verbos", "did you mean 'verbose'"]),
         (["list", "tasks", "--verbose"], ["--verbose", "layers"]),
+        (["list", "layers", "--width=64"], ["--width", "lrnn list layers --verbose"]),
+        (["list", "tables", "--width=3"], ["--width", "lrnn list layers --verbose"]),
         (["list", "layers", "--verbose", "--width=10"], ["heads=4", "width=10"]),
         (["reproduce"], ["needs one TABLE"]),
         (["reproduce", "nonsense"], ["nonsense"]),
@@ -332,10 +340,19 @@ def test_eval_at_other_lengths(run):
     assert list(metrics_of(out)) == ["headline", "8-8"]
 
 
-@pytest.mark.parametrize("lengths", ["100000-100000", "9-8", "0-8"])
-def test_eval_refuses_lengths_that_the_task_cannot_make(run, lengths):
-    # what is named is the flag that the user wrote
-    assert "lengths" in refuse("eval", f"--workdir={run}", f"--lengths={lengths}")
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--lengths=100000-100000", "--lengths=[100000, 100000]"),
+        ("--lengths=9-8", "--lengths=[9, 8]"),
+        ("--lengths=0-8", "--lengths=[0, 8]"),
+        ("--lengths=8-16,12-24", "--lengths: [8, 16] and [12, 24] overlap"),
+        ("--examples=12", "--examples=12 must be a multiple of eval.batch_size=8"),
+    ],
+)
+def test_eval_refuses_what_cannot_be_measured_by_the_flag_that_was_written(run, flag, said):
+    err = refuse("eval", f"--workdir={run}", flag)
+    assert said in err and "eval.lengths" not in err and "eval.examples" not in err
 
 
 def test_eval_of_the_best_checkpoint(run):

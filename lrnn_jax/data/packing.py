@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,15 +34,21 @@ class Corpus(NamedTuple):
 
     Attributes:
       tokens: one array per split: each document's opening token and its text's, one document after another.
-      names: the documents of each split, in that order.
+      counts: how many documents each split has.
       tokenizer: what the tokens mean.
       digest: SHA-256 of the files it was made from.
+      folder: where it is kept.
     """
 
     tokens: dict[str, np.ndarray]
-    names: dict[str, list[str]]
+    counts: dict[str, int]
     tokenizer: Tokenizer
     digest: str
+    folder: Path
+
+    def names(self, split: str) -> list[str]:
+        """Returns the documents' names, in their order; read when asked for, as there may be very many."""
+        return [json.loads(line) for line in (self.folder / f"{split}.names").read_text().splitlines()]
 
     def document(self, split: str, i: int) -> np.ndarray:
         """Returns the i-th document's tokens, the opening one first."""
@@ -69,7 +75,8 @@ def load_corpus(data: str, *, data_dir: str, text_field: str, tokenizer: str, sk
     """Reads, splits and tokenises ``task.data``, or finds what an earlier run made of the same files.
 
     A document goes into a split by the hash of its text, so that two equal ones never lie on both sides; data sets that
-    have splits of their own keep them. The tokens are kept in LRNN_CACHE_DIR, by default the user's cache folder.
+    have splits of their own keep them. The tokens are kept in LRNN_CACHE_DIR, by default the user's cache folder, under the
+    contents of a tokenizer that is trained here: what it was trained as is a link to them.
 
     Args:
       data: see `lrnn_jax.data.sources.open_source`, as ``data_dir`` and ``text_field``.
@@ -89,11 +96,25 @@ def load_corpus(data: str, *, data_dir: str, text_field: str, tokenizer: str, sk
         raise UserError(f"task.data={data!r}: cannot read {error.filename}: {error.strerror}") from error
     own = load_tokenizer(tokenizer, field="task.tokenizer") if tokenizer != BYTES and not tokenizer.startswith(BPE) else None
     kind = STDLIB if data == STDLIB else TFDS if data.startswith(TFDS) else "files"
-    what = [_LAYOUT, HELD_OUT, digest, kind, text_field, own.file if own else tokenizer, skip_short]
-    folder = _cache_folder() / hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+    def place(words: str) -> Path:
+        what = [_LAYOUT, HELD_OUT, digest, kind, text_field, words, skip_short]
+        return _cache_folder() / hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+    folder = place(own.file if own else tokenizer)
+    link = folder.with_suffix(".link")
+    if link.exists():
+        folder = folder.parent / link.read_text()
     if not (folder / "corpus.json").exists():
         own = own or _make_tokenizer(tokenizer, source)
-        _write_corpus(folder, source, own, digest, data, tokenizer, skip_short)
+        # a run's own copy of a trained tokenizer must find the same tokens
+        folder = place(own.file or BYTES)
+        if not (folder / "corpus.json").exists():
+            _write_corpus(folder, source, own, digest, data, tokenizer, skip_short)
+        if folder.name != link.stem:
+            # without it the tokenizer is only trained again
+            with suppress(OSError):
+                link.write_text(folder.name)
     return _read_corpus(folder)
 
 
@@ -168,9 +189,13 @@ def _write_corpus(
 
 def _remove_stale(cache: Path) -> None:
     """Removes what killed processes left half-made a day ago or longer."""
-    for path in cache.glob(f"{_HALF}*"):
-        if path.stat().st_mtime < time.time() - 86_400:
-            shutil.rmtree(path, ignore_errors=True)
+    for half in cache.glob(f"{_HALF}*"):
+        # its own process may rename it at any time
+        with suppress(FileNotFoundError):
+            # a folder's own time stands still while its files grow
+            newest = max(path.stat().st_mtime for path in (half, *half.iterdir()))
+            if newest < time.time() - 86_400:
+                shutil.rmtree(half, ignore_errors=True)
 
 
 def _write_tokens(half: Path, source: Source, tokenizer: Tokenizer, data: str, spec: str, skip_short: bool) -> dict[str, int]:
@@ -201,13 +226,12 @@ def _read_corpus(folder: Path) -> Corpus:
     about: dict[str, Any] = json.loads((folder / "corpus.json").read_text())
     file = (folder / "tokenizer.json").read_text()
     tokenizer = load_tokenizer(str(folder / "tokenizer.json"), field="task.tokenizer") if file else byte_tokenizer()
-    tokens, names = {}, {}
+    tokens = {}
     for split in SPLITS:
         path = folder / f"{split}.tokens"
         # an empty file cannot be mapped
         tokens[split] = np.memmap(path, about["dtype"], "r") if path.stat().st_size else np.zeros(0, about["dtype"])
-        names[split] = [json.loads(line) for line in (folder / f"{split}.names").read_text().splitlines()]
-    return Corpus(tokens, names, tokenizer, about["digest"])
+    return Corpus(tokens, about["documents"], tokenizer, about["digest"], folder)
 
 
 def _dtype(tokenizer: Tokenizer) -> np.dtype:

@@ -151,7 +151,7 @@ class LanguageModeling(FileTask):
         corpus = self.corpus()
         about = {
             "files_sha256": corpus.digest,
-            "documents": {split: len(names) for split, names in corpus.names.items()},
+            "documents": corpus.counts,
             "tokens": {split: len(tokens) for split, tokens in corpus.tokens.items()},
         }
         files = {"data.json": json.dumps(about, indent=2, sort_keys=True) + "\n"}

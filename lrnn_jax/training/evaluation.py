@@ -97,7 +97,14 @@ def evaluate_run(workdir: Path, *, which: str, lengths: list[list[int]] | None, 
         config.eval.best_metric, config.eval.patience = "", 0
     if examples:
         config.eval.examples = examples
-    program = make_program(config)
+    try:
+        program = make_program(config)
+    except UserError as error:
+        # what is named is the flag that was given, not the field that it stands for
+        said = str(error)
+        for name, given in (("lengths", lengths), ("examples", examples)):
+            said = said.replace(f"eval.{name}", f"--{name}") if given else said
+        raise UserError(said) from error
     variables, step = restore_parameters(workdir, program, which=which)
     (measured,) = program.evaluate(**variables, stream="test")
     return {"checkpoint": which, "step": step, **measured._asdict()}

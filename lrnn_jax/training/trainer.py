@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lrnn_jax.config import less_is_better
-from lrnn_jax.errors import Interrupted, TrainingFailed
+from lrnn_jax.errors import Interrupted, TrainingFailed, UserError
 from lrnn_jax.tasks.base import Sums
 from lrnn_jax.training.checkpoints import Checkpoints
 from lrnn_jax.training.loggers import Progress, Sink, format_spread, open_sinks
@@ -66,8 +66,11 @@ def train_members(
       What each ``result.json`` holds; ``status`` is "finished" or "failed".
 
     Raises:
-      UserError, Interrupted: as `train`.
+      UserError, Interrupted: as `train`; also where JAX runs as several processes.
     """
+    if jax.process_count() > 1:
+        # batches are shared out, but gradients are not summed: each process would train a model of its own
+        raise UserError(f"training runs in one JAX process, and this is one of {jax.process_count()}; start one alone")
     program = make_program(*configs)
     folders = [RunFolder(workdir) for workdir in workdirs]
     allow_open_files(len(folders))

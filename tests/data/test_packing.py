@@ -3,6 +3,9 @@
 import json
 import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from lrnn_jax.data.sources import SPLITS
 from lrnn_jax.errors import UserError
 
 START = 256
+CONFTEST = Path(__file__).parents[1] / "conftest.py"
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +46,7 @@ def many(tmp_path):
 
 
 def documents(corpus, split):
-    return [bytes(corpus.document(split, i)[1:].astype(np.uint8)).decode() for i in range(len(corpus.names[split]))]
+    return [bytes(corpus.document(split, i)[1:].astype(np.uint8)).decode() for i in range(corpus.counts[split])]
 
 
 def test_every_document_is_in_one_split_whole(many):
@@ -60,8 +64,17 @@ def test_every_document_is_in_one_split_whole(many):
 def test_names_belong_to_their_documents(many):
     corpus = load(many)
     for split in SPLITS:
-        for name, text in zip(corpus.names[split], documents(corpus, split), strict=True):
+        for name, text in zip(corpus.names(split), documents(corpus, split), strict=True):
             assert text == words(int(name.partition(":")[2]) - 1)
+
+
+def test_names_are_read_only_when_they_are_asked_for(many, monkeypatch):
+    load(many)
+    read, files = Path.read_text, []
+    monkeypatch.setattr(Path, "read_text", lambda path: files.append(path.name) or read(path))
+    corpus = load(many)
+    assert sum(corpus.counts.values()) == 400 and "corpus.json" in files and "train.names" not in files
+    assert len(corpus.names("train")) == corpus.counts["train"] and "train.names" in files
 
 
 def test_equal_documents_lie_on_one_side_and_the_order_does_not_matter(tmp_path):
@@ -88,16 +101,19 @@ def test_short_documents_of_a_small_corpus_train_whole(tmp_path):
     file = write_lines(tmp_path / "few.jsonl", ["short", words(0, 1000), "one"])
     corpus = load(file)
     assert documents(corpus, "train")[::2] == ["short", "one"]
-    assert {split: len(corpus.names[split]) for split in SPLITS} == {"train": 3, "validation": 1, "test": 1}
+    assert corpus.counts == {"train": 3, "validation": 1, "test": 1}
 
 
 def test_what_a_killed_process_left_is_removed_after_a_day(many, cache):
-    old, young, torn = cache / ".half-old", cache / ".half-young", cache / load_and_tear(many, cache)
-    for folder in (old, young):
+    old, young, growing = (cache / f".half-{name}" for name in ("old", "young", "growing"))
+    torn = cache / load_and_tear(many, cache)
+    for folder in (old, young, growing):
         folder.mkdir()
-    os.utime(old, (0, 0))
-    assert len(load(many).names["train"]) > 300
-    assert not old.exists() and young.exists() and (torn / "corpus.json").exists()
+        (folder / "train.tokens").touch()
+    for path in (old / "train.tokens", old, growing):
+        os.utime(path, (0, 0))
+    assert load(many).counts["train"] > 300
+    assert not old.exists() and young.exists() and growing.exists() and (torn / "corpus.json").exists()
 
 
 def load_and_tear(many, cache):
@@ -113,10 +129,18 @@ def test_the_second_time_nothing_is_made_again(many, cache, monkeypatch):
     (folder,) = cache.iterdir()
     monkeypatch.setattr("lrnn_jax.data.packing._write_corpus", None)
     again = load(many)
-    assert again.digest == corpus.digest and again.names == corpus.names
+    assert again.digest == corpus.digest and again.counts == corpus.counts
     for split in SPLITS:
         np.testing.assert_array_equal(again.tokens[split], corpus.tokens[split])
     assert [path.name for path in cache.iterdir()] == [folder.name]
+
+
+def test_the_tests_tokens_go_with_their_session(cache):
+    code = "import os, runpy, sys; runpy.run_path(sys.argv[1]); print(p := os.environ['LRNN_CACHE_DIR'], os.path.isdir(p))"
+    session = {name: value for name, value in os.environ.items() if name != "PYTEST_XDIST_WORKER"}
+    done = subprocess.run([sys.executable, "-c", code, str(CONFTEST)], env=session, capture_output=True, text=True, check=True)
+    folder, there = done.stdout.split()
+    assert folder != str(cache) and there == "True" and not Path(folder).exists()
 
 
 def test_other_contents_another_tokenizer_another_folder(many, cache):
@@ -125,7 +149,27 @@ def test_other_contents_another_tokenizer_another_folder(many, cache):
     with many.open("a") as file:
         file.write(json.dumps({"text": "more of it"}))
     load(many)
-    assert len(list(cache.iterdir())) == 3
+    assert len(list(cache.glob("*/corpus.json"))) == 3
+
+
+def test_a_trained_tokenizer_and_a_runs_copy_of_it_find_the_same_tokens(many, cache, tmp_path, monkeypatch):
+    corpus = load(many, tokenizer="bpe:300")
+    (tmp_path / "tokenizer.json").write_text(corpus.tokenizer.file)
+    monkeypatch.setattr("lrnn_jax.data.packing.train_bpe", None)
+    for tokenizer in (tmp_path / "tokenizer.json", "bpe:300"):
+        assert load(many, tokenizer=str(tokenizer)).folder == corpus.folder
+    assert len(list(cache.glob("*/corpus.json"))) == 1
+
+
+@pytest.mark.parametrize("torn", ["link", "tokens"])
+def test_a_link_that_leads_nowhere_is_made_again(many, cache, torn):
+    folder = load(many, tokenizer="bpe:300").folder
+    (link,) = cache.glob("*.link")
+    if torn == "link":
+        link.write_text("")
+    else:
+        (folder / "corpus.json").unlink()
+    assert load(many, tokenizer="bpe:300").folder == folder and link.read_text() == folder.name
 
 
 def test_byte_pairs_are_trained_on_the_training_documents_only(tmp_path):
@@ -149,7 +193,7 @@ def test_documents_that_are_too_short_are_refused_or_left_out(tmp_path, cache, t
         load(file)
     assert "\n" not in str(caught.value)
     assert not list(cache.iterdir()), "something half-made is left"
-    assert sum(len(names) for names in load(file, skip_short=True).names.values()) == 60
+    assert sum(load(file, skip_short=True).counts.values()) == 60
 
 
 def test_nothing_is_left_of_a_corpus_that_turns_out_bad(tmp_path, cache):

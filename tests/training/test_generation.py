@@ -159,7 +159,10 @@ def test_the_command_needs_no_data_and_prints_whole_characters(run, tmp_path):
         (["--prompt_file=/nowhere"], "--prompt_file=/nowhere: cannot read it"),
         (["--tokens=0"], "--tokens"),
         (["--temperature=-1"], "--temperature"),
+        (["--temperature=nan"], "--temperature=nan must be a finite number"),
+        (["--temperature=inf"], "--temperature=inf must be a finite number"),
         (["--top_p=1.5"], "--top_p"),
+        (["--top_p=nan"], "--top_p=nan must be a finite number"),
         (["--top_k=-1"], "--top_k"),
     ],
 )
@@ -200,7 +203,7 @@ def test_the_table_names_every_held_out_file(run, monkeypatch, capsys):
         runpy.run_path(str(SCRIPT), run_name="__main__")
     out = capsys.readouterr().out.splitlines()
     corpus = load_language_model(run, which="last").task.corpus()
-    names = corpus.names["test"]
+    names = corpus.names("test")
     assert len(out) == len(names) + 3 and [line.split()[0] for line in out[1:-2]] == names
     texts = [corpus.tokenizer.decode(corpus.document("test", i)[1:].tolist()) for i in range(len(names))]
     total = sum(8 * len(gzip.compress(text, 9, mtime=0)) for text in texts) / sum(map(len, texts))

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from lrnn_jax import registry
@@ -162,6 +163,13 @@ def test_a_disk_that_is_nearly_full_is_refused_in_one_line_before_anything_is_wr
         train(tiny_config(), tmp_path / "run")
     assert "Traceback" not in capfd.readouterr().err
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+def test_several_processes_are_refused_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(UserError, match="one JAX process, and this is one of 2"):
+        train(tiny_config(), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_config_and_seed_give_the_same_bits_and_another_seed_does_not(tmp_path):
