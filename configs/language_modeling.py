@@ -20,9 +20,10 @@ the 28 held-out files of Python 3.11.7, bits per byte over all bytes:
 With 1500 steps (--config.train.duration='1500 steps') it needs 1.881 bits, fewer for every file.
 
 Scale `smoke` checks that everything runs and learns nothing. Scale `paper` is App. E.3 of Grazzi et al. 2025 for 340M DeltaNet
-and 370M Mamba; it has not been run. It wants FineWeb as Parquet files and a tokenizer of 32,000 tokens where the config says,
-and trains on 4 of a step's 256 rows of 2048 tokens at a time; how much memory that needs has not been measured. The paper
-does not say whether its embedding and head share weights; ours do not.
+and 370M Mamba; it has not been run. It wants FineWeb as Parquet files and a tokenizer (32,000 tokens in DeltaProduct's models)
+where the config says, and trains on 4 of a step's 256 rows of 2048 tokens at a time; how much memory that needs has not been
+measured. The paper does not give the clipping (1 here), AdamW's betas, DeltaNet's heads (8, as DeltaProduct's), nor whether
+its embedding and head share weights (ours do not).
 """
 
 from typing import Any

@@ -5,8 +5,9 @@
 LAYER is any of `lrnn list layers` (default deltanet); RANGE is `negative` for eigenvalues in [-1, 1] (the default) or
 `positive` for [0, 1]; SCALE is `cpu` (the default), `smoke`, `paper` or `released`.
 
-Scale `cpu`, seed 0, on 2 cores that other work was using too; scaled accuracy over lengths 40 to 256 of the last parameters
-on the test stream, and wall time:
+Scale `cpu`, seed 0 alone, on 2 cores that other work was using too; scaled accuracy over lengths 40 to 256 of the last
+parameters on the test stream, and wall time. Bits differ from those of the same seed among three in one program, which
+experiments/results has:
 
     deltanet            1.000    10 s
     deltanet,positive  -0.013    10 s
@@ -26,8 +27,9 @@ on the test stream, and wall time:
     gla                 0.009    25 s (eigenvalues in [-1, 1] are ours here and in mamba2)
     mamba2              0.009   138 s
 
-Scale `smoke` checks that everything runs and learns nothing. Scale `paper` is App. E.1.1 of the paper, scale `released` what
-its released files say where these differ: 20 000 steps of 256 rows, no weight decay but in xLSTM, no convolution in Mamba,
+Scale `smoke` checks that everything runs and learns nothing. Scale `paper` is App. E.1.1 of the paper (its settings for every
+layer, also for those that are not in its Table 3; what its Transformer was like it does not say), scale `released` what its
+released files say where these differ: 20 000 steps of 256 rows, no weight decay but in xLSTM, no convolution in Mamba,
 compute in bfloat16. For `diagonal` both are the released configuration with tanh (the one with sigmoid stops after 2000
 steps). Neither has been run.
 """

@@ -9,7 +9,7 @@ ROWS = [("[-1, 1]", n) for n in (1, 2, 3, 4)] + [("[0, 1]", n) for n in (1, 2)]
 
 TABLE = Table(
     title="Siems et al. 2025: word problems by one layer of DeltaProduct with n_h Householders",
-    source="the figures show curves without numbers, so no published number stands here.",
+    source="Figure 1 and those after it show curves without numbers, so no published number stands here.",
     claim=(
         "Claim of the paper: with [-1, 1], n_h = 2 solves S3, S4 and A5 (their rotations of space), S5 needs n_h = 4, n_h = 1 "
         "fails on all, and with [0, 1] S3 is not solved."
@@ -20,7 +20,6 @@ TABLE = Table(
             f"n_h = {n}, {values}",
             f"configs/word_problem.py:deltaproduct,{RANGES[values]},group={group},letters=all",
             None,
-            "Figure 1 and following",
             group,
             {"model.depth": 1, "model.layer.householders": n},
         )
@@ -30,4 +29,7 @@ TABLE = Table(
     seeds=3,
     positions="sequence_accuracy_by_length",
     legend="DeltaProduct",
+    notes=(
+        "ours: the mean over the lengths tested, the shortest of which is that of the training; the plot shows every length.",
+    ),
 )

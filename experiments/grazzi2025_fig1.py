@@ -11,8 +11,8 @@ TABLE = Table(
     claim="Claim of the paper: only with negative eigenvalues does a linear RNN learn parity and extrapolate.",
     metric="scaled_accuracy",
     rows=(
-        Row("[0, 1]", "configs/parity.py:diagonal,positive", published=0.0, place="Figure 1"),
-        Row("[-1, 1]", "configs/parity.py:diagonal,negative", published=1.0, place="Figure 1"),
+        Row("[0, 1]", "configs/parity.py:diagonal,positive", published=0.0),
+        Row("[-1, 1]", "configs/parity.py:diagonal,negative", published=1.0),
     ),
     seeds=3,
     legend="eigenvalues",

@@ -29,7 +29,7 @@ TABLE = Table(
     ),
     metric="scaled_accuracy",
     rows=tuple(
-        Row(name, config.format(layer), published[i], place="Table 3", column=column)
+        Row(name, config.format(layer), published[i], column=column)
         for i, (column, config) in enumerate(COLUMNS.items())
         for name, (layer, published) in MODELS.items()
     ),

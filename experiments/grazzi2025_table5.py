@@ -27,7 +27,7 @@ TABLE = Table(
     claim="Claim of the paper: as its Table 3; the medians show how many seeds find a solution.",
     metric="scaled_accuracy",
     rows=tuple(
-        Row(name, config.format(layer), published[i], place="Table 5", column=column)
+        Row(name, config.format(layer), published[i], column=column)
         for i, (column, config) in enumerate(COLUMNS.items())
         for name, (layer, published) in MODELS.items()
     ),

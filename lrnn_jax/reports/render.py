@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from lrnn_jax.errors import UserError
 from lrnn_jax.reports.tables import (
     Cell,
@@ -229,13 +231,20 @@ def _describe(point: Point) -> str:
 
 def _describe_setting(runs: Sequence[Run]) -> str:
     """What was trained, for a reader who compares it with the paper's setting."""
-    fields = ("train.duration", "train.batch_size", "train.length", "eval.headline", "optim.lr", "model.width", "model.depth")
-    names = []
-    for field in fields:
-        section, name = field.split(".")
-        values = sorted({str(run.config[section][name]) for run in runs})
-        names.append(f"{field} {' or '.join(values)}")
-    return ", ".join(names)
+    fields = ("train.duration", "train.batch_size", "train.length", "optim.lr", "model.width", "model.depth")
+    values = {field: [run.config[field.partition(".")[0]][field.partition(".")[2]] for run in runs] for field in fields}
+    values["tested on lengths"] = [_headline_lengths(run.config.eval) for run in runs]
+    values["examples of each"] = [run.config.eval.examples for run in runs]
+    return ", ".join(f"{name} {' or '.join(sorted({str(value) for value in of}))}" for name, of in values.items())
+
+
+def _headline_lengths(settings: ConfigDict) -> str:
+    """The buckets whose mean, weighted by the lengths that they span, is the number in the table."""
+    low, high = settings.headline
+    spans = [
+        f"{first}" if first == last else f"{first}-{last}" for first, last in settings.lengths if low <= first <= last <= high
+    ]
+    return " + ".join(spans)
 
 
 def _origin_lines(runs: Sequence[Run], records: Sequence[Record | None], cells: Sequence[Cell]) -> list[str]:

@@ -27,7 +27,6 @@ class Row:
       name: what the paper calls the row.
       config: ``FILE:ARG`` of our runs; the scale and the seed are added.
       published: the paper's number; None where it gives none.
-      place: where the number stands in the paper.
       column: what the paper calls the column, or the panel of a figure; empty where there is only one.
       fields: config fields that differ from the file's, by dotted path.
     """
@@ -35,7 +34,6 @@ class Row:
     name: str
     config: str
     published: float | None
-    place: str = ""
     column: str = ""
     fields: Point = dataclasses.field(default_factory=dict)
 

@@ -52,7 +52,7 @@ class LanguageModeling(FileTask):
       skip_short: leaves out documents of fewer than two tokens, which are refused otherwise.
 
     Source: Grazzi et al. 2025, Section 5.3 and App. E.3 (perplexity by position beyond the training length).
-    Differs: they train on FineWeb with a vocabulary of 32,000; bits per byte do not depend on the tokenizer.
+    Differs: they train on FineWeb and do not say with which tokenizer; bits per byte do not depend on it.
     """
 
     data: str = "stdlib"

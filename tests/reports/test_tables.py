@@ -48,6 +48,7 @@ def test_missing_failed_and_finished_cells_look_different(tmp_path):
     assert "| easy | 1.000 | 0.750 ± 0.354 | 1.000 | 0.500 | -0.250 | 6 s |" in markdown
     assert "| hard |  | missing | failed | missing |  | 0 s |" in markdown
     assert "Failed: hard seed 0: step 3: not finite" in markdown
+    assert "tested on lengths 40-64 + 65-128 + 129-192 + 193-256, examples of each 512." in markdown
     csv = (tmp_path / "table.csv").read_text().splitlines()
     assert csv[1].startswith(",easy,1.0,,0,finished,1.0,2.0")
     assert csv[3].startswith(",hard,,,0,failed,,") and csv[4].startswith(",hard,,,1,missing,,")
@@ -61,6 +62,37 @@ def test_every_table_names_configs_that_validate_at_each_of_its_scales(name):
     for scale in table.scales:
         for run in list_runs(table, scale):
             validate_config(run.config)
+
+
+# model | parity | without brackets | with brackets | without brackets, with products, as the paper prints them
+PUBLISHED = {
+    "grazzi2025_table3": """
+        Transformer      0.022  0.031  0.067
+        mLSTM            0.087  0.040  0.114
+        sLSTM            1.000  0.787  0.178
+        Mamba [0, 1]     0.000  0.095  0.123
+        Mamba [-1, 1]    1.000  0.241  0.116
+        DeltaNet [0, 1]  0.017  0.314  0.194
+        DeltaNet [-1, 1] 1.000  0.971  0.260""",
+    "grazzi2025_table5": """
+        Transformer      0.003  0.018  0.064  0.025
+        mLSTM            0.018  0.027  0.114  0.034
+        sLSTM            1.000  0.124  0.163  0.153
+        Mamba [0, 1]     0.000  0.066  0.116  0.072
+        Mamba [-1, 1]    1.000  0.214  0.098  0.126
+        DeltaNet [0, 1]  0.010  0.214  0.162  0.113
+        DeltaNet [-1, 1] 0.999  0.826  0.227  0.129""",
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_cells_are_the_papers(name):
+    rows, expected = load_table(name).rows, []
+    for line in PUBLISHED[name].strip().splitlines():
+        model = line.strip().rpartition("]")[0] + "]" if "]" in line else line.split()[0]
+        expected += [(column, model, float(number)) for column, number in enumerate(line.replace(model, "").split())]
+    columns = list(dict.fromkeys(row.column for row in rows))
+    assert sorted((columns.index(row.column), row.name, row.published) for row in rows) == sorted(expected)
 
 
 @pytest.mark.parametrize("folder", sorted(data_folder("experiments").glob("results/*/*"), key=str), ids=str)
