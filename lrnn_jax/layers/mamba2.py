@@ -40,7 +40,7 @@ class Mamba2(RecurrentLayer):
     newest, ours the other way round. It names the size of a head (headdim = E / H, 64) instead of the number of heads, and has
     a parallel MLP branch (d_ssm), D per channel, the norm before the gate and limits on dt. Initialised as mamba_ssm: A uniform
     in [1, 16], dt log-uniform in [1e-3, 1e-1], other weights uniform in +-1/sqrt(fan in); its language models also divide
-    out_proj by sqrt(number of blocks).
+    out_proj by sqrt(number of blocks). dt leaves in_proj in the compute dtype, as there, and is float32 from then on.
     """
 
     heads: int = 4

@@ -146,20 +146,20 @@ def _attend(
     window: int,
     q: Float[Array, "B Q H K"],
     document: Int[Array, "B Q"],
-    keys: Float[Array, "B S H K"],
-    values: Float[Array, "B S H K"],
-    owners: Int[Array, "B S"],
+    keys: Float[Array, "B T H K"],
+    values: Float[Array, "B T H K"],
+    owners: Int[Array, "B T"],
 ) -> Float[Array, "B Q H K"]:
-    """Attention of the last Q of S positions to those of the same document within the window."""
+    """Attention of the last Q of T positions to those of the same document within the window."""
     queries, positions, size = q.shape[1], keys.shape[1], q.shape[-1]
     distance = np.arange(positions - queries, positions)[:, None] - np.arange(positions)[None]
     near = (distance >= 0) & (distance < window)
     visible = near[None] & (document[:, :, None] == owners[:, None, :])
     keys, values = _rotate(keys, positions).astype(q.dtype), values.astype(q.dtype)
     q = _rotate(q, positions).astype(q.dtype)
-    scores = jnp.einsum("bqhk,bshk->bhqs", q, keys, preferred_element_type=jnp.float32) * size**-0.5
+    scores = jnp.einsum("bqhk,bthk->bhqt", q, keys, preferred_element_type=jnp.float32) * size**-0.5
     weights = jax.nn.softmax(jnp.where(visible[:, None], scores, -jnp.inf), axis=-1)
-    return jnp.einsum("bhqs,bshk->bqhk", weights.astype(q.dtype), values, preferred_element_type=jnp.float32)
+    return jnp.einsum("bhqt,bthk->bqhk", weights.astype(q.dtype), values, preferred_element_type=jnp.float32)
 
 
 def _rotate(x: jax.Array, positions: int) -> jax.Array:

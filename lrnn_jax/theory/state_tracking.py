@@ -83,6 +83,9 @@ def track_rotations(letters: Letters, group: str) -> States:
 
     They are the rotations of the tetrahedron, the cube and the icosahedron; every rotation is a product of two reflections.
     Source: Siems et al. 2025, DeltaProduct, remark on S4 and A5.
+
+    Raises:
+      ValueError: ``group`` is none of the three.
     """
     matrices = _rotation_matrices(group)
     vectors = np.zeros((len(matrices), 2, 3))
@@ -100,6 +103,9 @@ def track_dihedral(letters: Letters, m: int) -> States:
     The first layer keeps the parity c of the number of rotations. The second keeps ``S^c G h_0`` with a fixed reflection S and
     G the product so far: its transition ``S^c g S^c'`` has determinant -1 for rotations g, which change c, and for
     reflections, which do not, so that it is one reflection. Source: Siems et al. 2025 state the result; the proof is ours.
+
+    Raises:
+      UserError: m is below 3, or larger than the word problems' groups.
     """
     matrices = _dihedral_matrices(m)
     turns = np.linalg.det(matrices) > 0
@@ -230,8 +236,10 @@ def _dihedral_matrices(m: int) -> np.ndarray:
 
 def _rotation_matrices(group: str) -> np.ndarray:
     """Rotations of space for the elements of A4, S4 or A5, which two rotations a and b with a^2 = b^3 = (a b)^k = 1 make."""
-    table = make_group(group).table
-    k = {"A4": 3, "S4": 4, "A5": 5}[group]
+    orders = {"A4": 3, "S4": 4, "A5": 5}
+    if group not in orders:
+        raise ValueError(f"group {group!r} is not one of {', '.join(orders)}: only these are such rotations")
+    table, k = make_group(group).table, orders[group]
     of_order = {n: [x for x in range(len(table)) if _order(table, x) == n] for n in (2, 3)}
     a, b = next((a, b) for a in of_order[2] for b in of_order[3] if _order(table, table[a, b]) == k)
     tilt = np.arccos(np.cos(np.pi / k) / np.sin(np.pi / 3))  # between their axes, by the spherical triangle of the three

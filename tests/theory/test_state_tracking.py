@@ -67,6 +67,11 @@ def test_fewer_reflections_are_refused():
         track_permutations(moved("S5", 3), "S5", reflections=1)
 
 
+def test_groups_that_are_no_such_rotations_are_refused():
+    with pytest.raises(ValueError, match="'S5' is not one of A4, S4, A5"):
+        track_rotations(np.array([0]), "S5")
+
+
 @pytest.mark.parametrize("group", ["A4", "S4", "A5"])
 def test_rotation_groups_take_two_reflections(group):
     letters = draw(len(make_group(group).elements))
