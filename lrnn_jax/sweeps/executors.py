@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 from lrnn_jax.config import config_hash, structure_key
 from lrnn_jax.config_checks import validate_config
 from lrnn_jax.errors import UserError, suggest
-from lrnn_jax.sweeps.store import default_workdir, free_memory, read_status
+from lrnn_jax.sweeps.memory import free_memory
+from lrnn_jax.sweeps.store import default_workdir, read_status
 from lrnn_jax.training.program import make_program
 from lrnn_jax.training.runs import RunFolder, write_json
 from lrnn_jax.training.trainer import train_members

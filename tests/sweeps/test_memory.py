@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from lrnn_jax.sweeps import store as store_module
-from lrnn_jax.sweeps.store import free_memory
+from lrnn_jax.sweeps import memory
+from lrnn_jax.sweeps.memory import free_memory
 
 
 def put_group(folder, names, limit, used, cached=None):
@@ -33,10 +33,10 @@ def test_a_containers_limit_counts_and_what_it_read_from_disk_does_not(tmp_path,
     root = tmp_path / "cgroup"
     put_group(root / ("memory" if version == 1 else ""), NAMES[version], limit or NO_LIMIT[version], used, cached)
     (tmp_path / "self").write_text("0::/\n" if version == 2 else "5:cpu,cpuacct:/\n4:memory:/\n0::/\n")
-    assert min(store_module._container_memory(root, tmp_path / "self"), 2**62) == min(left, 2**62)
+    assert min(memory._container_memory(root, tmp_path / "self"), 2**62) == min(left, 2**62)
     if version == 2:
         # where the system does not say which group this is, it is the one that is seen
-        assert store_module._container_memory(root, tmp_path / "missing") == left
+        assert memory._container_memory(root, tmp_path / "missing") == left
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -48,16 +48,16 @@ def test_the_tightest_of_the_groups_around_a_process_counts(tmp_path, version, t
     put_group((root / "memory" if version == 1 else root) / "other", NAMES[version], 300, 100)
     text = "0::/user.slice/job\n" if version == 2 else "3:cpuset:/other\n2:hugetlb,memory:/user.slice/job\n0::/other\n"
     (tmp_path / "self").write_text(text)
-    assert store_module._container_memory(root, tmp_path / "self") == (4900 if tightest is None else 600)
+    assert memory._container_memory(root, tmp_path / "self") == (4900 if tightest is None else 600)
 
 
 def test_a_path_that_only_the_host_sees_leaves_the_containers_root(tmp_path):
     put_group(tmp_path, NAMES[2], 1000, 300)
     (tmp_path / "self").write_text("0::/docker/0123\n")
-    assert store_module._container_memory(tmp_path, tmp_path / "self") == 700
+    assert memory._container_memory(tmp_path, tmp_path / "self") == 700
     (tmp_path / "self").write_text("0::/../../outside\n")
-    assert store_module._container_memory(tmp_path, tmp_path / "self") == 700
-    assert store_module._container_memory(tmp_path / "none", tmp_path / "none") == math.inf
+    assert memory._container_memory(tmp_path, tmp_path / "self") == 700
+    assert memory._container_memory(tmp_path / "none", tmp_path / "none") == math.inf
 
 
 def test_free_memory_is_more_than_nothing():
