@@ -54,7 +54,7 @@ TABLE = Table(
     notes=(
         "Trained on rows of 256 bytes. The curves are of rows of 2048: position 2^n to 2^(n+1) - 1 of them, together; the last "
         "point, 2048, is one position of each row and therefore noisy.",
-        "The corpora: the sources of the standard library of Python 3.11.7, which trained these; 50,000 film reviews, half of "
-        "them for the test (`LRNN_DATA_DIR` must hold them).",
+        "The corpora: the sources of the standard library of the Python that trained, below; 50,000 film reviews, half of them "
+        "for the test (`LRNN_DATA_DIR` must hold them).",
     ),
 )

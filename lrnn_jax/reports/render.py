@@ -253,12 +253,12 @@ def _origin_lines(runs: Sequence[Run], records: Sequence[Record | None], cells: 
     def distinct(key: str) -> str:
         return ", ".join(sorted({str(record.get(key)) for record in there})) or "none"
 
-    versions = {record["versions"]["jax"] for record in there}
+    versions = [f"{name} {', '.join(sorted({record['versions'][name] for record in there}))}" for name in ("jax", "python")]
     pairs = list(zip(runs, records, strict=True))
     names = [(f"{run.row.column} {run.row.name} seed {run.seed}".strip(), record) for run, record in pairs]
     total = sum(cell.seconds or 0.0 for cell in cells)
     return [
-        f"Commit {distinct('git_commit')}; jax {', '.join(sorted(versions)) or 'none'}; {distinct('device')}.",
+        f"Commit {distinct('git_commit')}; {'; '.join(versions if there else ['nothing has run'])}; {distinct('device')}.",
         f"Wall time of all runs: {total / 60:.1f} min.",
         *(f"Failed: {name}: {record['reason']}" for name, record in names if record and record["status"] == "failed"),
     ]

@@ -21,7 +21,7 @@ TABLE = Table(
     rows=(Row("easy", "configs/parity.py:lstm", 1.0), Row("hard", "configs/parity.py:diagonal,positive", None)),
     seeds=2,
 )
-ORIGIN = {"versions": {"jax": "0.0"}, "git_commit": "abc", "device": "cpu", "config_hash": "h"}
+ORIGIN = {"versions": {"jax": "0.0", "python": "3.0"}, "git_commit": "abc", "device": "cpu", "config_hash": "h"}
 
 
 def finished(value, seconds):
