@@ -259,9 +259,9 @@ def test_states_carried_token_by_token_equal_the_full_pass(name):
     for t in range(LENGTH):
         logits, states = apply(model, variables, TOKENS[:, t : t + 1], states=states)
         outputs.append(logits)
-    np.testing.assert_allclose(np.concatenate(outputs, axis=1), whole, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(outputs, axis=1), whole, rtol=1e-5, atol=1e-5)
     assert len(states) == 2
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), states, last)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), states, last)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
