@@ -20,7 +20,7 @@ work was using too (every seed in experiments/results/grazzi2025_table5):
 
 It has no weight decay: in a trial with the paper's 0.1, DeltaNet [-1, 1] fitted as well and reached 0.26 to 0.36 on `nomult`,
 where three seeds without it reach 0.49, 0.77 and 0.73. With 40 to train on, it learned nothing in 4000 steps of 64 rows. The
-taps and the decay were chosen by DeltaNet; no other layer's setting was searched. Scale `smoke` checks that everything runs and
+taps, the decay and the learning rate were tried for DeltaNet alone. Scale `smoke` checks that everything runs and
 learns nothing.
 
 Scale `paper` is App. E.1.1: three layers of width 128 (xLSTM 64 and one head), gradients clipped at 1, AdamW with weight
