@@ -14,7 +14,7 @@ work was using too (every seed in experiments/results/grazzi2025_table5):
     deltanet,positive    0.016    278 s     0.065   306 s
     mamba                0.139   1265 s
     mamba,positive       0.031   1126 s
-    mlstm                0.271   2026 s
+    mlstm                0.271   2026 s     0.080  1547 s
     slstm                0.825    492 s     0.020   596 s
     transformer          0.023    251 s     0.014   374 s
 
