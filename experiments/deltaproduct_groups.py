@@ -1,6 +1,6 @@
 """Siems et al. 2025 (DeltaProduct): word problems of S3, S4, A5 and S5 by one layer, over the Householders per token."""
 
-from lrnn_jax.reports.tables import Row, Table
+from lrnn_jax.reports.tables import MEAN_OVER_LENGTHS, Row, Table
 
 GROUPS = ("S3", "S4", "A5", "S5")
 RANGES = {"[-1, 1]": "negative", "[0, 1]": "positive"}
@@ -29,7 +29,5 @@ TABLE = Table(
     seeds=3,
     positions="sequence_accuracy_by_length",
     legend="DeltaProduct",
-    notes=(
-        "ours: the mean over the lengths tested, the shortest of which is that of the training; the plot shows every length.",
-    ),
+    notes=(MEAN_OVER_LENGTHS,),
 )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lrnn_jax.reports.tables import Row, Table
+from lrnn_jax.reports.tables import MEAN_OVER_LENGTHS, Row, Table
 
 ONE, FIVE = {"model.depth": 1}, {"model.depth": 5}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -37,7 +37,5 @@ TABLE = Table(
     seeds=3,
     positions="sequence_accuracy_by_length",
     legend="model",
-    notes=(
-        "ours: the mean over the lengths tested, the shortest of which is that of the training; the plot shows every length.",
-    ),
+    notes=(MEAN_OVER_LENGTHS,),
 )

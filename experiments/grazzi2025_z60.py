@@ -1,6 +1,6 @@
 """Grazzi et al. 2025, App. E.2.2: the word problem of Z60, addition modulo 60, with one and two tokens per transition."""
 
-from lrnn_jax.reports.tables import Row, Selection, Table
+from lrnn_jax.reports.tables import MEAN_OVER_LENGTHS, Row, Selection, Table
 
 MODELS = {
     "DeltaNet [-1, 1]": "deltanet,negative",
@@ -28,7 +28,5 @@ TABLE = Table(
     selection=Selection(grids={"cpu": ({"model.depth": 2},)}),
     positions="sequence_accuracy_by_length",
     legend="model",
-    notes=(
-        "ours: the mean over the lengths tested, the shortest of which is that of the training; the plot shows every length.",
-    ),
+    notes=(MEAN_OVER_LENGTHS,),
 )

@@ -12,8 +12,7 @@ from lrnn_jax.errors import UserError
 from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least, check_heads_with_norm
 from lrnn_jax.models.conv import CausalConv
 from lrnn_jax.scans import scan_gated_outer
-from lrnn_jax.scans.method import choose_method
-from lrnn_jax.scans.outer import FEW
+from lrnn_jax.scans.outer import choose_outer_method
 from lrnn_jax.scans.recurrence import keep_mask, loop_over_time
 
 
@@ -95,8 +94,7 @@ class MLSTM(RecurrentLayer):
         self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
     ) -> tuple[jax.Array, State]:
         self.check_state(x, state)
-        cpu = "chunked" if x.shape[1] > FEW else "sequential"  # for m and for the memory alike
-        method = choose_method(method, self.METHODS, accelerator="chunked", cpu=cpu)
+        method = choose_outer_method(method, x.shape[1], per_head=True)  # for m and for the memory alike
         state = self.init_state(x.shape[0]) if state is None else state
         u, z = jnp.split(self.up(x), 2, axis=-1)
         c, history = self._convolve(u, state.get("conv"), reset)

@@ -18,6 +18,11 @@ from lrnn_jax.errors import UserError, suggest
 Record = dict[str, Any]
 Point = Mapping[str, Any]
 
+# A note of tables of sequence accuracy.
+MEAN_OVER_LENGTHS = (
+    "ours: the mean over the lengths tested, the shortest of which is that of the training; the plot shows every length."
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:

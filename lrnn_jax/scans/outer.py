@@ -24,6 +24,16 @@ FEW = 16
 BLOCK = 512
 
 
+def choose_outer_method(method: str, steps: int, *, per_head: bool) -> str:
+    """Resolves ``auto``: chunked, but on a CPU for decays ``per_head`` over more than a few ``steps`` only.
+
+    Raises:
+      ValueError: unknown method.
+    """
+    cpu = "chunked" if per_head and steps > FEW else "sequential"
+    return choose_method(method, METHODS, accelerator="chunked", cpu=cpu)
+
+
 def scan_gated_outer(
     q: Float[Array, "B T G K"],
     k: Float[Array, "B T G K"],
@@ -62,8 +72,7 @@ def scan_gated_outer(
     Numerics: no logarithm and no division: decays are multiplied up inside a chunk only, so products are at most 1 in
       magnitude and values and gradients are exact to rounding at a = 0 and across a sign.
     """
-    pays = a.ndim == 3 and a.shape[1] > FEW
-    method = choose_method(method, METHODS, accelerator="chunked", cpu="chunked" if pays else "sequential")
+    method = choose_outer_method(method, a.shape[1], per_head=a.ndim == 3)
     q, k, v, a = (x.astype(jnp.float32) for x in (q, k, v, a))
     batch, _, heads, value_dim = v.shape
     a = a[..., None] if a.ndim == 3 else a

@@ -1,6 +1,5 @@
 """What every layer of the registry must do. A new layer is tested here without an edit."""
 
-import dataclasses
 import functools
 import inspect
 import itertools
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from lrnn_jax.config import own_fields
 from lrnn_jax.registry import LAYERS, load_layer
 
 WIDTH, BATCH = 8, 2
@@ -41,11 +41,6 @@ compile_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_opti
 
 EVERY_METHOD = [(name, method) for name in LAYERS for method in load_layer(name).METHODS]
 PARALLEL = [(name, method) for name, method in EVERY_METHOD if method != "sequential"]
-
-
-def own_fields(cls):
-    shared = ("width", "depth", "dtype", "parent", "name")
-    return {field.name: field.default for field in dataclasses.fields(cls) if field.name not in shared}
 
 
 def flag_choices(name):
