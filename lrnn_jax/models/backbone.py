@@ -137,7 +137,9 @@ class Backbone(nn.Module):
         if states is not None and len(states) != self.depth:
             raise ValueError(f"states: {len(states)} of them for {self.depth} blocks")
         if self.vocab_size:
-            x = nn.Embed(self.vocab_size, self.width, dtype=self.dtype, name="embed")(inputs)
+            # Looked up in float32, so that the table's gradient is summed in it. A sum in bfloat16 stops growing after a few
+            # hundred of a batch's thousands of tokens, and on a GPU each addition waits for the one before.
+            x = nn.Embed(self.vocab_size, self.width, dtype=jnp.float32, name="embed")(inputs).astype(self.dtype)
         else:
             x = nn.Dense(self.width, dtype=self.dtype, name="encode")(inputs.astype(self.dtype))
         states = (None,) * self.depth if states is None else states

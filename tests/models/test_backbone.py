@@ -305,6 +305,19 @@ def test_bfloat16_keeps_parameters_states_and_logits_in_float32(norm, head):
     assert 1e-6 < error < 0.03
 
 
+def test_an_embedding_in_bfloat16_gets_the_gradient_of_every_token():
+    """A sum of equal terms that is kept in bfloat16 stops growing at 256 of them."""
+    model = make_model(dtype=jnp.bfloat16)
+    params = initialise(model)["params"]
+
+    def gradient(rows):
+        tokens = jnp.ones((rows, 1), jnp.int32)
+        pull = jax.grad(lambda params: jnp.sum(model.apply({"params": params}, tokens)[0][..., 0]))
+        return np.asarray(compile_quickly(pull)(params)["embed"]["embedding"][1])
+
+    np.testing.assert_allclose(gradient(4096), 4096 * gradient(1), rtol=0.01)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_every_parameter_outside_the_layers_is_in_exactly_one_group(mixer, norm):
