@@ -92,7 +92,7 @@ def _set_paper(c: ConfigDict, layer: str) -> None:
         c.model.width, c.optim.clip_norm = 64, 0.0
         c.model.layer.heads = 1
     if layer == "slstm":
-        c.model.layer.bias_init = "standard"
+        c.model.layer.bias_init, c.model.mixer_hidden = "standard", 128  # 1.3 times 64, rounded up as in configs/parity.py
 
 
 def _set_released(c: ConfigDict, chosen: ConfigDict) -> None:

@@ -58,7 +58,7 @@ SMALL: dict[str, dict[str, Any]] = {
 PAPER: dict[str, dict[str, Any]] = {"slstm": {"conv_width": 0}}
 RELEASED: dict[str, dict[str, Any]] = {**PAPER, "mamba": {"conv_width": 1}}
 XLSTM = ("mlstm", "slstm")
-# Layers that the papers follow with a channel mixer of their own.
+# Layers that the papers follow with a channel mixer of their own, of width 512; xLSTM follows the sLSTM with a narrower one.
 MIXED = ("deltanet", "deltaproduct", "gated_deltanet", "gla", "rwkv7", "transformer")
 SMALL_LR = {"diagonal": 3e-3, "mamba": 3e-3, "mamba2": 3e-3}
 SMALL_BATCH = {"mamba": 64, "mamba2": 64}  # with 16, one of four seeds stayed at chance, and Mamba-2
@@ -86,9 +86,11 @@ def _set_model(c: ConfigDict, chosen: ConfigDict) -> None:
         c.model.width, c.model.depth, c.model.residual = 10, 1, False
     elif chosen.scale in ("paper", "released"):
         c.model.width, c.model.depth = 128, 2
-        c.model.norm = "rmsnorm"
+        c.model.norm = "layernorm" if chosen.layer in XLSTM else "rmsnorm"
         if chosen.layer in MIXED:
             c.model.mixer, c.model.mixer_hidden = "swiglu", 512
+        if chosen.layer == "slstm":
+            c.model.mixer, c.model.mixer_hidden = "geglu", 192  # 1.3 times the width, rounded up to a multiple of 64
     else:
         c.model.width, c.model.depth = 32, 1
         if chosen.layer == "transformer":

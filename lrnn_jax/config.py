@@ -34,8 +34,8 @@ def base_config() -> ConfigDict:
     c.model.depth = 2  # L, blocks
     c.model.norm = "layernorm"  # layernorm | rmsnorm | batchnorm | none
     c.model.norm_position = "pre"  # pre | post
-    c.model.mixer = "none"  # none | glu | mlp | swiglu
-    c.model.mixer_hidden = 0  # hidden features of mlp and swiglu
+    c.model.mixer = "none"  # none | glu | mlp | swiglu | geglu
+    c.model.mixer_hidden = 0  # hidden features of mlp, swiglu and geglu
     c.model.residual = True  # add each branch to its input
     c.model.dropout = 0.0  # probability
     c.model.head = "last"  # last | mean: one answer per sequence; token: one per position

@@ -22,7 +22,7 @@ def validate_config(config: ConfigDict) -> None:
       UserError: one line that names the field, the rule and the nearest right value.
     """
     from lrnn_jax.models.backbone import HEADS, NORM_POSITIONS
-    from lrnn_jax.models.mixer import MIXERS
+    from lrnn_jax.models.mixer import MIXERS, SECOND_BRANCH
     from lrnn_jax.models.norm import NORMS
 
     _check_sections(config)
@@ -50,7 +50,7 @@ def validate_config(config: ConfigDict) -> None:
         if not low <= fields[path] <= high:
             rule = f"between {low:.10g} and {high:.10g}" if high < math.inf else f"at least {low}"
             raise UserError(f"{path}={fields[path]} must be {rule}")
-    if config.model.mixer in ("mlp", "swiglu") and config.model.mixer_hidden < 1:
+    if config.model.mixer in SECOND_BRANCH and config.model.mixer_hidden < 1:
         raise UserError(f"model.mixer={config.model.mixer!r} needs model.mixer_hidden of at least 1")
     _check_lengths(config, task)
     if train_steps(config) < 1:

@@ -129,7 +129,7 @@ def test_bad_value_is_refused_in_one_line_that_names_it(config, path, value, sai
         assert part in message
 
 
-@pytest.mark.parametrize("mixer", ["mlp", "swiglu"])
+@pytest.mark.parametrize("mixer", ["mlp", "swiglu", "geglu"])
 def test_mixer_needs_its_hidden_width(config, mixer):
     config.model.mixer = mixer
     assert "model.mixer_hidden" in refusal(validate_config, config)

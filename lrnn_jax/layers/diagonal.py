@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State
+from lrnn_jax.models.dense import Dense
 from lrnn_jax.scans import scan_diagonal
 
 
@@ -33,7 +34,7 @@ class Diagonal(RecurrentLayer):
     def setup(self) -> None:
         # in float32 whatever the compute dtype: the gain multiplies the rounding of a logit
         self.decay = nn.Dense(self.width, dtype=jnp.float32, precision="highest")
-        self.input = nn.Dense(self.width, dtype=self.dtype)
+        self.input = Dense(self.width, dtype=self.dtype)
 
     def __call__(
         self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
+from lrnn_jax.models.dense import Dense
 from lrnn_jax.scans.product import METHODS, scan_product, start_product
 
 
@@ -52,7 +53,7 @@ class FullMatrix(RecurrentLayer):
             dtype=jnp.float32,
             precision="highest",
         )
-        self.out = nn.Dense(self.width, dtype=self.dtype)
+        self.out = Dense(self.width, dtype=self.dtype)
 
     def __call__(
         self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"

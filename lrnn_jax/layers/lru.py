@@ -74,7 +74,8 @@ class LRU(RecurrentLayer):
         h, state = scan_diagonal_complex(self._eigenvalue_parts(), (b_re, b_im), h0=state, reset=reset, method=method)
         h_re, h_im = (part.astype(self.dtype) for part in h)
         y = h_re @ self.C_re.astype(self.dtype).T - h_im @ self.C_im.astype(self.dtype).T
-        return y + self.D.astype(self.dtype)[None, None] * x, state
+        y = y.astype(jnp.float32) + self.D[None, None] * x.astype(jnp.float32)
+        return y.astype(self.dtype), state
 
     def init_state(self, batch: int) -> State:
         return (jnp.zeros((batch, self.state_size), jnp.float32), jnp.zeros((batch, self.state_size), jnp.float32))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State
+from lrnn_jax.models.dense import Dense
 from lrnn_jax.scans.exact import matmul
 from lrnn_jax.scans.method import choose_method
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
@@ -29,7 +30,7 @@ class LSTM(RecurrentLayer):
     PARAM_GROUPS = {r"kernel$": MATRICES, r"bias$": NO_DECAY}
 
     def setup(self) -> None:
-        self.input = nn.Dense(4 * self.width, bias_init=_init_bias, dtype=self.dtype)
+        self.input = Dense(4 * self.width, bias_init=_init_bias, dtype=self.dtype)
         self.recurrent_kernel = self.param("recurrent_kernel", _init_recurrent, (self.width, 4 * self.width))
 
     def __call__(

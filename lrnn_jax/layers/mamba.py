@@ -99,8 +99,8 @@ class Mamba(RecurrentLayer):
             reset=reset,
             method=method,
         )
-        y = y.astype(self.dtype) + self.D.astype(self.dtype)[None, None] * u
-        return self.out_proj(y * nn.silu(z)), {"h": h, "conv": history}
+        y = y + self.D[None, None] * u.astype(jnp.float32)
+        return self.out_proj(y.astype(self.dtype) * nn.silu(z)), {"h": h, "conv": history}
 
     def init_state(self, batch: int) -> State:
         return {

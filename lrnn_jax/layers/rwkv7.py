@@ -135,10 +135,11 @@ class RWKV7(RecurrentLayer):
 
     def _project(self, x: jax.Array, last: jax.Array, reset: jax.Array | None) -> tuple[tuple[jax.Array, ...], jax.Array]:
         """What the scan takes, ``[B T H K]`` in float32, and the output gate."""
-        shifted = jnp.concatenate([last[:, None].astype(x.dtype), x[:, :-1]], axis=1)
+        x = x.astype(jnp.float32)
+        shifted = jnp.concatenate([last[:, None], x[:, :-1]], axis=1)
         if reset is not None:
             shifted = jnp.where(reset[..., None], jnp.zeros_like(shifted), shifted)
-        mixed = {name: x + (shifted - x) * mu.astype(x.dtype)[None, None] for name, mu in self.shifts.items()}
+        mixed = {name: x + (shifted - x) * mu[None, None] for name, mu in self.shifts.items()}
         r, k, v = (
             project(mixed[name]).astype(jnp.float32)
             for name, project in (("r", self.r_proj), ("k", self.k_proj), ("v", self.v_proj))
@@ -180,7 +181,7 @@ class LowRank(nn.Module):
         y = matmul(hidden, up.astype(self.dtype))
         if self.bias_init is None:
             return y
-        return y + self.param("bias", self.bias_init).astype(self.dtype)[None, None]
+        return (y.astype(jnp.float32) + self.param("bias", self.bias_init)[None, None]).astype(self.dtype)
 
 
 def _start_at(values: jax.Array) -> Callable[..., jax.Array]:

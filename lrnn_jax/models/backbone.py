@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from lrnn_jax.models.mixer import MLP, GatedLinearUnit
+from lrnn_jax.models.dense import Dense
+from lrnn_jax.models.mixer import MLP, SECOND_BRANCH, GatedLinearUnit
 from lrnn_jax.models.norm import make_norm
 
 HEADS = ("token", "last", "mean")
@@ -47,16 +48,17 @@ class Block(nn.Module):
         pre = self.norm_position == "pre"
         y, state = recur(norm(x) if pre else x)
         x = self._join(x, y) if pre else norm(self._join(x, y))
-        if self.mixer not in ("mlp", "swiglu"):
+        if self.mixer not in SECOND_BRANCH:
             return x, state
-        mlp = MLP(self.width, self.mixer_hidden, self.mixer == "swiglu", self.dtype, name="mlp")
+        mlp = MLP(self.width, self.mixer_hidden, self.mixer, self.dtype, name="mlp")
         drop = nn.Dropout(self.dropout, deterministic=not train)
         norm = make_norm(self.norm, train=train, dtype=self.dtype, name="mlp_norm")
         x = self._join(x, drop(mlp(norm(x)))) if pre else norm(self._join(x, drop(mlp(x))))
         return x, state
 
     def _join(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return x + y if self.residual else y
+        # branches are computed in dtype and added up in float32, as mixed precision in PyTorch does
+        return x.astype(jnp.float32) + y.astype(jnp.float32) if self.residual else y
 
 
 class Backbone(nn.Module):
@@ -72,13 +74,13 @@ class Backbone(nn.Module):
       norm: one of `lrnn_jax.models.norm.NORMS`.
       norm_position: "pre" (one more norm before the head) or "post".
       mixer: one of `lrnn_jax.models.mixer.MIXERS`.
-      mixer_hidden: hidden width of "mlp" and "swiglu".
+      mixer_hidden: hidden width of "mlp", "swiglu" and "geglu".
       residual: adds each branch to its input; off, a block returns the branch alone.
       dropout: probability of dropping an activation.
       head: "token" (logits ``[B T O]``), "last" (``[B O]`` at each row's last position) or "mean" (``[B O]`` of the mean
         over each row's positions).
       method: how the recurrences run: "auto" or one of the layer's METHODS.
-      dtype: compute dtype; parameters, norms' statistics, states and logits are float32.
+      dtype: compute dtype; parameters, the sum of the residual branches, norms' statistics, states and logits are float32.
     """
 
     layer_class: Any
@@ -137,11 +139,11 @@ class Backbone(nn.Module):
         if states is not None and len(states) != self.depth:
             raise ValueError(f"states: {len(states)} of them for {self.depth} blocks")
         if self.vocab_size:
-            # Looked up in float32, so that the table's gradient is summed in it. A sum in bfloat16 stops growing after a few
-            # hundred of a batch's thousands of tokens, and on a GPU each addition waits for the one before.
-            x = nn.Embed(self.vocab_size, self.width, dtype=jnp.float32, name="embed")(inputs).astype(self.dtype)
+            # In float32, so that the table's gradient is summed in it. A sum in bfloat16 stops growing after a few hundred of a
+            # batch's thousands of tokens, and on a GPU each addition waits for the one before.
+            x = nn.Embed(self.vocab_size, self.width, dtype=jnp.float32, name="embed")(inputs)
         else:
-            x = nn.Dense(self.width, dtype=self.dtype, name="encode")(inputs.astype(self.dtype))
+            x = Dense(self.width, dtype=self.dtype, name="encode")(inputs)
         states = (None,) * self.depth if states is None else states
         new_states = []
         for i in range(self.depth):
@@ -166,7 +168,7 @@ class Backbone(nn.Module):
             x = make_norm(self.norm, train=train, dtype=self.dtype, name="norm")(x)
         if not early:
             x = _pool(x, self.head, lengths)
-        logits = nn.Dense(self.outputs, dtype=self.dtype, name="head")(x)
+        logits = Dense(self.outputs, dtype=self.dtype, name="head")(x)
         return logits.astype(jnp.float32), tuple(new_states)
 
 

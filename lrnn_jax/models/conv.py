@@ -16,7 +16,7 @@ class CausalConv(nn.Module):
       features: channels F.
       width: taps; the state holds the last ``width - 1`` inputs.
       use_bias: adds a bias per channel.
-      dtype: compute dtype.
+      dtype: of the inputs that it reads and of the outputs; taps are multiplied and summed in float32.
 
     Numerics: the kernel starts uniform in +-1/sqrt(width), as a depthwise torch convolution does.
     """
@@ -39,18 +39,18 @@ class CausalConv(nn.Module):
         document = jnp.zeros(padded.shape[:2], jnp.int32)
         if reset is not None:
             document = jnp.pad(jnp.cumsum(reset.astype(jnp.int32), axis=1), ((0, 0), (taps, 0)))
-        y = jnp.zeros(x.shape, self.dtype)
+        y = jnp.zeros(x.shape, jnp.float32)
         for j in range(self.width):
             window = slice(taps - j, taps - j + steps)
-            tap = padded[:, window] * kernel[j].astype(self.dtype)[None, None]
+            tap = padded[:, window].astype(jnp.float32) * kernel[j][None, None]
             if reset is not None:
                 same = document[:, window] == document[:, taps:]
                 tap = jnp.where(same[..., None], tap, jnp.zeros_like(tap))
             y = y + tap
         if self.use_bias:
-            y = y + self.param("bias", uniform(bound), (self.features,), jnp.float32).astype(self.dtype)[None, None]
+            y = y + self.param("bias", uniform(bound), (self.features,), jnp.float32)[None, None]
         history = padded[:, steps:].astype(jnp.float32)
         if reset is not None:
             same = document[:, steps:] == document[:, -1:]
             history = jnp.where(same[..., None], history, 0.0)
-        return y, history
+        return y.astype(self.dtype), history

@@ -28,7 +28,7 @@ def make_norm(kind: str, *, train: bool, dtype: Any, name: str | None = None) ->
         ),
     }
     if kind == "none":
-        return lambda x: x
+        return lambda x: x.astype(dtype)
     if kind not in norms:
         raise ValueError(f"norm {kind!r} is not one of {', '.join(NORMS)}")
     module = norms[kind]()

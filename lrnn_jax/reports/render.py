@@ -75,7 +75,8 @@ def render_markdown(
         chosen = "; ".join(f"{_name(cell)}: {_describe(cell.point)}{_part(cell)}" for cell in cells)
         grid = " | ".join(_describe(point) for point in list_points(table, scale))
         lines.append(f"Chosen from {grid} by the {table.selection.by} validation `{table.metric}`: {chosen}.")
-    lines += [f"Scale {scale}: {_describe_setting(runs)}.", f"Published: {table.source}", *table.notes]
+    ran = [run for run, record in zip(runs, records, strict=True) if record is not None]
+    lines += [f"Scale {scale}: {_describe_setting(ran or runs)}.", f"Published: {table.source}", *table.notes]
     lines += _origin_lines(runs, records, cells)
     return "\n".join(lines) + "\n"
 

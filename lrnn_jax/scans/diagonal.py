@@ -6,7 +6,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.scans.method import choose_method
-from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
+from lrnn_jax.scans.recurrence import initial_state, keep_mask, run_recurrence
 
 METHODS = ("sequential", "associative")
 
@@ -37,14 +37,14 @@ def scan_diagonal(
       ``(h, h_last)`` in float32: every state, and the state after the final step.
 
     Raises:
-      ValueError: unknown method.
+      ValueError: unknown method, or an ``h0`` of another shape.
 
     Numerics: inputs are cast to float32 and the state is float32. No division by a cumulative product anywhere, so
     a = 0 and long sequences are exact to rounding.
     """
     method = choose_method(method, METHODS, accelerator="associative")
     a, b = a.astype(jnp.float32), b.astype(jnp.float32)
-    h0 = jnp.zeros_like(b[:, 0]) if h0 is None else h0.astype(jnp.float32)
+    h0 = initial_state(h0, b[:, 0].shape)
     keep = keep_mask(reset, reverse=reverse)
     if keep is not None:
         a = a * keep.reshape(keep.shape + (1,) * (a.ndim - 2))
@@ -82,11 +82,12 @@ def scan_diagonal_complex(
       ``(h, h_last)``: pairs of ``[B T N]`` and ``[B N]`` float32 arrays.
 
     Raises:
-      ValueError: unknown method.
+      ValueError: unknown method, or an ``h0`` of another shape.
     """
     method = choose_method(method, METHODS, accelerator="associative")
     lam, b = _float32(lam), _float32(b)
-    h0 = (jnp.zeros_like(b[0][:, 0]),) * 2 if h0 is None else _float32(h0)
+    start = (None, None) if h0 is None else h0
+    h0 = (initial_state(start[0], b[0][:, 0].shape), initial_state(start[1], b[0][:, 0].shape))
     keep = keep_mask(reset, reverse=reverse)
     keep = None if keep is None else keep[..., None]
     if method == "sequential":

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.scans.exact import matmul
 from lrnn_jax.scans.method import choose_method
-from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
+from lrnn_jax.scans.recurrence import initial_state, keep_mask, run_recurrence
 
 METHODS = ("sequential", "associative")
 # A product whose squared norm is below this is left as it is: what has become zero stays so, with finite gradients.
@@ -40,14 +40,15 @@ def scan_product(
       ``(hs, h_last)``, pairs of normalised matrix and logarithm of the norm, in float32.
 
     Raises:
-      ValueError: unknown method.
+      ValueError: unknown method, or an ``h0`` of another shape.
 
     Source: Grazzi et al. 2025, Eq. 1 with B = 0.
     Numerics: a matrix whose squared norm is below 1e-30, such as zero, is not normalised.
     """
     method = choose_method(method, METHODS, accelerator="associative")
     a = a.astype(jnp.float32)
-    h0 = start_product(a.shape[0], a.shape[-1]) if h0 is None else (h0[0].astype(jnp.float32), h0[1].astype(jnp.float32))
+    start = start_product(a.shape[0], a.shape[-1])
+    h0 = start if h0 is None else (initial_state(h0[0], start[0].shape), initial_state(h0[1], start[1].shape))
     keep = keep_mask(reset, reverse=reverse)
     if method == "sequential":
         return run_recurrence(_step, (), h0, (a, keep), emits_state=True, reverse=reverse)

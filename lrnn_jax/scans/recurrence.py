@@ -60,6 +60,19 @@ def loop_over_time(step: Step, h0: Tree, xs: Tree, *, reverse: bool = False) -> 
     return ys, h
 
 
+def initial_state(h0: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
+    """Returns ``h0`` in float32, or zeros of ``shape`` if it is None.
+
+    Raises:
+      ValueError: another shape, which would be broadcast or fail far from here.
+    """
+    if h0 is None:
+        return jnp.zeros(shape, jnp.float32)
+    if h0.shape != shape:
+        raise ValueError(f"h0: shape {h0.shape} is not {shape}")
+    return h0.astype(jnp.float32)
+
+
 def keep_mask(reset: jax.Array | None, *, reverse: bool) -> jax.Array | None:
     """Returns the float32 ``[B T]`` factor that the incoming state is multiplied with: 0 at a reset, 1 elsewhere.
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from lrnn_jax.scans.diagonal import scan_diagonal
 from lrnn_jax.scans.exact import einsum
 from lrnn_jax.scans.method import choose_method
-from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
+from lrnn_jax.scans.recurrence import initial_state, keep_mask, run_recurrence
 
 METHODS = ("sequential", "chunked")
 
@@ -51,13 +51,13 @@ def scan_selective(
       ``(y, h_last)`` in float32.
 
     Raises:
-      ValueError: unknown method.
+      ValueError: unknown method, or an ``h0`` of another shape.
 
     Source: Gu and Dao 2023; the range [-1, 1]: Grazzi et al. 2025, Eq. 2 and its released kernel.
     """
     method = choose_method(method, METHODS, accelerator="chunked")
     u, dt, a, b, c = (x.astype(jnp.float32) for x in (u, dt, a, b, c))
-    h0 = jnp.zeros((u.shape[0], *a.shape), jnp.float32) if h0 is None else h0.astype(jnp.float32)
+    h0 = initial_state(h0, (u.shape[0], *a.shape))
     keep = keep_mask(reset, reverse=reverse)
     if method == "sequential":
         step = functools.partial(_step, negative_eigenvalues)

@@ -110,6 +110,14 @@ class WordProblem(Task):
             lengths=lengths + bos,
         )
 
+    def check_length(self, field: str, length: tuple[int, int]) -> None:
+        super().check_length(field, length)
+        if length[1] < self.tokens_per_transition:
+            raise UserError(
+                f"{field}={list(length)}: no sequence is as long as task.tokens_per_transition={self.tokens_per_transition}, "
+                "so every answer would be the identity"
+            )
+
     def metrics(self, logits: Float[Array, "B T O"], batch: Batch) -> Sums:
         """Returns the accuracies of positions, and ``sequence_accuracy``: rows that are right at every position."""
         wrong = (jnp.argmax(logits, axis=-1) != batch.targets) & (batch.weights > 0)

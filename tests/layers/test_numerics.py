@@ -1,5 +1,7 @@
 """What every layer refuses when it is made, and how exactly it multiplies what is float32 by contract."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -7,9 +9,11 @@ from jax.extend.core import jaxprs_in_params
 
 from lrnn_jax.config import own_fields
 from lrnn_jax.errors import UserError
+from lrnn_jax.models.backbone import Backbone
 from lrnn_jax.registry import LAYERS, load_layer
 
 EVERY_METHOD = [(name, method) for name in LAYERS for method in load_layer(name).METHODS]
+compile_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 FULL = jax.lax.Precision.HIGHEST
 SIZES = ("heads", "state_size", "size")
 
@@ -59,3 +63,17 @@ def test_fields_that_are_traced_are_not_compared():
         return layer.init(jax.random.key(0), jnp.zeros((1, 2, 16)))
 
     assert jax.tree.leaves(run(2.0))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradients_in_bfloat16_are_sums_over_every_row(name):
+    """Equal rows have equal gradients. A sum over them that is kept in bfloat16 stops growing after a few hundred."""
+    rows, row = 512, jnp.asarray([[0, 1, 2, 2, 0, 1, 1, 2]], jnp.int32)
+    fields = {"width": 8, "depth": 1, "norm": "rmsnorm", "mixer": "mlp", "mixer_hidden": 8, "vocab_size": 3, "outputs": 3}
+    model = Backbone(layer_class=load_layer(name), layer_fields=(), dtype=jnp.bfloat16, **fields)
+    params = compile_quickly(model.init)(jax.random.key(0), row)["params"]
+    pull = compile_quickly(jax.grad(lambda p, tokens: jnp.sum((model.apply({"params": p}, tokens)[0] - 1.0) ** 2)))
+    one, many = pull(params, row), pull(params, jnp.tile(row, (rows, 1)))
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(many), strict=True):
+        error = float(jnp.linalg.norm((y / rows - x).ravel()) / jnp.linalg.norm(x.ravel()))
+        assert error < 0.02, f"{jax.tree_util.keystr(path)}: {error:.3f}"

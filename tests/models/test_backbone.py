@@ -1,6 +1,7 @@
 """The backbone: encoder, blocks and heads, against hand-made cases and NumPy."""
 
 import functools
+import math
 import re
 
 import jax
@@ -133,6 +134,8 @@ def mix(kind, p, x):
     up = dense(p["up"], x)
     if kind == "mlp":
         return dense(p["down"], gelu(up))
+    if kind == "geglu":
+        return dense(p["down"], up * (1 + np.vectorize(math.erf)(up / np.sqrt(2))) / 2 * dense(p["gate"], x))
     return dense(p["down"], up * sigmoid(up) * dense(p["gate"], x))
 
 
@@ -158,7 +161,7 @@ def run_numpy(p, *, norm, norm_position, mixer, residual):
     x = p["embed"]["embedding"][np.asarray(TOKENS)]
     own = block.get("norm")
     x = join(x, recur(normalise(own, x))) if pre else normalise(own, join(x, recur(x)))
-    if mixer in ("mlp", "swiglu"):
+    if mixer not in ("none", "glu"):
         own = block.get("mlp_norm")
         y = mix(mixer, block["mlp"], normalise(own, x) if pre else x)
         x = join(x, y) if pre else normalise(own, join(x, y))

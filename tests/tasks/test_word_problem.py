@@ -221,3 +221,10 @@ def test_letters_that_mean_nothing_are_refused(group, letters):
 def test_tokens_per_transition_below_one_is_refused():
     with pytest.raises(UserError, match=r"^task\.tokens_per_transition=0 .*at least 1$"):
         WordProblem(tokens_per_transition=0)
+
+
+def test_sequences_without_a_single_answer_are_refused():
+    task = WordProblem(tokens_per_transition=4)
+    task.check_length("train.length", (4, 4))
+    with pytest.raises(UserError, match=r"train\.length=\[1, 3\].*task\.tokens_per_transition=4"):
+        task.check_length("train.length", (1, 3))

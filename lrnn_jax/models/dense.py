@@ -1,0 +1,33 @@
+"""A linear map whose bias is added in float32."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class Dense(nn.Module):
+    """``y = W x (+ b)``: the product in ``dtype``, the bias added in float32, the result in ``dtype``.
+
+    In float32 it is `flax.linen.Dense`. In bfloat16 that one sums the bias's gradient over batch and time in bfloat16, which
+    stops growing after a few hundred terms.
+
+    Attributes: as for `flax.linen.Dense`.
+    """
+
+    features: int
+    use_bias: bool = True
+    dtype: Any = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.linear.default_kernel_init
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps ``[... F]`` to ``[... features]``."""
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
+        y = jnp.matmul(x.astype(self.dtype), kernel.astype(self.dtype))
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+        return (y.astype(jnp.float32) + bias.reshape((1,) * (y.ndim - 1) + (-1,))).astype(self.dtype)
