@@ -26,7 +26,9 @@ def list_layers_with_sizes(width: int) -> list[tuple[str, ...]]:
         cls.check({field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)})
         sizes: list[str] = []
         for what in ("parameter_count", "state_count"):
-            sizes += f"{_size(cls, what, width):,}", _as_polynomial(functools.partial(_size, cls, what), width)
+            written = _as_polynomial(functools.partial(_size, cls, what), width)
+            rounded = cls.RANKED_PARAMETERS if what == "parameter_count" else ""
+            sizes += f"{_size(cls, what, width):,}", written or rounded
         rows.append((name, *sizes, ", ".join(cls.METHODS), cls.SOURCE))
     return rows
 

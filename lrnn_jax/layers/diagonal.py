@@ -18,6 +18,8 @@ class Diagonal(RecurrentLayer):
       negative_eigenvalues: tanh instead of sigmoid.
       gain: factor inside ``s``; 10 in the released configuration, so that saturated decays are within easy reach.
 
+    In the released code the layer is ``SimpleRecurrentNet``, a its ``A_diag`` and W_b x + c_b its ``B_diag``.
+
     Parameters (paper's symbol, shape): ``decay/kernel`` (W_a, [D D]), ``decay/bias`` (c_a, [D]), ``input/kernel`` (W_b,
     [D D]), ``input/bias`` (c_b, [D]).
 

@@ -49,7 +49,7 @@ class Mamba(RecurrentLayer):
     dt_rank: int = 0
     negative_eigenvalues: bool = True
 
-    SOURCE = "Gu and Dao 2023; Grazzi et al. 2025, Table 1, Eq. 2"
+    SOURCE = "Gu and Dao 2023, Algorithm 2; Grazzi et al. 2025, Table 1, Eq. 2"
     METHODS = ("sequential", "chunked")
     PARAM_GROUPS = {r"kernel$": MATRICES, r"(bias|A_log|D)$": NO_DECAY}
 

@@ -53,6 +53,7 @@ class RWKV7(RecurrentLayer):
     gate_rank: int = 0
 
     SOURCE = "Peng et al. 2025"
+    RANKED_PARAMETERS = "= 4 D^2 + 2 D (ranks of w, a, g) + 13 D"
     METHODS = METHODS
     DIAGONAL = False
     PARAM_GROUPS = {

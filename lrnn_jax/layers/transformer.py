@@ -35,7 +35,7 @@ class Transformer(RecurrentLayer):
     heads: int = 4
     window: int = 1024
 
-    SOURCE = "Vaswani et al. 2017; Su et al. 2021"
+    SOURCE = "Vaswani et al. 2017, Eq. 1; Su et al. 2021, Section 3.2"
     METHODS = METHODS
     PARAM_GROUPS = {r"kernel$": MATRICES}
 
