@@ -98,15 +98,16 @@ def render_csv(table: Table, runs: Sequence[Run], records: Sequence[Record | Non
 def draw_plot(table: Table, runs: Sequence[Run], cells: Sequence[Cell], path: Path) -> None:
     """Draws every seed on its own: with one column the metric over training and over length, else a panel per column.
 
-    Over length, a dashed line stands at the longest training sequence.
+    Over length, a dashed line stands at the longest training sequence. A column of which nothing has been run has no panel.
     """
     from matplotlib.figure import Figure
 
     columns = list(dict.fromkeys(cell.row.column for cell in cells))
-    panels = len(columns) if len(columns) > 1 else 2
+    drawn = [column for column in columns if any(cell.row.column == column and _seeds([cell]) for cell in cells)] or columns
+    panels = 2 if len(columns) == 1 else len(drawn)
     across = min(panels, 4)
     down = math.ceil(panels / across)
-    figure = Figure(figsize=(4.2 * across + 0.6, 3.2 * down + 0.3), layout="constrained")
+    figure = Figure(figsize=(4.2 * across + 1.8, 3.2 * down + 0.3), layout="constrained")
     axes = list(figure.subplots(down, across, squeeze=False).flat)
     for unused in axes[panels:]:
         unused.set_visible(False)
@@ -114,15 +115,17 @@ def draw_plot(table: Table, runs: Sequence[Run], cells: Sequence[Cell], path: Pa
         _draw_training(table, axes[0], cells)
         _draw_lengths(table, axes[1], runs, cells, title="test" if table.positions else "test (dotted: published)")
     else:
-        for panel, column in zip(axes, columns, strict=False):
+        for panel, column in zip(axes, drawn, strict=False):
             own = [cell for cell in cells if cell.row.column == column]
             _draw_lengths(table, panel, [run for run in runs if run.row.column == column], own, title=column)
     for panel in axes[:panels]:
         panel.grid(alpha=0.3)
         if table.metric.partition("/")[0].endswith("accuracy"):
             panel.set_ylim(-0.1, 1.05)
-    if axes[0].get_legend_handles_labels()[0]:
-        axes[0].legend(title=table.legend or None, frameon=False, fontsize="small")
+    lines = {label: line for panel in axes for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    if lines:
+        where: dict[str, Any] = {"loc": "outside right upper", "title": table.legend or None}
+        figure.legend(list(lines.values()), list(lines), frameon=False, fontsize="small", **where)
     figure.suptitle(table.title, fontsize=10)
     # no version or date inside, so that the same records give the same file
     figure.savefig(path, dpi=150, metadata={"Software": None})
@@ -135,6 +138,8 @@ def _draw_training(table: Table, axes: Any, cells: Sequence[Cell]) -> None:
 
 
 def _draw_lengths(table: Table, axes: Any, runs: Sequence[Run], cells: Sequence[Cell], *, title: str) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
     for longest in {run.config.train.length[1] for run in runs}:
         axes.axvline(longest, color="black", linestyle="--", linewidth=0.7, label="longest in training")
     for style, record in _seeds(cells):
@@ -148,6 +153,9 @@ def _draw_lengths(table: Table, axes: Any, runs: Sequence[Run], cells: Sequence[
     if table.positions.endswith(DOUBLING):
         across = "tokens before, at least"
     axes.set(xlabel=across, ylabel=_words(shown.partition("/")[0]), xscale="log", title=title)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _seeds(cells: Sequence[Cell]) -> list[tuple[dict[str, Any], Record]]:
