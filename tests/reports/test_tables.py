@@ -55,6 +55,12 @@ def test_missing_failed_and_finished_cells_look_different(tmp_path):
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_setting_is_that_of_the_rows_that_have_been_run(tmp_path):
+    (tmp_path / record_name(list_runs(TABLE, "cpu")[0])).write_text(json.dumps(finished(1.0, 2.0)))
+    markdown = render(TABLE, "cpu", tmp_path)
+    assert "optim.lr 0.01, model.width 32," in markdown  # the other row's are 0.003 and 10
+
+
 @pytest.mark.parametrize("name", sorted(file.stem for file in data_folder("experiments").glob("*.py")))
 def test_every_table_names_configs_that_validate_at_each_of_its_scales(name):
     table = load_table(name)
