@@ -25,9 +25,10 @@ learns nothing.
 
 Scale `paper` is App. E.1.1: three layers of width 128 (xLSTM 64 and one head), gradients clipped at 1, AdamW with weight
 decay 0.1, 100 000 steps of 1024 (mLSTM 512) rows of length 3 to 40, the best of the learning rates 1e-2, 1e-3, 5e-4 and 1e-4
-by the median of three seeds. For xLSTM it names width and heads; three layers, as the others', are read into it. Scale `released` is what the released files say instead: two layers of width 128, those of xLSTM
-with four heads, batches of 256, no clipping, learning rate 1e-3 (Mamba [0, 1]: 1e-4), no convolution in Mamba, compute in
-bfloat16. There is none for the Transformer, whose setting is that of the others.
+by the median of three seeds. For xLSTM it names width and heads; three layers, as the others', are read into it. Scale
+`released` is what the released files say instead: two layers of width 128, those of xLSTM with four heads, batches of 256, no
+clipping, learning rate 1e-3 (Mamba [0, 1]: 1e-4), no convolution in Mamba, compute in bfloat16. There is none for the
+Transformer, whose setting is that of the others.
 `diagonal` is not among the paper's models here and keeps its one block of configs/parity.py.
 """
 
