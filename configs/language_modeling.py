@@ -11,10 +11,10 @@ LAYER is any of `lrnn list layers` (default deltanet); RANGE is `negative` for e
     --config.task.data=tfds:imdb_reviews/plain_text --config.task.data_dir=DIR
     --config.task.tokenizer=bpe:4096             trained on the training documents, or a tokenizer.json (extra: text)
 
-Scale `cpu`, deltanet, seed 0, on one core that other work was using too: 1584 s (another time, on a quieter core, 1006 s). On
-the 28 held-out files of Python 3.11.7, bits per byte over all bytes:
+Scale `cpu`, deltanet, seed 0, on two cores: 553 s (on one that other work was using too 1584 s). On the 28 held-out files of
+Python 3.11.7, bits per byte over all bytes:
 
-    deltanet   1.927 (565 thousand parameters; fewer bits than gzip -9 for 26 of the files)
+    deltanet   1.920 (565 thousand parameters; fewer bits than gzip -9 for 26 of the files)
     gzip -9    2.259
 
 With 1500 steps (--config.train.duration='1500 steps') it needs 1.881 bits, fewer for every file.
