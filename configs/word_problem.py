@@ -16,7 +16,8 @@ the last parameters on the test stream, and wall time of the three:
     deltaproduct,group=A5                       0.911    137 s (--config.model.layer.householders=2)
     deltaproduct,group=S5,letters=all           0.798    247 s (--config.model.layer.householders=4)
 
-All layers have the learning rate that was found for DeltaNet there, and Mamba has no convolution, as in configs/parity.py.
+At scale `cpu` all layers have the learning rate that was found for DeltaNet, and Mamba has no convolution, as in
+configs/parity.py.
 Scale `smoke` checks that everything runs and learns nothing.
 
 Scale `paper` is App. E.2: width 128, 4 heads, no convolution in DeltaNet, 5 layers (DeltaNet also with one:

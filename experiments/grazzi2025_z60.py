@@ -28,5 +28,5 @@ TABLE = Table(
     selection=Selection(grids={"cpu": ({"model.depth": 2},)}),
     positions="sequence_accuracy_by_length",
     legend="model",
-    notes=(MEAN_OVER_LENGTHS, "At scale cpu, Mamba has no convolution, as in its parity."),
+    notes=(MEAN_OVER_LENGTHS, "At scale cpu, Mamba has no convolution, as in configs/parity.py."),
 )

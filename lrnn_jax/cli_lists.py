@@ -26,9 +26,10 @@ def list_layers_with_sizes(width: int) -> list[tuple[str, ...]]:
         cls.check({field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)})
         sizes: list[str] = []
         for what in ("parameter_count", "state_count"):
-            written = _as_polynomial(functools.partial(_size, cls, what), width)
-            rounded = cls.RANKED_PARAMETERS if what == "parameter_count" else ""
-            sizes += f"{_size(cls, what, width):,}", written or rounded
+            formula = _as_polynomial(functools.partial(_size, cls, what), width)
+            if not formula and what == "parameter_count":
+                formula = cls.PARAMETER_FORMULA
+            sizes += f"{_size(cls, what, width):,}", f"= {formula}" if formula else ""
         rows.append((name, *sizes, ", ".join(cls.METHODS), cls.SOURCE))
     return rows
 
@@ -53,7 +54,7 @@ def _as_polynomial(count: Callable[[int], int], width: int) -> str:
     powers = {"D^2": square, "D": linear, "": constant}
     terms = [(f"{float(factor):.10g}", power) for power, factor in powers.items() if factor]
     terms_written = [power if power and factor == "1" else f"{factor} {power}".rstrip() for factor, power in terms]
-    return "= " + " + ".join(terms_written)
+    return " + ".join(terms_written)
 
 
 def _list_tasks() -> list[tuple[str, ...]]:

@@ -28,10 +28,10 @@ def compile_method(layer: nn.Module, method: str, variables: Any, x: jax.Array) 
     def run(variables: Any, x: jax.Array) -> jax.Array:
         return nn.apply(lambda m, x: m(x, method=method)[0], layer)(variables, x)
 
-    def lose(variables: Any, x: jax.Array) -> jax.Array:
+    def compute_loss(variables: Any, x: jax.Array) -> jax.Array:
         return jnp.mean(jnp.square(run(variables, x)))
 
-    forward, backward = (jax.jit(f).lower(variables, x).compile() for f in (run, jax.grad(lose, argnums=(0, 1))))
+    forward, backward = (jax.jit(f).lower(variables, x).compile() for f in (run, jax.grad(compute_loss, argnums=(0, 1))))
     return forward, backward
 
 

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-os.environ["JAX_PLATFORMS"] = os.environ.get("LRNN_TEST_PLATFORM", "cpu")  # "cuda" for tests that need one device only
+os.environ["JAX_PLATFORMS"] = os.environ.get("LRNN_TEST_PLATFORM", "cpu")  # LRNN_TEST_PLATFORM=cuda: layers and scans on a GPU
 
 # Many tests train the same tiny model: each program is compiled once per session, by whichever process comes first.
 # A folder of this session's own, whatever a killed session has left half-written.

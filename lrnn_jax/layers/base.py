@@ -26,7 +26,8 @@ class RecurrentLayer(nn.Module):
 
     Attributes:
       width: model width D.
-      dtype: compute dtype of projections; states and recurrences are float32 whatever it is.
+      dtype: compute dtype of projections; states and recurrences are float32 whatever it is, and so is what is broadcast over
+        batch and time (biases, skips, taps), for its gradient is a sum over them: see `lrnn_jax.models.dense.Dense`.
       depth: blocks of the whole model, on which a layer's initial values may depend.
 
     Class attributes:
@@ -37,7 +38,7 @@ class RecurrentLayer(nn.Module):
       DIAGONAL: `transition` returns eigenvalues, on the axes after B and T (or without these where they do not depend on the
         input); else matrices, on the last two axes.
       NEGATIVE_RANGE: fields that give eigenvalues in [-1, 1], where the layer has a choice.
-      RANKED_PARAMETERS: the parameter count written out, where rounded ranks make it no polynomial of D.
+      PARAMETER_FORMULA: the parameter count written out, where rounded ranks make it no polynomial of D.
       MAY_EXPAND: nothing keeps the eigenvalues of A_t within the unit circle; the layer stays finite by other means.
     """
 
@@ -50,7 +51,7 @@ class RecurrentLayer(nn.Module):
     PARAM_GROUPS: ClassVar[Mapping[str, Mapping[str, float]]]
     DIAGONAL: ClassVar[bool] = True
     NEGATIVE_RANGE: ClassVar[Mapping[str, Any]] = {"negative_eigenvalues": True}
-    RANKED_PARAMETERS: ClassVar[str] = ""
+    PARAMETER_FORMULA: ClassVar[str] = ""
     MAY_EXPAND: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

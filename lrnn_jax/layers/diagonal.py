@@ -18,10 +18,8 @@ class Diagonal(RecurrentLayer):
       negative_eigenvalues: tanh instead of sigmoid.
       gain: factor inside ``s``; 10 in the released configuration, so that saturated decays are within easy reach.
 
-    In the released code the layer is ``SimpleRecurrentNet``, a its ``A_diag`` and W_b x + c_b its ``B_diag``.
-
-    Parameters (paper's symbol, shape): ``decay/kernel`` (W_a, [D D]), ``decay/bias`` (c_a, [D]), ``input/kernel`` (W_b,
-    [D D]), ``input/bias`` (c_b, [D]).
+    Parameters (symbol, shape; in the released ``SimpleRecurrentNet`` W_a is in ``A_diag`` and W_b in ``B_diag``):
+    ``decay/kernel`` (W_a, [D D]), ``decay/bias`` (c_a, [D]), ``input/kernel`` (W_b, [D D]), ``input/bias`` (c_b, [D]).
 
     Source: Grazzi et al. 2025, Section 3 and Figure 1; settings from its released ``parity_diagonal`` configurations.
     """

@@ -37,8 +37,8 @@ class Mamba(RecurrentLayer):
 
     Source: Gu and Dao 2023 (arXiv 2312.00752), Algorithm 2, Sections 3.4 and 3.6; the range [-1, 1]: Grazzi et al. 2025, Eq. 2.
     Differs: mamba_ssm's kernels are [out in] and its convolution's taps run from the oldest input to the newest, ours the other
-    way round; it has biases on in_proj and out_proj as an option. Below float32, dt is projected in float32 here and D u added
-    and gated in the compute dtype. Initialised as mamba_ssm (A_log = log(1..N), dt log-uniform in [1e-3, 1e-1], W_dt and
+    way round; it has biases on in_proj and out_proj as an option. Below float32, dt is projected and D u added in float32 here;
+    the gate is in the compute dtype. Initialised as mamba_ssm (A_log = log(1..N), dt log-uniform in [1e-3, 1e-1], W_dt and
     convolution uniform in +-1/sqrt(fan in)) but for W_in, W_x and W_o, which are normal with variance 1/fan in here, uniform in
     +-1/sqrt(fan in) there; its language models also divide W_o by sqrt(number of blocks).
     """
@@ -51,6 +51,7 @@ class Mamba(RecurrentLayer):
 
     SOURCE = "Gu and Dao 2023, Algorithm 2; Grazzi et al. 2025, Table 1, Eq. 2"
     METHODS = ("sequential", "chunked")
+    PARAMETER_FORMULA = "6 D^2 + 4 D rank + 110 D"
     PARAM_GROUPS = {r"kernel$": MATRICES, r"(bias|A_log|D)$": NO_DECAY}
 
     @classmethod

@@ -53,7 +53,7 @@ class RWKV7(RecurrentLayer):
     gate_rank: int = 0
 
     SOURCE = "Peng et al. 2025"
-    RANKED_PARAMETERS = "= 4 D^2 + 2 D (ranks of w, a, g) + 13 D"
+    PARAMETER_FORMULA = "4 D^2 + 2 D (rank_w + rank_a + rank_g) + 13 D"
     METHODS = METHODS
     DIAGONAL = False
     PARAM_GROUPS = {

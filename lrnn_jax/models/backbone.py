@@ -44,15 +44,17 @@ class Block(nn.Module):
                 y = nn.Dropout(self.dropout, deterministic=not train)(y)
             return y, new_state
 
-        norm = make_norm(self.norm, train=train, dtype=self.dtype, name="norm")
         pre = self.norm_position == "pre"
-        y, state = recur(norm(x) if pre else x)
+        # what a norm after the sum returns is the stream itself, which is float32
+        dtype = self.dtype if pre else jnp.float32
+        norm = make_norm(self.norm, train=train, dtype=dtype, name="norm")
+        y, state = recur(norm(x) if pre else x.astype(self.dtype))
         x = self._join(x, y) if pre else norm(self._join(x, y))
         if self.mixer not in SECOND_BRANCH:
             return x, state
         mlp = MLP(self.width, self.mixer_hidden, self.mixer, self.dtype, name="mlp")
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        norm = make_norm(self.norm, train=train, dtype=self.dtype, name="mlp_norm")
+        norm = make_norm(self.norm, train=train, dtype=dtype, name="mlp_norm")
         x = self._join(x, drop(mlp(norm(x)))) if pre else norm(self._join(x, drop(mlp(x))))
         return x, state
 

@@ -35,21 +35,21 @@ class CausalConv(nn.Module):
         kernel = self.param("kernel", uniform(bound), (self.width, self.features), jnp.float32)
         taps = self.width - 1
         steps = x.shape[1]
-        padded = jnp.concatenate([history.astype(self.dtype), x.astype(self.dtype)], axis=1)
+        padded = jnp.concatenate([history.astype(self.dtype), x.astype(self.dtype)], axis=1).astype(jnp.float32)
         document = jnp.zeros(padded.shape[:2], jnp.int32)
         if reset is not None:
             document = jnp.pad(jnp.cumsum(reset.astype(jnp.int32), axis=1), ((0, 0), (taps, 0)))
         y = jnp.zeros(x.shape, jnp.float32)
         for j in range(self.width):
             window = slice(taps - j, taps - j + steps)
-            tap = padded[:, window].astype(jnp.float32) * kernel[j][None, None]
+            tap = padded[:, window] * kernel[j][None, None]
             if reset is not None:
                 same = document[:, window] == document[:, taps:]
                 tap = jnp.where(same[..., None], tap, jnp.zeros_like(tap))
             y = y + tap
         if self.use_bias:
             y = y + self.param("bias", uniform(bound), (self.features,), jnp.float32)[None, None]
-        history = padded[:, steps:].astype(jnp.float32)
+        history = padded[:, steps:]
         if reset is not None:
             same = document[:, steps:] == document[:, -1:]
             history = jnp.where(same[..., None], history, 0.0)

@@ -13,7 +13,12 @@ class Dense(nn.Module):
     In float32 it is `flax.linen.Dense`. In bfloat16 that one sums the bias's gradient over batch and time in bfloat16, which
     stops growing after a few hundred terms.
 
-    Attributes: as for `flax.linen.Dense`.
+    Attributes:
+      features: O.
+      use_bias: adds b.
+      dtype: compute dtype.
+      kernel_init: of W, the parameter ``kernel`` [F O].
+      bias_init: of b, the parameter ``bias`` [O].
     """
 
     features: int
@@ -24,7 +29,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``[... F]`` to ``[... features]``."""
+        """Maps ``[... F]`` to ``[... O]``."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
         y = jnp.matmul(x.astype(self.dtype), kernel.astype(self.dtype))
         if not self.use_bias:

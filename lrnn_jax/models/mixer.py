@@ -9,8 +9,8 @@ from lrnn_jax.models.dense import Dense
 
 # "glu" follows the layer inside the same residual branch (S4, S5, LRU);
 # "mlp" and the gated "swiglu" and "geglu" are a second residual branch with a norm of their own (Transformer; DeltaNet; sLSTM).
-MIXERS = ("none", "glu", "mlp", "swiglu", "geglu")
 SECOND_BRANCH = ("mlp", "swiglu", "geglu")
+MIXERS = ("none", "glu", *SECOND_BRANCH)
 
 
 class GatedLinearUnit(nn.Module):

@@ -75,7 +75,7 @@ def render_markdown(
         chosen = "; ".join(f"{_name(cell)}: {_describe(cell.point)}{_part(cell)}" for cell in cells)
         grid = " | ".join(_describe(point) for point in list_points(table, scale))
         lines.append(f"Chosen from {grid} by the {table.selection.by} validation `{table.metric}`: {chosen}.")
-    ran = [run for run, record in zip(runs, records, strict=True) if record is not None]
+    ran = [run for run, record in zip(runs, records, strict=True) if record is not None and record["status"] != "stale"]
     lines += [f"Scale {scale}: {_describe_setting(ran or runs)}.", f"Published: {table.source}", *table.notes]
     lines += _origin_lines(runs, records, cells)
     return "\n".join(lines) + "\n"
@@ -147,7 +147,7 @@ def _draw_lengths(table: Table, axes: Any, runs: Sequence[Run], cells: Sequence[
         axes.plot(*zip(*points, strict=True), **style, **({} if table.positions else {"marker": "o", "markersize": 3}))
     if not table.positions:
         for i, cell in enumerate(cells):
-            if cell.row.published is not None:
+            if cell.row.published is not None and _seeds([cell]):
                 axes.axhline(cell.row.published, color=f"C{i}", linestyle=":", linewidth=1)
     shown, across = (table.positions, "position") if table.positions else (table.metric, "longest sequence of the bucket")
     if table.positions.endswith(DOUBLING):

@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from lrnn_jax.scans.method import choose_method
-from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
+from lrnn_jax.scans.recurrence import keep_mask, run_recurrence, start_state
 
 METHODS = ("sequential", "chunked")
 BASE = 10000.0
@@ -50,12 +50,15 @@ def scan_attention(
       ``(o, h_last)`` in float32.
 
     Raises:
-      ValueError: unknown method.
+      ValueError: unknown method, or an ``h0`` of another shape.
 
     Source: Vaswani et al. 2017, Eq. 1; Su et al. 2021 (RoPE).
     Differs: there is no ``reverse``.
     """
     method = choose_method(method, METHODS, accelerator="chunked", cpu="chunked")
+    if h0 is not None:
+        like = jax.eval_shape(lambda: empty_cache(q.shape[0], window, *q.shape[2:]))
+        h0 = {name: start_state(h0[name], part.shape) for name, part in like.items()}
     if method == "chunked":
         return _chunked(q, k, v, window, h0, reset)
     cache = empty_cache(q.shape[0], window, *q.shape[2:]) if h0 is None else h0

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from lrnn_jax.scans.delta_chunked import run_chunks
 from lrnn_jax.scans.exact import einsum, matmul
 from lrnn_jax.scans.method import choose_method
-from lrnn_jax.scans.recurrence import initial_state, keep_mask, loop_over_time, run_recurrence
+from lrnn_jax.scans.recurrence import keep_mask, loop_over_time, run_recurrence, start_state
 
 METHODS = ("sequential", "chunked")
 
@@ -78,7 +78,7 @@ def scan_delta_product(
     method = choose_method(method, METHODS, accelerator="chunked")
     q, k, v, beta = (x.astype(jnp.float32) for x in (q, k, v, beta))
     batch, _, _, heads, key_dim = k.shape
-    h0 = initial_state(h0, (batch, heads, key_dim, v.shape[-1]))
+    h0 = start_state(h0, (batch, heads, key_dim, v.shape[-1]))
     log_gate = None if log_gate is None else log_gate.astype(jnp.float32)
     keep = keep_mask(reset, reverse=reverse)
     if method == "chunked":

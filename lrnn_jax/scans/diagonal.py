@@ -6,7 +6,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.scans.method import choose_method
-from lrnn_jax.scans.recurrence import initial_state, keep_mask, run_recurrence
+from lrnn_jax.scans.recurrence import keep_mask, run_recurrence, start_state
 
 METHODS = ("sequential", "associative")
 
@@ -44,7 +44,7 @@ def scan_diagonal(
     """
     method = choose_method(method, METHODS, accelerator="associative")
     a, b = a.astype(jnp.float32), b.astype(jnp.float32)
-    h0 = initial_state(h0, b[:, 0].shape)
+    h0 = start_state(h0, b[:, 0].shape)
     keep = keep_mask(reset, reverse=reverse)
     if keep is not None:
         a = a * keep.reshape(keep.shape + (1,) * (a.ndim - 2))
@@ -87,7 +87,7 @@ def scan_diagonal_complex(
     method = choose_method(method, METHODS, accelerator="associative")
     lam, b = _float32(lam), _float32(b)
     start = (None, None) if h0 is None else h0
-    h0 = (initial_state(start[0], b[0][:, 0].shape), initial_state(start[1], b[0][:, 0].shape))
+    h0 = (start_state(start[0], b[0][:, 0].shape), start_state(start[1], b[0][:, 0].shape))
     keep = keep_mask(reset, reverse=reverse)
     keep = None if keep is None else keep[..., None]
     if method == "sequential":

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.scans.exact import einsum, matmul
 from lrnn_jax.scans.method import choose_method
-from lrnn_jax.scans.recurrence import initial_state, keep_mask, run_recurrence
+from lrnn_jax.scans.recurrence import keep_mask, run_recurrence, start_state
 
 METHODS = ("sequential", "chunked")
 # Positions of a chunk: decays between all pairs of them exist at once, [CHUNK CHUNK K] per head.
@@ -56,7 +56,7 @@ def scan_dplr(
     method = choose_method(method, METHODS, accelerator="chunked")
     q, k, v, log_w, a, b = (x.astype(jnp.float32) for x in (q, k, v, log_w, a, b))
     batch, _, heads, key_dim = k.shape
-    h0 = initial_state(h0, (batch, heads, key_dim, v.shape[-1]))
+    h0 = start_state(h0, (batch, heads, key_dim, v.shape[-1]))
     keep = keep_mask(reset, reverse=reverse)
     if method == "sequential":
         o, s = run_recurrence(_step, (), h0, (q, k, v, jnp.exp(log_w), a, b, keep), reverse=reverse)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.scans.exact import einsum
 from lrnn_jax.scans.method import choose_method
-from lrnn_jax.scans.recurrence import initial_state, keep_mask, loop_over_time
+from lrnn_jax.scans.recurrence import keep_mask, loop_over_time, start_state
 
 METHODS = ("sequential", "chunked")
 
@@ -76,7 +76,7 @@ def scan_gated_outer(
     q, k, v, a = (x.astype(jnp.float32) for x in (q, k, v, a))
     batch, _, heads, value_dim = v.shape
     a = a[..., None] if a.ndim == 3 else a
-    h0 = initial_state(h0, (batch, heads, k.shape[-1], value_dim))
+    h0 = start_state(h0, (batch, heads, k.shape[-1], value_dim))
     keep = keep_mask(reset, reverse=reverse)
     if keep is not None:
         a = a * keep[:, :, None, None]

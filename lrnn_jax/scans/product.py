@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.scans.exact import matmul
 from lrnn_jax.scans.method import choose_method
-from lrnn_jax.scans.recurrence import initial_state, keep_mask, run_recurrence
+from lrnn_jax.scans.recurrence import keep_mask, run_recurrence, start_state
 
 METHODS = ("sequential", "associative")
 # A product whose squared norm is below this is left as it is: what has become zero stays so, with finite gradients.
@@ -48,7 +48,7 @@ def scan_product(
     method = choose_method(method, METHODS, accelerator="associative")
     a = a.astype(jnp.float32)
     start = start_product(a.shape[0], a.shape[-1])
-    h0 = start if h0 is None else (initial_state(h0[0], start[0].shape), initial_state(h0[1], start[1].shape))
+    h0 = start if h0 is None else (start_state(h0[0], start[0].shape), start_state(h0[1], start[1].shape))
     keep = keep_mask(reset, reverse=reverse)
     if method == "sequential":
         return run_recurrence(_step, (), h0, (a, keep), emits_state=True, reverse=reverse)

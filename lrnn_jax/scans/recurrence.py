@@ -60,7 +60,7 @@ def loop_over_time(step: Step, h0: Tree, xs: Tree, *, reverse: bool = False) -> 
     return ys, h
 
 
-def initial_state(h0: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
+def start_state(h0: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
     """Returns ``h0`` in float32, or zeros of ``shape`` if it is None.
 
     Raises:

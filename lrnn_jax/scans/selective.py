@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from lrnn_jax.scans.diagonal import scan_diagonal
 from lrnn_jax.scans.exact import einsum
 from lrnn_jax.scans.method import choose_method
-from lrnn_jax.scans.recurrence import initial_state, keep_mask, run_recurrence
+from lrnn_jax.scans.recurrence import keep_mask, run_recurrence, start_state
 
 METHODS = ("sequential", "chunked")
 
@@ -57,7 +57,7 @@ def scan_selective(
     """
     method = choose_method(method, METHODS, accelerator="chunked")
     u, dt, a, b, c = (x.astype(jnp.float32) for x in (u, dt, a, b, c))
-    h0 = initial_state(h0, (u.shape[0], *a.shape))
+    h0 = start_state(h0, (u.shape[0], *a.shape))
     keep = keep_mask(reset, reverse=reverse)
     if method == "sequential":
         step = functools.partial(_step, negative_eigenvalues)

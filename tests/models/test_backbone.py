@@ -11,7 +11,7 @@ import pytest
 from flax import traverse_util
 
 from lrnn_jax.layers.diagonal import Diagonal
-from lrnn_jax.models.backbone import HEADS, Backbone
+from lrnn_jax.models.backbone import HEADS, Backbone, Block
 from lrnn_jax.models.mixer import MIXERS
 from lrnn_jax.models.norm import NORMS, make_norm
 from lrnn_jax.registry import LAYERS, load_layer
@@ -306,6 +306,19 @@ def test_bfloat16_keeps_parameters_states_and_logits_in_float32(norm, head):
     (expected, _), _ = apply(make_model(**fields), variables, mutable="batch_stats", train=True)
     error = np.abs(np.asarray(logits - expected)).max() / np.abs(np.asarray(expected)).max()
     assert 1e-6 < error < 0.03
+
+
+@pytest.mark.parametrize("norm_position", ["pre", "post"])
+def test_branches_in_bfloat16_are_added_up_in_float32(norm_position):
+    model = make_model(depth=2, mixer="mlp", norm_position=norm_position, dtype=jnp.bfloat16)
+    _, seen = model.apply(
+        initialise(model), TOKENS, capture_intermediates=lambda module, _: isinstance(module, (Block, Diagonal))
+    )
+    for block in ("block_0", "block_1"):
+        ((stream, _),) = seen["intermediates"][block]["__call__"]
+        ((branch, _),) = seen["intermediates"][block]["layer"]["__call__"]
+        assert stream.dtype == jnp.float32 and branch.dtype == jnp.bfloat16
+    assert np.any(stream != stream.astype(jnp.bfloat16).astype(jnp.float32))
 
 
 def test_an_embedding_in_bfloat16_gets_the_gradient_of_every_token():

@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from lrnn_jax.scans import scan_delta_rule
-from lrnn_jax.scans.recurrence import initial_state, keep_mask, run_recurrence
+from lrnn_jax.scans.recurrence import keep_mask, run_recurrence, start_state
 
 BATCH, SIZE = 2, 3
 
@@ -138,6 +138,6 @@ def test_delta_rule_backward_needs_far_less_memory_than_every_state():
 
 
 def test_a_state_of_another_shape_is_not_broadcast():
-    assert initial_state(None, (2, 3)).shape == (2, 3)
+    assert start_state(None, (2, 3)).shape == (2, 3)
     with pytest.raises(ValueError, match=r"h0: shape \(1, 3\) is not \(2, 3\)"):
-        initial_state(jnp.zeros((1, 3)), (2, 3))
+        start_state(jnp.zeros((1, 3)), (2, 3))
