@@ -40,8 +40,8 @@ TABLE = Table(
     notes=(
         MEAN_OVER_LENGTHS,
         "At scale cpu, training ends after 3000 steps of 48 to 192 rows (swaps: 1000 steps of 64 rows), the paper's after "
-        "312 500 steps of 512. A model that is wrong at the length of its training has not fitted, and says nothing of what it could "
-        "represent.",
+        "312 500 steps of 512. A model that is wrong at the length of its training has not fitted, and says nothing of what it "
+        "could represent.",
         "At scale cpu, all layers have one learning rate, and Mamba has no convolution, as in configs/parity.py.",
     ),
 )
