@@ -32,9 +32,10 @@ Scale `smoke` checks that everything runs and learns nothing. Scale `paper` is A
 layer, also for those that are not in its Table 3; what its Transformer was like it does not say), scale `released` what its
 released files say where these differ: 20 000 steps of 256 rows, no weight decay but in xLSTM, no convolution in Mamba,
 compute in bfloat16 (residual branches add up in float32). For `diagonal` both are the released configuration with tanh (the
-one with sigmoid stops after 2000 steps). xLSTM has LayerNorm there, and its sLSTM a GeGLU of 1.3 times the width, as the code
-that the authors built on. Initial values are each layer's own at every scale; its docstring says where the released code's
-differ. Of these, `deltanet` at scale `released` has been run (experiments/results/grazzi2025_table3).
+one with sigmoid stops after 2000 steps). xLSTM has LayerNorm there, and its sLSTM a GeGLU of 1.3 times the width, as in
+the code that the authors built on, whose norms have no offset and whose GeGLU starts smaller. Initial values are each
+layer's own at every scale; its docstring says where the released code's differ. Of both scales, `deltanet` at `released` has
+been run alone (experiments/results/grazzi2025_table3, and the README on what has changed since).
 """
 
 from typing import Any
