@@ -124,7 +124,7 @@ def draw_plot(table: Table, runs: Sequence[Run], cells: Sequence[Cell], path: Pa
             panel.set_ylim(-0.1, 1.05)
     lines = {label: line for panel in axes for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
     if lines:
-        where: dict[str, Any] = {"loc": "outside right upper", "title": table.legend or None}
+        where: dict[str, Any] = {"loc": "outside right center", "title": table.legend or None}
         figure.legend(list(lines.values()), list(lines), frameon=False, fontsize="small", **where)
     figure.suptitle(table.title, fontsize=10)
     # no version or date inside, so that the same records give the same file
@@ -153,7 +153,8 @@ def _draw_lengths(table: Table, axes: Any, runs: Sequence[Run], cells: Sequence[
     if table.positions.endswith(DOUBLING):
         across = "tokens before, at least"
     axes.set(xlabel=across, ylabel=_words(shown.partition("/")[0]), xscale="log", title=title)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    shortest, longest = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if longest < 100 * shortest else (1,)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
 
