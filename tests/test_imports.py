@@ -19,7 +19,7 @@ ALLOWED = {
     "scans": ["scans"],
     "layers": [
         *("scans", "shapes", "layers.base", "layers.delta_rule", "errors"),
-        *("models.norm", "models.conv", "models.mixer", "models.initializers"),
+        *("models.dense", "models.norm", "models.conv", "models.mixer", "models.initializers"),
     ],
     "models": ["scans", "models", "shapes", "errors"],
     "tasks": ["data", "shapes", "errors", "tasks"],
