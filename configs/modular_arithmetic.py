@@ -12,8 +12,8 @@ work was using too (every seed in experiments/results/grazzi2025_table5):
                         nomult             brackets,nomult    mult
     deltanet             0.728    401 s     0.168   390 s    -0.001    330 s
     deltanet,positive    0.016    278 s     0.065   306 s    -0.008    331 s
-    mamba                0.139   1265 s     0.052   611 s     0.006     641 s
-    mamba,positive       0.031   1126 s     0.046   894 s    -0.011     693 s
+    mamba                0.139   1265 s     0.052   611 s     0.006    641 s
+    mamba,positive       0.031   1126 s     0.046   894 s    -0.011    693 s
     mlstm                0.271   2026 s     0.080  1547 s     0.039   1207 s
     slstm                0.825    492 s     0.020   596 s     0.007    473 s
     transformer          0.023    251 s     0.014   374 s    -0.003    244 s
