@@ -14,8 +14,9 @@ MODELS = {
 }
 COLUMNS = {
     "parity": "configs/parity.py:{}",
-    "mod. arithmetic w/o brackets": "configs/modular_arithmetic.py:{},plain,nomult",
+    "mod. arithmetic w/o brackets": "configs/modular_arithmetic.py:{},plain,mult",
     "mod. arithmetic w/ brackets": "configs/modular_arithmetic.py:{},brackets,nomult",
+    "ours: sums and differences w/o brackets": "configs/modular_arithmetic.py:{},plain,nomult",
 }
 # App. E.1.1: the learning rate is chosen by the median of three seeds.
 RATES = tuple({"optim.lr": rate} for rate in (1e-2, 1e-3, 5e-4, 1e-4))
@@ -29,9 +30,10 @@ TABLE = Table(
     ),
     metric="scaled_accuracy",
     rows=tuple(
-        Row(name, config.format(layer), published[i], column=column)
+        Row(name, config.format(layer), published, column=column)
         for i, (column, config) in enumerate(COLUMNS.items())
-        for name, (layer, published) in MODELS.items()
+        for name, (layer, numbers) in MODELS.items()
+        for published in [numbers[i] if i < len(numbers) else None]
     ),
     seeds=3,
     scales=("smoke", "cpu", "paper", "released"),
@@ -40,7 +42,7 @@ TABLE = Table(
     legend="model",
     notes=(
         "At scale cpu, modular arithmetic is at half the paper's lengths: trained on up to 20, tested on 20 to 128.",
-        "The paper's generator without brackets has products, but Table 5 names a column with products on its own, so this "
-        "table's column is read as sums and differences, at scale released too; Table 5 here has both.",
+        "Without brackets there are products: the released generator of that name always draws +, - and *, and every file of "
+        "that task uses it. Sums and differences alone are a column of ours, with no published number.",
     ),
 )
