@@ -40,7 +40,7 @@ TABLE = Table(
     legend="model",
     notes=(
         "At scale cpu, modular arithmetic is at half the paper's lengths: trained on up to 20, tested on 20 to 128.",
-        "Without brackets there are products, as Table 3 says. The head of the fourth column could not be read beyond its words; "
+        "Without brackets there are products, as Table 3 says. The head of the fourth column is short; "
         "the one generator that has products to switch on is that with brackets, so it is read as brackets with products.",
     ),
 )
