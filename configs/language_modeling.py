@@ -30,7 +30,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import SCALES, base_config, layer_config, layer_names, parse_arg, set_eigenvalue_range, task_config
+from lrnn_jax.config.fields import SCALES, base_config, layer_config, layer_names, parse_arg, set_eigenvalue_range, task_config
 from lrnn_jax.sweeps.combinators import grid, seeds
 
 # What follows a layer inside a block; a Mamba block is complete without.

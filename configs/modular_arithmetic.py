@@ -36,8 +36,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import SCALES, layer_names, parse_arg, task_config
-from lrnn_jax.config_files import load_own_config
+from lrnn_jax.config.fields import SCALES, layer_names, parse_arg, task_config
+from lrnn_jax.config.files import load_own_config
 from lrnn_jax.sweeps.combinators import grid, seeds
 
 XLSTM = ("mlstm", "slstm")

@@ -15,8 +15,8 @@ three beside other work:
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import SCALES, layer_names, parse_arg, task_config
-from lrnn_jax.config_files import load_own_config
+from lrnn_jax.config.fields import SCALES, layer_names, parse_arg, task_config
+from lrnn_jax.config.files import load_own_config
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

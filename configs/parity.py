@@ -42,7 +42,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import SCALES, base_config, layer_config, layer_names, parse_arg, set_eigenvalue_range, task_config
+from lrnn_jax.config.fields import SCALES, base_config, layer_config, layer_names, parse_arg, set_eigenvalue_range, task_config
 from lrnn_jax.sweeps.combinators import grid, seeds
 
 # What differs by layer on a laptop. Keys of mixed sign need linear key activations; Mamba has no convolution, as in the

@@ -33,8 +33,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import SCALES, layer_names, parse_arg, task_config
-from lrnn_jax.config_files import load_own_config
+from lrnn_jax.config.fields import SCALES, layer_names, parse_arg, task_config
+from lrnn_jax.config.files import load_own_config
 from lrnn_jax.sweeps.combinators import grid, seeds
 
 GROUPS = ("S5", "S3", "S4", "A5", "Z60", "A4xZ5", "Z2", "Z3", "Z5", "D4", "D5")

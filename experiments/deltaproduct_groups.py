@@ -1,6 +1,6 @@
 """Siems et al. 2025 (DeltaProduct): word problems of S3, S4, A5 and S5 by one layer, over the Householders per token."""
 
-from lrnn_jax.reports.tables import MEAN_OVER_LENGTHS, Row, Table
+from lrnn_jax.tables.declaring import MEAN_OVER_LENGTHS, Row, Table
 
 GROUPS = ("S3", "S4", "A5", "S5")
 RANGES = {"[-1, 1]": "negative", "[0, 1]": "positive"}

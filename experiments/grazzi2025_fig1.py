@@ -1,6 +1,6 @@
 """Grazzi et al. 2025, Figure 1: parity by a diagonal LRNN with eigenvalues in [0, 1] and in [-1, 1]."""
 
-from lrnn_jax.reports.tables import Row, Table
+from lrnn_jax.tables.declaring import Row, Table
 
 TABLE = Table(
     title="Grazzi et al. 2025, Figure 1: parity by the diagonal LRNN, by the range of its eigenvalues",

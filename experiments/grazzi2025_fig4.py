@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lrnn_jax.reports.tables import MEAN_OVER_LENGTHS, Row, Table
+from lrnn_jax.tables.declaring import MEAN_OVER_LENGTHS, Row, Table
 
 ONE, FIVE = {"model.depth": 1}, {"model.depth": 5}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {

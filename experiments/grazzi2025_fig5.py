@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lrnn_jax.reports.tables import Row, Selection, Table
+from lrnn_jax.tables.declaring import Row, Selection, Table
 
 MODELS = {
     "DeltaNet [0, 1]": "deltanet,positive",

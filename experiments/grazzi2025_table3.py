@@ -1,6 +1,6 @@
 """Grazzi et al. 2025, Table 3: parity and modular arithmetic by seven models, the best of three seeds."""
 
-from lrnn_jax.reports.tables import Row, Selection, Table
+from lrnn_jax.tables.declaring import Row, Selection, Table
 
 # our layer and range of eigenvalues -> the published numbers of the three columns
 MODELS = {

@@ -1,6 +1,6 @@
 """Grazzi et al. 2025, App. E.2.2: the word problem of Z60, addition modulo 60, with one and two tokens per transition."""
 
-from lrnn_jax.reports.tables import MEAN_OVER_LENGTHS, Row, Selection, Table
+from lrnn_jax.tables.declaring import MEAN_OVER_LENGTHS, Row, Selection, Table
 
 MODELS = {
     "DeltaNet [-1, 1]": "deltanet,negative",

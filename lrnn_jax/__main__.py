@@ -2,6 +2,6 @@
 
 import sys
 
-from lrnn_jax.cli import main
+from lrnn_jax.cli.main import main
 
 sys.exit(main())

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from lrnn_jax.errors import UserError, suggest
 
 if TYPE_CHECKING:
-    from lrnn_jax.layers.base import RecurrentLayer
     from lrnn_jax.models.backbone import Backbone
+    from lrnn_jax.parts.layer import RecurrentLayer
     from lrnn_jax.tasks.base import Task
 
 LAYERS = {

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lrnn_jax.config_files import load_config
+from lrnn_jax.config.files import load_config
 from lrnn_jax.tasks.base import Batch
 from lrnn_jax.training.program import make_program
 from lrnn_jax.training.steps import Trainable, TrainState

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lrnn_jax.analysis.generation import LanguageModel, load_language_model
 from lrnn_jax.errors import UserError
-from lrnn_jax.training.generation import LanguageModel, load_language_model
-from lrnn_jax.training.runs import RunFolder
+from lrnn_jax.runs.folder import RunFolder
 
 CHUNK, GROUP = 1024, 8
 

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from lrnn_jax.cli import parse_flags, resolve_flags
-from lrnn_jax.cli_flags import describe_flags
+from lrnn_jax.cli.flags import describe_flags
+from lrnn_jax.cli.main import parse_flags
+from lrnn_jax.cli.sweep import resolve_flags
 from lrnn_jax.errors import UserError, suggest
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from lrnn_jax.cli import main
-from lrnn_jax.config_files import data_folder, load_config
+from lrnn_jax.cli.main import main
+from lrnn_jax.config.files import data_folder, load_config
 from lrnn_jax.registry import LAYERS
 
 CONFIGS = sorted(file.name for file in data_folder("configs").glob("*.py"))

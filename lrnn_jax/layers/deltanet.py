@@ -1,7 +1,7 @@
 """DeltaNet, with eigenvalues in [0, 1] or [-1, 1]."""
 
-from lrnn_jax.layers.base import MATRICES, NO_DECAY
-from lrnn_jax.layers.delta_rule import DeltaRuleLayer
+from lrnn_jax.parts.delta_rule import DeltaRuleLayer
+from lrnn_jax.parts.layer import MATRICES, NO_DECAY
 
 
 class DeltaNet(DeltaRuleLayer):

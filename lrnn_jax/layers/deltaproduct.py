@@ -1,6 +1,6 @@
 """DeltaProduct and Gated DeltaProduct: several steps of the delta rule at every position."""
 
-from lrnn_jax.layers.delta_rule import DeltaRuleLayer
+from lrnn_jax.parts.delta_rule import DeltaRuleLayer
 
 
 class DeltaProduct(DeltaRuleLayer):

@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State
-from lrnn_jax.models.dense import Dense
+from lrnn_jax.parts.dense import Dense
+from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State
 from lrnn_jax.scans import scan_diagonal
 
 

@@ -1,6 +1,6 @@
 """Gated DeltaNet: the delta rule on a state that decays, with eigenvalues in [0, 1] or [-1, 1]."""
 
-from lrnn_jax.layers.delta_rule import DeltaRuleLayer
+from lrnn_jax.parts.delta_rule import DeltaRuleLayer
 
 
 class GatedDeltaNet(DeltaRuleLayer):

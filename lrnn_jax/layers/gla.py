@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
-from lrnn_jax.models.conv import CausalConv
-from lrnn_jax.models.initializers import uniform
+from lrnn_jax.parts.conv import CausalConv
+from lrnn_jax.parts.initializers import uniform
+from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
 from lrnn_jax.scans import scan_gated_outer
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.layers.base import MATRICES, RecurrentLayer, State, check_at_least
+from lrnn_jax.parts.layer import MATRICES, RecurrentLayer, State, check_at_least
 from lrnn_jax.scans import scan_diagonal_complex
 
 

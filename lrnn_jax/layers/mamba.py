@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
-from lrnn_jax.models.conv import CausalConv
-from lrnn_jax.models.initializers import init_dt_bias
+from lrnn_jax.parts.conv import CausalConv
+from lrnn_jax.parts.initializers import init_dt_bias
+from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
 from lrnn_jax.scans import scan_selective
 from lrnn_jax.scans.selective import transition_eigenvalues
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least, check_heads_with_norm
-from lrnn_jax.models.conv import CausalConv
+from lrnn_jax.parts.conv import CausalConv
+from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least, check_heads_with_norm
 from lrnn_jax.scans import scan_gated_outer
 from lrnn_jax.scans.outer import choose_outer_method
 from lrnn_jax.scans.recurrence import keep_mask, loop_over_time

@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lrnn_jax.layers.base import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least, check_divides, check_heads_with_norm
-from lrnn_jax.models.initializers import uniform
+from lrnn_jax.parts.initializers import uniform
+from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least, check_divides, check_heads_with_norm
 from lrnn_jax.scans.dplr import METHODS, scan_dplr, transition_matrices
 from lrnn_jax.scans.exact import matmul
 

@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lrnn_jax.layers.base import (
+from lrnn_jax.parts.conv import CausalConv
+from lrnn_jax.parts.layer import (
     MATRICES,
     NO_DECAY,
     RecurrentLayer,
@@ -18,7 +19,6 @@ from lrnn_jax.layers.base import (
     check_divides,
     check_heads_with_norm,
 )
-from lrnn_jax.models.conv import CausalConv
 from lrnn_jax.scans.exact import einsum
 from lrnn_jax.scans.method import choose_method
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.layers.base import MATRICES, RecurrentLayer, State, check_at_least, check_divides
+from lrnn_jax.parts.layer import MATRICES, RecurrentLayer, State, check_at_least, check_divides
 from lrnn_jax.scans.attention import METHODS, empty_cache, scan_attention
 
 

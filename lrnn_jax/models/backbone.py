@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from lrnn_jax.models.dense import Dense
 from lrnn_jax.models.mixer import MLP, SECOND_BRANCH, GatedLinearUnit
-from lrnn_jax.models.norm import make_norm
+from lrnn_jax.parts.dense import Dense
+from lrnn_jax.parts.norm import make_norm
 
 HEADS = ("token", "last", "mean")
 NORM_POSITIONS = ("pre", "post")
@@ -73,7 +73,7 @@ class Backbone(nn.Module):
       outputs: O, classes or output vocabulary.
       width: D.
       depth: L.
-      norm: one of `lrnn_jax.models.norm.NORMS`.
+      norm: one of `lrnn_jax.parts.norm.NORMS`.
       norm_position: "pre" (one more norm before the head) or "post".
       mixer: one of `lrnn_jax.models.mixer.MIXERS`.
       mixer_hidden: hidden width of "mlp", "swiglu" and "geglu".

@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from lrnn_jax.models.dense import Dense
+from lrnn_jax.parts.dense import Dense
 
 # "glu" follows the layer inside the same residual branch (S4, S5, LRU);
 # "mlp" and the gated "swiglu" and "geglu" are a second residual branch with a norm of their own (Transformer; DeltaNet; sLSTM).

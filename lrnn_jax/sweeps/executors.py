@@ -11,14 +11,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import config_hash, structure_key
-from lrnn_jax.config_checks import validate_config
+from lrnn_jax.config.checks import validate_config
+from lrnn_jax.config.fields import config_hash, structure_key
 from lrnn_jax.errors import UserError, suggest
+from lrnn_jax.runs.folder import RunFolder, write_json
+from lrnn_jax.runs.store import default_workdir, read_status
 from lrnn_jax.sweeps.memory import free_memory
-from lrnn_jax.sweeps.store import default_workdir, read_status
+from lrnn_jax.training.loop import train_members
 from lrnn_jax.training.program import make_program
-from lrnn_jax.training.runs import RunFolder, write_json
-from lrnn_jax.training.trainer import train_members
 
 EXECUTORS = ("vmap", "local", "ray")
 Result = dict[str, Any]

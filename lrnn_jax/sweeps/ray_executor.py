@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lrnn_jax.errors import Interrupted, UserError
-from lrnn_jax.sweeps.store import default_workdir
+from lrnn_jax.runs.store import default_workdir
 
 # How often a run may lose its worker: machines go away now and then, but what needs too much memory dies every time.
 RETRIES = 5

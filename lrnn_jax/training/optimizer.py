@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from lrnn_jax.errors import UserError
+from lrnn_jax.runs.parameters import parameter_paths
 
 Tree = Any
 
@@ -35,12 +36,6 @@ class Group:
     wd: float
     paths: tuple[str, ...]
     sizes: tuple[int, ...]
-
-
-def parameter_paths(params: Tree) -> list[str]:
-    """Returns the path of every leaf, such as ``block_0/layer/q/kernel``, in the tree's order."""
-    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    return ["/".join(str(getattr(key, "key", key)) for key in path) for path, _ in leaves]
 
 
 def assign_groups(

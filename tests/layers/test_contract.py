@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from lrnn_jax.config import own_fields
+from lrnn_jax.config.fields import own_fields
 from lrnn_jax.registry import LAYERS, load_layer
 
 WIDTH, BATCH = 8, 2

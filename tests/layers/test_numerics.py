@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from lrnn_jax.config import own_fields
+from lrnn_jax.config.fields import own_fields
 from lrnn_jax.errors import UserError
 from lrnn_jax.models.backbone import Backbone
 from lrnn_jax.registry import LAYERS, load_layer

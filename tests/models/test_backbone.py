@@ -13,7 +13,7 @@ from flax import traverse_util
 from lrnn_jax.layers.diagonal import Diagonal
 from lrnn_jax.models.backbone import HEADS, Backbone, Block
 from lrnn_jax.models.mixer import MIXERS
-from lrnn_jax.models.norm import NORMS, make_norm
+from lrnn_jax.parts.norm import NORMS, make_norm
 from lrnn_jax.registry import LAYERS, load_layer
 
 compile_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

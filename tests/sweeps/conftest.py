@@ -2,7 +2,7 @@
 
 import pytest
 
-from lrnn_jax.config_files import load_own_config
+from lrnn_jax.config.files import load_own_config
 
 SMALL = {
     "train.duration": "20 steps",

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from lrnn_jax.config import config_hash
+from lrnn_jax.config.fields import config_hash
 from lrnn_jax.errors import UserError
+from lrnn_jax.runs.checkpoints import Checkpoints
+from lrnn_jax.runs.folder import RunFolder
+from lrnn_jax.runs.store import default_workdir, read_status
 from lrnn_jax.sweeps import executors
 from lrnn_jax.sweeps.executors import execute, pack, split_to_fit
-from lrnn_jax.sweeps.store import default_workdir, read_status
 from lrnn_jax.sweeps.sweep import plan
-from lrnn_jax.training import trainer
-from lrnn_jax.training.checkpoints import Checkpoints
+from lrnn_jax.training import loop as trainer
 from lrnn_jax.training.program import make_program
-from lrnn_jax.training.runs import RunFolder
 
 # Side by side a reduction may be done in another order. What float32 rounding makes of that in 20 steps, with Adam's eps
 # at 1e-3: at 1e-8 a weight whose gradient is nothing but rounding moves by the learning rate at every step.

@@ -14,12 +14,12 @@ import jax
 import numpy as np
 import pytest
 
+from lrnn_jax.runs.checkpoints import Checkpoints
+from lrnn_jax.runs.folder import RunFolder
+from lrnn_jax.runs.store import default_workdir
 from lrnn_jax.sweeps import ray_executor
 from lrnn_jax.sweeps.executors import execute
-from lrnn_jax.sweeps.store import default_workdir
-from lrnn_jax.training.checkpoints import Checkpoints
 from lrnn_jax.training.program import make_program
-from lrnn_jax.training.runs import RunFolder
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow

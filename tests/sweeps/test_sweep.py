@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrnn_jax.config import config_hash
+from lrnn_jax.config.fields import config_hash
 from lrnn_jax.errors import UserError
 from lrnn_jax.registry import LAYERS
-from lrnn_jax.sweeps.store import read_status
+from lrnn_jax.runs.store import read_status
 from lrnn_jax.sweeps.sweep import PlannedProgram, describe_structure, format_plan, plan, resolve_sweep, take_part
 
 FILE = """
-from lrnn_jax.config_files import load_own_config
+from lrnn_jax.config.files import load_own_config
 from lrnn_jax.sweeps.combinators import chain, grid, seeds
 
 def get_config(arg=None):

@@ -15,16 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lrnn_jax.cli import main
-from lrnn_jax.config import split_seeds
-from lrnn_jax.config_files import load_own_config
+from lrnn_jax.cli.main import main
+from lrnn_jax.config.fields import split_seeds
+from lrnn_jax.config.files import load_own_config
 from lrnn_jax.data.packing import load_corpus
 from lrnn_jax.errors import UserError
 from lrnn_jax.registry import build_model, build_task
 from lrnn_jax.sweeps.sweep import plan
+from lrnn_jax.training.loop import train, train_members
 from lrnn_jax.training.program import make_program, take_member
 from lrnn_jax.training.steps import init_state
-from lrnn_jax.training.trainer import train, train_members
 
 # ml_collections loads config files by a deprecated call
 pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")

@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lrnn_jax.config import config_hash, split_seeds
-from lrnn_jax.config_files import load_own_config
+from lrnn_jax.config.fields import config_hash, split_seeds
+from lrnn_jax.config.files import load_own_config
 from lrnn_jax.errors import UserError
-from lrnn_jax.training import runs
-from lrnn_jax.training.checkpoints import Checkpoints
+from lrnn_jax.runs import folder as runs
+from lrnn_jax.runs.checkpoints import Checkpoints
+from lrnn_jax.runs.folder import RunFolder
 from lrnn_jax.training.evaluation import evaluate_run
+from lrnn_jax.training.loop import train, train_members
 from lrnn_jax.training.program import make_program, take_member
-from lrnn_jax.training.runs import RunFolder
-from lrnn_jax.training.trainer import train, train_members
 
 # Side by side a reduction may be done in another order. What float32 rounding makes of that in 20 steps, with Adam's eps
 # at 1e-3: at 1e-8 a weight whose gradient is nothing but rounding moves by the learning rate at every step.

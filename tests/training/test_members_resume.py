@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from lrnn_jax.cli import main
+from lrnn_jax.cli.main import main
 from lrnn_jax.sweeps import executors
 
 # ml_collections loads config files by a deprecated call

@@ -11,11 +11,11 @@ import jax
 import pytest
 
 from lrnn_jax import registry
-from lrnn_jax.config import base_config, layer_config, task_config
+from lrnn_jax.config.fields import base_config, layer_config, task_config
 from lrnn_jax.errors import TrainingFailed, UserError
 from lrnn_jax.training.evaluation import evaluate_run
 from lrnn_jax.training.loggers import Progress
-from lrnn_jax.training.trainer import train
+from lrnn_jax.training.loop import train
 
 BROKEN = '''
 import dataclasses
@@ -127,8 +127,8 @@ def test_a_full_disk_is_an_error_that_leaves_the_last_good_checkpoint_intact(tmp
     (tmp_path / "test_trainer_child.py").write_text(
         "import json, resource, sys\n"
         "from ml_collections import ConfigDict\n"
-        "from lrnn_jax.training.trainer import train\n"
-        "from lrnn_jax.training.checkpoints import Checkpoints\n"
+        "from lrnn_jax.training.loop import train\n"
+        "from lrnn_jax.runs.checkpoints import Checkpoints\n"
         "from lrnn_jax.errors import TrainingFailed, UserError\n"
         f"CONFIG = json.loads({tiny_config(train__duration='200 steps').to_json()!r})\n"
         "def main(workdir, full_from):\n"
@@ -201,7 +201,7 @@ def test_steps_per_dispatch_do_not_change_the_result(tmp_path):
 
 def test_wandb_offline_and_tensorboard_write_beside_the_jsonl(tmp_path):
     script = (
-        "import sys, json, pathlib; from ml_collections import ConfigDict; from lrnn_jax.training.trainer import train;"
+        "import sys, json, pathlib; from ml_collections import ConfigDict; from lrnn_jax.training.loop import train;"
         "train(ConfigDict(json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]))"
     )
     config = tiny_config(log__wandb="offline", log__tensorboard=True, train__duration="20 steps")

@@ -1,0 +1,1 @@
+"""The command `lrnn`: one file per verb."""

@@ -1,0 +1,151 @@
+"""The command ``lrnn``. Heavy libraries are imported by the command that needs them, so that help answers at once."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from absl import flags
+
+from lrnn_jax.cli.eval import define_eval, run_eval
+from lrnn_jax.cli.flags import define_config_flags, describe_flags
+from lrnn_jax.cli.generate import define_generate, run_generate
+from lrnn_jax.cli.list import define_list, run_list
+from lrnn_jax.cli.reproduce import define_reproduce, run_reproduce
+from lrnn_jax.cli.runs import define_runs, run_runs
+from lrnn_jax.cli.spectra import define_spectra, run_spectra
+from lrnn_jax.cli.sweep import define_sweep, run_sweep
+from lrnn_jax.cli.text import complain
+from lrnn_jax.cli.train import define_train, run_train
+from lrnn_jax.errors import Interrupted, TrainingFailed, UserError, suggest
+
+
+class Command(NamedTuple):
+    """One verb of the command line.
+
+    Attributes:
+      summary: one line for ``lrnn --help``.
+      usage: the arguments after the verb.
+      define: adds the verb's flags.
+      run: does the work with the parsed flags and the positional arguments; returns the exit code.
+    """
+
+    summary: str
+    usage: str
+    define: Callable[[flags.FlagValues], None]
+    run: Callable[[flags.FlagValues, list[str]], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns 0, 1 for failed training, 2 for a user's mistake, 128 + signal when interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except UserError as error:
+        return complain(str(error), 2)
+    except flags.Error as error:
+        return complain(str(error).splitlines()[0], 2)
+    except TrainingFailed as error:
+        return complain(f"training failed at {error}", 1)
+    except Interrupted as error:
+        return complain(str(error), 128 + error.signum)
+    except KeyboardInterrupt:
+        return complain("interrupted", 130)
+    except BrokenPipeError:
+        # the reader of our output has gone, as in `lrnn list layers | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        from lrnn_jax import __version__
+
+        print(__version__)
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in COMMANDS:
+        raise UserError(f"unknown command {verb!r}{suggest(verb, COMMANDS)} (one of {', '.join(COMMANDS)})")
+    command = COMMANDS[verb]
+    if any(word in ("-h", "--help") for word in rest):
+        values = flags.FlagValues()
+        command.define(values)
+        print(f"lrnn {verb} {command.usage}\n\n{command.summary}\n\n{describe_flags(values)}")
+        return 0
+    return command.run(*parse_flags(verb, rest))
+
+
+def parse_flags(verb: str, rest: list[str]) -> tuple[flags.FlagValues, list[str]]:
+    """Returns the flags of ``lrnn VERB REST...`` and its positional arguments.
+
+    Raises:
+      UserError, flags.Error: a flag that there is not, or a value that it does not take; see `main`.
+    """
+    values = flags.FlagValues()
+    if verb in ("train", "sweep"):
+        rest = define_config_flags(verb, rest, values)
+    COMMANDS[verb].define(values)
+    try:
+        return values, values([f"lrnn {verb}", *rest])[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(f"unknown flag --{error.flagname}{suggest(error.flagname, values)} (lrnn {verb} --help)") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(str(error).splitlines()[0]) from error
+
+
+def _help() -> str:
+    lines = ["lrnn: train, evaluate and reproduce linear recurrent networks.", "", "usage: lrnn COMMAND [--flags]", ""]
+    lines += [f"  {name:<10} {command.summary}" for name, command in COMMANDS.items()]
+    lines += [
+        "",
+        "lrnn COMMAND --help shows a command's flags. To start:",
+        "  lrnn train --config=configs/parity.py",
+        "  lrnn train --config=configs/parity.py:mamba,positive --config.optim.lr=1e-3 --workdir=runs/x",
+        "  lrnn reproduce grazzi2025_fig1 --scale=cpu",
+    ]
+    return "\n".join(lines)
+
+
+COMMANDS = {
+    "train": Command(
+        "trains a config, or resumes where it stopped",
+        "--config=FILE[:ARG] [--config.SECTION.FIELD=VALUE ...] [--workdir=DIR]",
+        define_train,
+        run_train,
+    ),
+    "sweep": Command(
+        "trains a config's sweep: many runs, side by side where they can share a program",
+        "--config=FILE[:ARG] [--sweep=NAME] [--executor=vmap|local|ray] [--plan]",
+        define_sweep,
+        run_sweep,
+    ),
+    "runs": Command(
+        "lists the runs in a folder, with any field or metric as a column",
+        "DIR [--where=CONDITION ...] [--columns=A,B] [--sort=A] [--csv]",
+        define_runs,
+        run_runs,
+    ),
+    "eval": Command("evaluates a run's checkpoint", "--workdir=RUN [--checkpoint=last|best]", define_eval, run_eval),
+    "generate": Command(
+        "writes text with a trained language model",
+        "--workdir=RUN [--prompt=TEXT] [--tokens=N] [--temperature=X] [--top_k=N] [--top_p=X] [--seed=N]",
+        define_generate,
+        run_generate,
+    ),
+    "spectra": Command(
+        "measures and draws the eigenvalues of a trained run's transitions, by token",
+        "--workdir=RUN [--checkpoint=last|best] [--examples=N] [--length=N]",
+        define_spectra,
+        run_spectra,
+    ),
+    "reproduce": Command(
+        "trains what a paper's table or figure needs and writes it beside the paper's numbers",
+        "TABLE [--scale=smoke|cpu|paper|released] [--cells=ROW ...] [--executor=vmap|local|ray] [--render]",
+        define_reproduce,
+        run_reproduce,
+    ),
+    "list": Command("lists what there is", "layers|tasks|configs|tables [--verbose]", define_list, run_list),
+}

@@ -1,0 +1,50 @@
+"""The command ``lrnn reproduce``."""
+
+from pathlib import Path
+
+from absl import flags
+
+from lrnn_jax.cli.flags import define_ray
+from lrnn_jax.cli.list import LISTS
+from lrnn_jax.cli.text import align, complain
+from lrnn_jax.errors import UserError
+
+
+def define_reproduce(values: flags.FlagValues) -> None:
+    """Adds the command\'s flags."""
+    flags.DEFINE_string("scale", "cpu", "smoke | cpu | paper | released, as far as the table has them", values)
+    flags.DEFINE_string("workdir", "runs", "folder of the runs", values)
+    flags.DEFINE_string("results", None, "folder of tables and plots (default: experiments/results)", values)
+    flags.DEFINE_multi_string("cells", [], "rows to train, ROW or COLUMN/ROW, with * and ?; repeatable (default: all)", values)
+    flags.DEFINE_string("executor", "vmap", "vmap: seeds side by side in one program | local: one by one | ray", values)
+    flags.DEFINE_boolean("missing", False, "train only what has no record in the results yet", values)
+    flags.DEFINE_boolean("render", False, "draw table and plot again from the records; train nothing", values)
+    flags.DEFINE_boolean("retry_failed", False, "try failed runs again", values)
+    flags.DEFINE_boolean("list", False, "list the tables", values)
+    define_ray(values)
+
+
+def run_reproduce(values: flags.FlagValues, positional: list[str]) -> int:
+    """Trains what a table lacks and prints it."""
+    if values.list:
+        print(align(LISTS["tables"]()))
+        return 0
+    if len(positional) != 1:
+        raise UserError("lrnn reproduce needs one TABLE (`lrnn reproduce --list` shows all)")
+    from lrnn_jax.tables.reproducing import reproduce
+
+    text, failed = reproduce(
+        positional[0],
+        scale=values.scale,
+        workdir=Path(values.workdir),
+        results=values.results,
+        executor=values.executor,
+        cells=values.cells,
+        retry_failed=values.retry_failed,
+        only_missing=values.missing,
+        only_render=values.render,
+        ray_address=values.ray_address,
+        workers=values.workers,
+    )
+    print(text)
+    return complain(f"{failed} runs failed; --retry_failed tries them again", 1) if failed else 0

@@ -1,0 +1,1 @@
+"""Configs: fields and defaults, settings, identity, files, checks, durations."""

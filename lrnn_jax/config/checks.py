@@ -1,0 +1,153 @@
+"""What a config may not say: refused before anything is compiled."""
+
+import importlib.util
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lrnn_jax.config.fields import base_config, flatten, interval_steps, own_fields, train_steps
+from lrnn_jax.errors import UserError, suggest
+from lrnn_jax.registry import build_task, load_layer, load_task
+
+DTYPES = ("float32", "bfloat16")
+
+
+def validate_config(config: ConfigDict) -> None:
+    """Refuses what cannot run, before anything is compiled.
+
+    Raises:
+      UserError: one line that names the field, the rule and the nearest right value.
+    """
+    from lrnn_jax.models.backbone import HEADS, NORM_POSITIONS
+    from lrnn_jax.models.mixer import MIXERS, SECOND_BRANCH
+    from lrnn_jax.parts.norm import NORMS
+
+    _check_sections(config)
+    layer = load_layer(config.model.layer.name)
+    _check_component("model.layer", config.model.layer, layer)
+    _check_component("task", config.task, load_task(config.task.name))
+    for path, value in flatten(config):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{path}={value} must be a finite number")
+    task = build_task(config.task)
+    layer.check({"width": config.model.width, **config.model.layer})
+    for path, choices in {
+        "model.norm": NORMS,
+        "model.norm_position": NORM_POSITIONS,
+        "model.mixer": MIXERS,
+        "model.dtype": DTYPES,
+        "model.method": ("auto", *layer.METHODS),
+        "model.head": ("token",) if task.DENSE else tuple(head for head in HEADS if head != "token"),
+        "optim.schedule": ("cosine", "constant"),
+        "log.wandb": ("off", "offline", "online"),
+    }.items():
+        _check_choice(config, path, choices)
+    fields = dict(flatten(config))
+    for path, low, high in _RANGES:
+        if not low <= fields[path] <= high:
+            rule = f"between {low:.10g} and {high:.10g}" if high < math.inf else f"at least {low}"
+            raise UserError(f"{path}={fields[path]} must be {rule}")
+    if config.model.mixer in SECOND_BRANCH and config.model.mixer_hidden < 1:
+        raise UserError(f"model.mixer={config.model.mixer!r} needs model.mixer_hidden of at least 1")
+    _check_lengths(config, task)
+    if train_steps(config) < 1:
+        raise UserError(f"train.duration={config.train.duration!r} is no training at all")
+    for path in ("eval.every", "checkpoint.every", "log.every"):
+        if interval_steps(config, path, least=0) < 1:
+            raise UserError(f"{path}={fields[path]!r} must be more than nothing")
+    if interval_steps(config, "optim.warmup", least=0) > train_steps(config):
+        raise UserError(f"optim.warmup={config.optim.warmup!r} is longer than train.duration={config.train.duration!r}")
+    _check_batches(config)
+    if config.log.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise UserError("log.tensorboard=True needs the extra: pip install -e '.[tensorboard]'")
+    if config.eval.patience and not config.eval.best_metric:
+        raise UserError(f"eval.patience={config.eval.patience} needs eval.best_metric")
+
+
+_RANGES = (
+    ("seed", 0, 2**32 - 1),
+    ("seeds", 1, 100_000),
+    ("model.width", 1, math.inf),
+    ("model.depth", 1, math.inf),
+    ("model.dropout", 0.0, 0.999),
+    ("optim.lr", 0.0, 1e6),
+    ("optim.final_lr", 0.0, 1e6),
+    ("optim.weight_decay", 0.0, 1e6),
+    ("optim.beta1", 0.0, 0.9999999),
+    ("optim.beta2", 0.0, 0.9999999),
+    ("optim.eps", 1e-30, 1.0),
+    ("optim.clip_norm", 0.0, 1e30),
+    ("train.batch_size", 1, math.inf),
+    ("train.microbatches", 1, math.inf),
+    ("train.steps_per_dispatch", 1, math.inf),
+    ("eval.examples", 1, math.inf),
+    ("eval.batch_size", 1, math.inf),
+    ("eval.patience", 0, math.inf),
+    ("checkpoint.keep", 1, math.inf),
+)
+
+
+def _check_batches(config: ConfigDict) -> None:
+    if config.eval.examples > config.eval.batch_size and config.eval.examples % config.eval.batch_size:
+        raise UserError(
+            f"eval.examples={config.eval.examples} must be a multiple of eval.batch_size={config.eval.batch_size}, or below it"
+        )
+    if config.train.batch_size % config.train.microbatches:
+        raise UserError(
+            f"train.microbatches={config.train.microbatches} must divide train.batch_size={config.train.batch_size}"
+        )
+    if config.train.microbatches > 1 and config.model.norm == "batchnorm":
+        raise UserError("model.norm='batchnorm' takes its statistics over a whole batch: train.microbatches must be 1")
+
+
+def _check_sections(config: ConfigDict) -> None:
+    """A config file may build its sections by hand, and a run may come from an older version."""
+    own = ("task", "model.layer")
+    expected = {path for path, _ in flatten(base_config())} | {f"{section}.name" for section in own}
+    present = {path for path, _ in flatten(config) if not path.startswith(own) or path.endswith(".name")}
+    for path in sorted(expected - present):
+        raise UserError(f"the config has no field {path!r}{suggest(path, present - expected)}")
+    for path in sorted(present - expected):
+        raise UserError(f"unknown config field {path!r}{suggest(path, expected)}")
+
+
+def _check_component(section: str, config: ConfigDict, cls: type) -> None:
+    known = own_fields(cls)
+    arg = "the part after the colon of --config=FILE:LAYER" if section == "model.layer" else "another config file"
+    for key in known:
+        if key not in config:
+            raise UserError(f"{section}.{key} is missing, which {config.name!r} needs (to change {section}.name, use {arg})")
+    for key in config:
+        if key != "name" and key not in known:
+            raise UserError(
+                f"{section}.{key} is not a field of {config.name!r}{suggest(key, known)} (to change {section}.name, use {arg})"
+            )
+
+
+def _check_choice(config: ConfigDict, path: str, choices: Sequence[str]) -> None:
+    section, name = path.split(".")
+    value = config[section][name]
+    if value not in choices:
+        raise UserError(f"{path}={value!r} is not one of {', '.join(choices)}{suggest(value, choices)}")
+
+
+def _check_lengths(config: ConfigDict, task: Any) -> None:
+    pairs = [("train.length", config.train.length), ("eval.headline", config.eval.headline)]
+    pairs += [("eval.lengths", bucket) for bucket in config.eval.lengths]
+    for path, pair in pairs:
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(isinstance(n, int) for n in pair):
+            raise UserError(f"{path}={pair!r} must be [shortest, longest], two integers")
+        if path != "eval.headline":
+            task.check_length(path, tuple(pair))
+    buckets = sorted(list(bucket) for bucket in config.eval.lengths)
+    for one, other in itertools.pairwise(buckets):
+        if other[0] <= one[1]:
+            raise UserError(
+                f"eval.lengths: {one} and {other} overlap; keep them apart, or the headline counts what is in both twice"
+            )
+    low, high = config.eval.headline
+    if not any(low <= shortest and longest <= high for shortest, longest in config.eval.lengths):
+        raise UserError(f"eval.headline={[low, high]} contains none of eval.lengths={config.eval.lengths.__repr__()}")

@@ -1,0 +1,310 @@
+"""Configs: their common fields, the part after the colon, and what names a run."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lrnn_jax.config.durations import count_steps
+from lrnn_jax.errors import UserError, suggest
+from lrnn_jax.registry import LAYERS, build_task, load_layer, load_task
+
+# Sections that change what is written down, not what is computed.
+UNHASHED_SECTIONS = ("checkpoint", "log")
+SCALES = ("cpu", "smoke", "paper")  # the default first
+# Fields younger than the committed records, each with the value at which it changes nothing: there it does not count.
+ADDED = {"train.microbatches": 1}
+_TRACED = ("optim.lr", "optim.final_lr", "optim.weight_decay")
+
+
+def base_config() -> ConfigDict:
+    """Returns every field that all experiments share, with its default. A config file changes what differs."""
+    c = ConfigDict()
+    c.seed = 0  # integer; fixes initialisation, data and dropout
+    c.seeds = 1  # runs with seed, seed + 1, ... trained side by side in one compiled program
+
+    c.task = ConfigDict()  # see `task_config`
+
+    c.model = ConfigDict()
+    c.model.layer = ConfigDict()  # see `layer_config`
+    c.model.width = 64  # D, features between blocks
+    c.model.depth = 2  # L, blocks
+    c.model.norm = "layernorm"  # layernorm | rmsnorm | batchnorm | none
+    c.model.norm_position = "pre"  # pre | post
+    c.model.mixer = "none"  # none | glu | mlp | swiglu | geglu
+    c.model.mixer_hidden = 0  # hidden features of mlp, swiglu and geglu
+    c.model.residual = True  # add each branch to its input
+    c.model.dropout = 0.0  # probability
+    c.model.head = "last"  # last | mean: one answer per sequence; token: one per position
+    c.model.dtype = "float32"  # compute dtype: float32 | bfloat16; parameters and states are float32
+    c.model.method = "auto"  # how recurrences run: auto | sequential | associative | chunked | pallas
+
+    c.optim = ConfigDict()  # AdamW
+    c.optim.lr = 1e-3  # peak learning rate
+    c.optim.final_lr = 1e-6  # learning rate at the end of the cosine
+    c.optim.warmup = "10%"  # duration of the linear warm-up from 0; % of the training
+    c.optim.schedule = "cosine"  # after the warm-up: cosine | constant
+    c.optim.weight_decay = 0.0  # decoupled, multiplied with the learning rate
+    c.optim.beta1 = 0.9  # decay of the first moment, per step
+    c.optim.beta2 = 0.999  # decay of the second moment, per step
+    c.optim.eps = 1e-8  # added to the root of the second moment
+    c.optim.clip_norm = 0.0  # largest global gradient norm; 0 turns clipping off
+    c.optim.groups = []  # [[regex on the parameter path, lr multiplier, weight-decay multiplier], ...] before the layer's
+
+    c.train = ConfigDict()
+    c.train.duration = "1000 steps"  # number and one of steps, examples, tokens, epochs
+    c.train.batch_size = 64  # examples per step
+    c.train.microbatches = 1  # equal parts of a batch, one after the other, for less memory: but for dropout, the same step
+    c.train.length = [3, 40]  # shortest and longest training sequence, positions
+    c.train.steps_per_dispatch = 50  # optimiser steps inside one compiled call
+
+    c.eval = ConfigDict()
+    c.eval.every = "10%"  # duration between validations
+    c.eval.lengths = [[40, 64]]  # length buckets [shortest, longest], positions
+    c.eval.headline = [40, 256]  # buckets within these lengths make the metrics without a bucket in their name
+    c.eval.examples = 1024  # examples per bucket
+    c.eval.batch_size = 128  # examples per compiled step; divides eval.examples, or exceeds it
+    c.eval.best_metric = ""  # validation metric whose best parameters are kept and tested too; empty: none
+    c.eval.patience = 0  # validations without a better best_metric after which a run stops; 0: never
+
+    c.checkpoint = ConfigDict()
+    c.checkpoint.every = "10%"  # duration between checkpoints
+    c.checkpoint.keep = 2  # newest checkpoints kept
+
+    c.log = ConfigDict()
+    c.log.every = "2%"  # duration between lines of metrics.jsonl
+    c.log.wandb = "off"  # off | offline | online
+    c.log.wandb_project = "lrnn_jax"  # project name
+    c.log.tensorboard = False  # also write TensorBoard events (extra: tensorboard)
+    return c
+
+
+def layer_config(name: str, **fields: Any) -> ConfigDict:
+    """Returns the section ``model.layer``: the layer's own fields at their defaults, but for ``fields``."""
+    return _component_config(load_layer(name), name, fields)
+
+
+def set_eigenvalue_range(layer: ConfigDict, chosen: str) -> None:
+    """Sets the section ``model.layer`` to eigenvalues in [-1, 1], "negative", or in [0, 1], "positive".
+
+    A layer without that choice keeps its own range, which is "negative" to it.
+
+    Raises:
+      UserError: "positive" for such a layer.
+    """
+    if "negative_eigenvalues" in layer:
+        layer.update(load_layer(layer.name).NEGATIVE_RANGE if chosen == "negative" else {"negative_eigenvalues": False})
+    elif chosen == "positive":
+        raise UserError(f"config argument 'positive': {layer.name!r} has no choice of eigenvalue range")
+
+
+def task_config(name: str, **fields: Any) -> ConfigDict:
+    """Returns the section ``task``: the task's own fields at their defaults, but for ``fields``."""
+    return _component_config(load_task(name), name, fields)
+
+
+def own_fields(cls: type) -> dict[str, Any]:
+    """A component's fields and defaults, without those that the backbone and the module system set."""
+    given = ("width", "depth", "dtype", "parent", "name")
+    return {f.name: f.default for f in dataclasses.fields(cls) if f.name not in given}
+
+
+def _component_config(cls: type, name: str, fields: Mapping[str, Any]) -> ConfigDict:
+    defaults = own_fields(cls)
+    for key in fields:
+        if key not in defaults:
+            raise UserError(f"{name!r} has no field {key!r}{suggest(key, defaults)}")
+    return ConfigDict({"name": name, **defaults, **fields})
+
+
+def parse_arg(arg: str | None, **options: Sequence[str]) -> ConfigDict:
+    """Reads the part after the colon of ``--config=FILE:ARG``: comma-separated values or ``option=value`` pairs.
+
+    Args:
+      arg: such as "mamba,positive,scale=smoke"; None or empty takes every option's first value.
+      **options: option name to its allowed values, the default first. A bare value belongs to the option that has it.
+
+    Raises:
+      UserError: a value that no option allows; names the nearest.
+    """
+    chosen = ConfigDict({name: values[0] for name, values in options.items()})
+    given: set[str] = set()
+    for word in filter(None, (part.strip() for part in (arg or "").split(","))):
+        name, _, value = word.rpartition("=")
+        if name and name not in options:
+            raise UserError(f"config argument {word!r}: unknown option {name!r}{suggest(name, options)}")
+        owners = [name] if name else [option for option, values in options.items() if value in values]
+        allowed = options[name] if name else [value for values in options.values() for value in values]
+        if not owners or value not in options[owners[0]]:
+            raise UserError(f"config argument {word!r} is not one of {', '.join(allowed)}{suggest(value, allowed)}")
+        if owners[0] in given:
+            raise UserError(f"config argument {word!r}: {owners[0]} is given twice")
+        given.add(owners[0])
+        chosen[owners[0]] = value
+    return chosen
+
+
+def layer_names(first: str) -> list[str]:
+    """Returns all registered layers, ``first`` leading, for `parse_arg`."""
+    return [first, *(name for name in LAYERS if name != first)]
+
+
+def set_field(config: ConfigDict, path: str, value: Any) -> None:
+    """Sets one field by its dotted path.
+
+    Raises:
+      UserError: no such field, or a value of another type.
+    """
+    check_field(config, path)
+    section, name = _find_section(config, path)
+    old = section[name]
+    if value is None or isinstance(old, ConfigDict) or isinstance(value, bool) != isinstance(old, bool):
+        raise UserError(f"config field {path!r}={value!r}: it holds {type(old).__name__}")
+    try:
+        section[name] = value
+    except TypeError as error:
+        raise UserError(f"config field {path!r}={value!r}: {str(error).splitlines()[0]}") from error
+
+
+def _find_section(config: ConfigDict, path: str) -> tuple[ConfigDict, str]:
+    """Returns the section that holds a dotted path's field, and the field's own name."""
+    *sections, name = path.split(".")
+    for section in sections:
+        config = config[section]
+    return config, name
+
+
+def check_field(config: ConfigDict, path: str) -> None:
+    """Refuses a dotted path that the config lacks.
+
+    Raises:
+      UserError: names the nearest field at the level where the path leaves the config.
+    """
+    level: Any = config
+    parts = path.split(".")
+    for i, part in enumerate(parts):
+        if not isinstance(level, ConfigDict) or part not in level:
+            here = ".".join(parts[:i])
+            prefix = f"{here}." if here else ""
+            if not isinstance(level, ConfigDict):
+                raise UserError(f"config field {here!r} holds a value, not a section: {path!r} does not exist")
+            nearest = suggest(part, level)
+            rest = "" if nearest else f" ({here or 'config'} has {', '.join(level)})"
+            raise UserError(f"unknown config field {prefix + part!r}{nearest}{rest}")
+        level = level[part]
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (dotted path, value) of every field."""
+    for key, value in config.items():
+        if isinstance(value, (ConfigDict, dict)):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def less_is_better(metric: str) -> bool:
+    """Says which way a metric is good; ``metric`` may name a length bucket, as in "loss/40-64"."""
+    return metric.partition("/")[0] in ("loss", "perplexity", "bits_per_byte")
+
+
+def traced_values(config: ConfigDict) -> dict[str, Any]:
+    """Returns the fields that compiled programs take as arguments, so that runs which differ in them can share one.
+
+    These are the seed, the learning rates, the weight decay and the layer's own float fields, which by contract are values
+    and never structure.
+    """
+    own = {f"model.layer.{name}": value for name, value in config.model.layer.items() if isinstance(value, float)}
+    return {"seed": config.seed, **{path: config.optim[path.partition(".")[2]] for path in _TRACED}, **own}
+
+
+def with_values(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+    """Returns a copy of the config with traced arrays in place of the fields that ``values`` names."""
+    copy = ConfigDict(config.to_dict())
+    with copy.ignore_type():
+        for path, value in values.items():
+            section, name = _find_section(copy, path)
+            section[name] = value
+    return copy
+
+
+def structure(config: ConfigDict) -> dict[str, Any]:
+    """Returns every field but the traced ones: what two runs of one program must have in common."""
+    traced = traced_values(config)
+    return {path: value for path, value in flatten(config) if path not in traced and path != "seeds"}
+
+
+def structure_key(config: ConfigDict) -> str:
+    """Returns `structure` as text: runs with the same text can share a program."""
+    return json.dumps(structure(config), sort_keys=True)
+
+
+def split_seeds(config: ConfigDict) -> list[ConfigDict]:
+    """Returns one config for each of the ``seeds`` seeds from ``seed`` on, as a run of its own would have it."""
+    members = []
+    for i in range(config.seeds):
+        member = ConfigDict(config)
+        member.seed, member.seeds = config.seed + i, 1
+        members.append(member)
+    return members
+
+
+def config_hash(config: ConfigDict) -> str:
+    """Returns 12 hexadecimal digits that name the resolved config's run; logging and checkpointing do not count."""
+    return hashlib.sha256(json.dumps(_hashed_fields(config), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def differing_fields(config: ConfigDict, other: Mapping[str, Any]) -> list[str]:
+    """Returns ``path: ours -> theirs`` for every hashed field in which two configs differ."""
+    ours, theirs = (json.loads(json.dumps(_hashed_fields(fields))) for fields in (config, other))
+
+    def show(fields: Mapping[str, Any], path: str) -> Any:
+        return fields.get(path, ADDED.get(path, "(absent)"))
+
+    paths = sorted({*ours, *theirs})
+    return [f"{path}: {show(ours, path)} -> {show(theirs, path)}" for path in paths if show(ours, path) != show(theirs, path)]
+
+
+def _hashed_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        path: value
+        for path, value in flatten(config)
+        if path.split(".")[0] not in UNHASHED_SECTIONS and (path not in ADDED or value != ADDED[path])
+    }
+
+
+def restore_config(fields: Mapping[str, Any]) -> ConfigDict:
+    """Returns a stored run's config, with the fields that are younger than it at the values that change nothing."""
+    config = ConfigDict(fields)
+    for path, value in ADDED.items():
+        section, name = path.split(".")
+        if isinstance(config.get(section), ConfigDict) and name not in config[section]:
+            config[section][name] = value
+    return config
+
+
+def train_steps(config: ConfigDict) -> int:
+    """Returns the training's length in optimiser steps."""
+    return _count_steps(config, "train.duration")
+
+
+def interval_steps(config: ConfigDict, field: str, *, least: int = 1) -> int:
+    """Returns the duration at the dotted path ``field`` in optimiser steps, at least ``least``."""
+    return max(least, _count_steps(config, field, total_steps=train_steps(config)))
+
+
+def _count_steps(config: ConfigDict, field: str, *, total_steps: int | None = None) -> int:
+    section, name = field.split(".")
+    duration, length = config[section][name], tuple(config.train.length)
+    return count_steps(
+        field,
+        duration,
+        batch_size=config.train.batch_size,
+        tokens_per_example=length[1],
+        # files are read only where a duration is counted in epochs
+        examples_per_epoch=build_task(config.task).epoch_examples(length) if "epoch" in str(duration) else None,
+        total_steps=total_steps,
+    )

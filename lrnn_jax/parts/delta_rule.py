@@ -1,0 +1,156 @@
+"""What the layers of the delta rule have in common; each of them opens a part of it as fields of its own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lrnn_jax.parts.conv import CausalConv
+from lrnn_jax.parts.initializers import init_dt_bias
+from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least, check_choice, check_divides
+from lrnn_jax.parts.norm import normalise_l2
+from lrnn_jax.scans import scan_delta_product
+from lrnn_jax.scans.delta import transition_matrices
+from lrnn_jax.scans.exact import matmul
+
+KEY_ACTIVATIONS = ("silu", "linear")
+
+
+class DeltaRuleLayer(RecurrentLayer):
+    """``S <- g_t S``, ``S <- (I - beta_j k_j k_j^T) S + beta_j k_j v_j^T`` for j = 1..n_h, ``y_t = W_o RMSNorm(S^T q_t)``.
+
+    `DeltaProduct` says what each symbol is. The class attributes below are its fields; a subclass makes fields of those that it
+    leaves open.
+    """
+
+    heads: int = 4
+    conv_width: int = 4
+    negative_eigenvalues: bool = True
+
+    head_dim = 0
+    expand_v = 1
+    householders = 1
+    key_activation = "silu"
+    gated = False
+    output_gate = False
+
+    METHODS = ("sequential", "chunked")
+    DIAGONAL = False
+    PARAM_GROUPS = {r"kernel$": MATRICES, r"(A_log|dt_bias|scale)$": NO_DECAY}
+
+    @classmethod
+    def check(cls, fields: Mapping[str, Any]) -> None:
+        fixed = {name: getattr(cls, name) for name in ("head_dim", "expand_v", "householders", "key_activation")}
+        fields = {**fixed, **fields}
+        check_at_least(1, fields, "heads", "expand_v", "householders")
+        check_at_least(0, fields, "head_dim", "conv_width")
+        check_choice("key_activation", fields["key_activation"], KEY_ACTIVATIONS)
+        if not fields["head_dim"]:
+            check_divides("heads", fields["heads"], fields["width"])
+
+    @property
+    def _key_dim(self) -> int:
+        return self.head_dim or self.width // self.heads
+
+    @property
+    def _keys(self) -> int:
+        return self.heads * self._key_dim
+
+    @property
+    def _values(self) -> int:
+        return self.expand_v * self._keys
+
+    @property
+    def _convolved(self) -> int:
+        return self._keys + self.householders * (self._keys + self._values)
+
+    def setup(self) -> None:
+        self.q = nn.Dense(self._keys, use_bias=False, dtype=self.dtype)
+        self.k = nn.Dense(self.householders * self._keys, use_bias=False, dtype=self.dtype)
+        self.v = nn.Dense(self.householders * self._values, use_bias=False, dtype=self.dtype)
+        if self.conv_width:
+            self.conv = CausalConv(self._convolved, self.conv_width, use_bias=False, dtype=self.dtype)
+        self.beta = nn.Dense(self.householders * self.heads, use_bias=False, dtype=jnp.float32, precision="highest")
+        if self.gated:
+            self.decay = ForgetGate(self.heads)
+        if self.output_gate:
+            self.gate = nn.Dense(self._values, use_bias=False, dtype=self.dtype)
+        self.norm = nn.RMSNorm(epsilon=1e-5, dtype=jnp.float32)
+        self.out = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
+
+    def __call__(
+        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
+    ) -> tuple[jax.Array, State]:
+        self.check_state(x, state)
+        state = self.init_state(x.shape[0]) if state is None else state
+        q, k, v, beta, history = self._project(x, state.get("conv"), reset)
+        log_gate = self.decay(x) if self.gated else None
+        o, s = scan_delta_product(q, k, v, beta, log_gate=log_gate, h0=state["S"], reset=reset, method=method)
+        o = self.norm(o).reshape(*x.shape[:2], -1)
+        if self.output_gate:
+            o = o * nn.silu(self.gate(x).astype(jnp.float32))
+        return self.out(o.astype(self.dtype)), {"S": s} if history is None else {"S": s, "conv": history}
+
+    def init_state(self, batch: int) -> State:
+        state = {"S": jnp.zeros((batch, self.heads, self._key_dim, self.expand_v * self._key_dim), jnp.float32)}
+        if self.conv_width:
+            state["conv"] = jnp.zeros((batch, self.conv_width - 1, self._convolved), jnp.float32)
+        return state
+
+    def transition(self, x: jax.Array) -> jax.Array:
+        """Returns ``g_t (I - beta_{n_h} k_{n_h} k_{n_h}^T) ... (I - beta_1 k_1 k_1^T)``, ``[B T H K K]`` float32."""
+        _, k, _, beta, _ = self._project(x, self.init_state(x.shape[0]).get("conv"), None)
+        return transition_matrices(k, beta, self.decay(x) if self.gated else None)
+
+    def parameter_count(self) -> int:
+        outputs = self._convolved + self.householders * self.heads + self._values
+        gates = self.gated * (self.width + 2) * self.heads + self.output_gate * self.width * self._values
+        return self.width * outputs + self.conv_width * self._convolved + gates + self._values // self.heads
+
+    def state_count(self) -> int:
+        return self._key_dim * self._values + self._convolved * max(self.conv_width - 1, 0)
+
+    def _project(self, x: jax.Array, history: jax.Array | None, reset: jax.Array | None) -> tuple:
+        """Returns q, k, v and beta per head, k, v and beta with an axis n_h after T, in float32, and the conv's state."""
+        joined = jnp.concatenate([self.q(x), self.k(x), self.v(x)], axis=-1)
+        if history is not None:
+            joined, history = self.conv(joined, history, reset)
+        ends = [self._keys, (1 + self.householders) * self._keys]
+        q, k, v = jnp.split(joined.astype(jnp.float32), ends, axis=-1)
+        if self.key_activation == "silu":
+            q, k = nn.silu(q), nn.silu(k)
+        q = q.reshape(*q.shape[:2], self.heads, -1)
+        k, v = (z.reshape(*z.shape[:2], self.householders, self.heads, -1) for z in (k, nn.silu(v)))
+        beta = nn.sigmoid(self.beta(x.astype(jnp.float32))).reshape(k.shape[:-1])
+        beta = 2.0 * beta if self.negative_eigenvalues else beta
+        return normalise_l2(q) * self._key_dim**-0.5, normalise_l2(k), v, beta, history
+
+
+class ForgetGate(nn.Module):
+    """``log alpha_t = -exp(A_log) softplus(W_a x_t + dt_bias)`` per head, in float32.
+
+    Attributes:
+      heads: H.
+
+    Source: Dao and Gu 2024; Yang et al. 2025, Section 3.1, whose code starts as this does: exp(A_log) uniform in [0, 16],
+    softplus(dt_bias) log-uniform in [1e-3, 1e-1].
+    """
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T H"]:
+        """Returns the logarithm of the gate, at most 0."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.heads))
+        a_log = self.param("A_log", _init_a_log, (self.heads,))
+        dt_bias = self.param("dt_bias", init_dt_bias, (self.heads,))
+        dt = nn.softplus(matmul(x.astype(jnp.float32), kernel) + dt_bias[None, None])
+        return -jnp.exp(a_log)[None, None] * dt
+
+
+def _init_a_log(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    # at exactly 0 the logarithm would be infinite
+    return jnp.log(jax.random.uniform(key, shape, dtype, jnp.finfo(dtype).tiny, 16.0))

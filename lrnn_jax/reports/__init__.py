@@ -1,1 +1,0 @@
-"""Runs read from disk, rendered as tables and plots."""

@@ -1,0 +1,51 @@
+"""Small files, read and written in one piece."""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lrnn_jax.errors import UserError
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Returns a JSON object.
+
+    Raises:
+      OSError, ValueError: it cannot be read, or is none; names the file and says why.
+    """
+    try:
+        fields = json.loads(file.read_bytes())
+    except OSError as error:
+        raise OSError(f"{file.name}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{file.name}: {error}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{file.name}: holds {type(fields).__name__}, not an object")
+    return fields
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON in one piece: readers and a killed writer see the old file or the new one, never a part.
+
+    Raises:
+      UserError: the disk is full or cannot be written; an earlier file is intact.
+    """
+    replace_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replaces a file's text in one piece, as `write_json`."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,182 @@
+"""A run's folder: its lock, its config, its metrics and its result."""
+
+import fcntl
+import json
+import math
+import os
+import resource
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lrnn_jax.config.fields import differing_fields, restore_config
+from lrnn_jax.errors import UserError
+from lrnn_jax.runs.files import read_object, replace_text, write_json
+
+
+class RunFolder:
+    """One run on disk: ``config.json``, ``metrics.jsonl``, ``result.json`` and ``checkpoints/``."""
+
+    def __init__(self, path: Path) -> None:
+        """Names the folder; nothing is touched yet."""
+        self.path = path
+        self.config_file = path / "config.json"
+        self.metrics_file = path / "metrics.jsonl"
+        self.result_file = path / "result.json"
+        self.checkpoint_folder = path / "checkpoints"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for this process; the lock goes with the process, however that ends.
+
+        Raises:
+          UserError: another process holds it, or the folder cannot be made or locked.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("a+")
+        except OSError as error:
+            raise UserError(f"cannot write in --workdir={self.path}: {error.strerror}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                owner = file.read().strip() or "unknown"
+                raise UserError(
+                    f"{self.path} is being written by another process (pid {owner}); wait or choose another --workdir"
+                ) from error
+            except OSError as error:
+                raise UserError(f"--workdir={self.path} is on a disk that gives no lock: {error.strerror}") from error
+            try:
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
+            except OSError as error:
+                raise UserError(f"cannot write in --workdir={self.path}: {error.strerror}") from error
+            yield
+
+    def claim(self, config: ConfigDict, records: Mapping[str, str]) -> None:
+        """Writes ``config.json`` and the task's records, or checks that those there describe the same run.
+
+        Raises:
+          UserError: the folder holds another config's run (says which fields differ), or cannot be written.
+        """
+        if self.config_file.exists():
+            differences = differing_fields(config, self.read_config().to_dict())
+            if differences:
+                shown = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
+                raise UserError(
+                    f"{self.path} holds another config's run, which differs in {shown} (this config -> that run); "
+                    "choose another --workdir"
+                )
+            self.check_records(records)
+            return
+        if any(self.path.glob("*/config.json")):
+            raise UserError(f"--workdir={self.path} holds runs: a single run needs a folder of its own, such as {self.path}/x")
+        if self.checkpoint_folder.exists() and any(self.checkpoint_folder.iterdir()):
+            raise UserError(f"{self.path} holds checkpoints but no config.json; choose another --workdir")
+        for name, text in records.items():
+            replace_text(self.path / name, text)
+        write_json(self.config_file, config.to_dict())
+
+    def check_records(self, records: Mapping[str, str]) -> None:
+        """Refuses data other than those that the run began with.
+
+        Raises:
+          UserError: names the record that differs.
+        """
+        for name, text in records.items():
+            file = self.path / name
+            if not file.is_file() or file.read_text() != text:
+                raise UserError(
+                    f"{self.path} was trained on other data: {name} there differs from this task's; choose another --workdir"
+                )
+
+    def read_config(self) -> ConfigDict:
+        """Returns the run's resolved config.
+
+        Raises:
+          UserError: there is no readable ``config.json``.
+        """
+        try:
+            return restore_config(read_object(self.config_file))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path} is not a run: cannot read {error}") from error
+
+    def read_result(self) -> dict[str, Any] | None:
+        """Returns ``result.json``, or None where the run has not ended or what is there is no result."""
+        try:
+            return self.load_result()
+        except (OSError, ValueError):
+            return None
+
+    def load_result(self) -> dict[str, Any]:
+        """Returns ``result.json``.
+
+        Raises:
+          OSError, ValueError: it cannot be read, or is no result; says why.
+        """
+        result = read_object(self.result_file)
+        if result.get("status") not in ("finished", "failed"):
+            raise ValueError(f"{self.result_file.name}: neither finished nor failed")
+        best = result.get("best") or {"metrics": {}}
+        needed = [
+            result.get("metrics", None if result["status"] == "finished" else {}),
+            isinstance(best, dict) and best.get("metrics"),
+        ]
+        if not all(isinstance(metrics, dict) for metrics in needed):
+            raise ValueError(f"{self.result_file.name}: has no metrics")
+        return result
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Adds one line to ``metrics.jsonl``; values that are not finite become null.
+
+        Raises:
+          UserError: the disk is full or cannot be written.
+        """
+        clean = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in line.items()}
+        try:
+            with self.metrics_file.open("a") as file:
+                file.write(json.dumps(clean) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {self.metrics_file}: {error.strerror}") from error
+
+    def read_metrics(self) -> list[str]:
+        """Returns the lines of ``metrics.jsonl``; none where it does not exist yet."""
+        return self.metrics_file.read_text(errors="replace").splitlines() if self.metrics_file.exists() else []
+
+    def parse_metrics(self) -> list[dict[str, Any]]:
+        """Returns the lines as dictionaries; one that a full disk or a crash has cut short is left out."""
+        lines = []
+        for text in self.read_metrics():
+            with suppress(ValueError):
+                lines.append(json.loads(text))
+        return lines
+
+    def restore_metrics(self, lines: list[str]) -> None:
+        """Makes ``metrics.jsonl`` what it was at a checkpoint: the resumed run writes all later lines again."""
+        replace_text(self.metrics_file, "".join(f"{line}\n" for line in lines))
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Writes ``result.json`` in one piece."""
+        write_json(self.result_file, result)
+
+
+def allow_open_files(runs: int) -> None:
+    """Raises this process's limit of open files to what so many locked folders need.
+
+    Raises:
+      UserError: the system allows fewer.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # a lock each, and everything else in the process; a shell's usual limit is 1024
+    needed = runs + 512
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise UserError(f"{runs} runs at once need {needed} open files, and the system allows {hard}: train fewer at once")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

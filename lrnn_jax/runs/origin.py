@@ -1,0 +1,50 @@
+"""Where a result comes from."""
+
+import os
+import platform
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from lrnn_jax.config.fields import config_hash
+
+
+def describe_origin(config: ConfigDict) -> dict[str, Any]:
+    """Returns where a result comes from: config hash, commit, versions, device."""
+    packages = ("lrnn-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {
+        "config_hash": config_hash(config),
+        "git_commit": _git_commit(),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()}, {os.cpu_count()} cores)",
+        "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git_commit() -> str | None:
+    """The checkout's commit, with ``+`` where tracked files were changed; None outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    if not (root / ".git").exists():
+        return None
+    try:
+        # results are written while a table is under way: they are not the code that made them
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)experiments/results")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,397 @@
+"""Configs: every mistake is one line that names the field; every shipped config is right at every scale."""
+
+import ast
+import io
+import tokenize
+from pathlib import Path
+
+import pytest
+
+from lrnn_jax.config import fields as config_module
+from lrnn_jax.config.checks import validate_config
+from lrnn_jax.config.fields import (
+    SCALES,
+    base_config,
+    check_field,
+    config_hash,
+    flatten,
+    interval_steps,
+    layer_config,
+    layer_names,
+    parse_arg,
+    set_field,
+    task_config,
+    train_steps,
+)
+from lrnn_jax.config.files import data_folder, find_config, load_config
+from lrnn_jax.errors import UserError
+from lrnn_jax.registry import LAYERS
+
+CONFIGS = sorted(data_folder("configs").glob("*.py"))
+
+
+def make_config(layer="diagonal", task="parity"):
+    c = base_config()
+    c.task = task_config(task)
+    c.model.layer = layer_config(layer)
+    return c
+
+
+@pytest.fixture
+def config():
+    return make_config().lock()
+
+
+def refusal(function, *arguments, **keywords):
+    with pytest.raises(UserError) as caught:
+        function(*arguments, **keywords)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# --- what validate_config refuses ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", sorted(LAYERS))
+def test_defaults_are_valid_for_every_layer(layer):
+    validate_config(make_config(layer))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("model.layer.name", "diagnal", ["layer", "did you mean 'diagonal'"]),
+        ("task.name", "parrity", ["task", "did you mean 'parity'"]),
+        ("model.method", "asociative", ["did you mean 'associative'"]),
+        ("model.dtype", "flot32", ["did you mean 'float32'"]),
+        ("model.dtype", "float16", ["float32, bfloat16"]),
+        ("model.norm", "layer_norm", ["did you mean 'layernorm'"]),
+        ("model.norm_position", "prior", ["did you mean 'pre'"]),
+        ("model.mixer", "swigluu", ["did you mean 'swiglu'"]),
+        ("model.head", "lats", ["did you mean 'last'"]),
+        ("model.head", "token", ["last, mean"]),
+        ("optim.schedule", "cosin", ["did you mean 'cosine'"]),
+        ("log.wandb", "offlin", ["did you mean 'off"]),
+        ("model.width", 0, ["must be at least 1"]),
+        ("model.depth", 0, ["must be at least 1"]),
+        ("model.dropout", 1.0, ["between"]),
+        ("model.dropout", -0.1, ["between"]),
+        ("optim.lr", -1e-3, ["between"]),
+        ("optim.lr", float("nan"), ["finite"]),
+        ("optim.final_lr", -1.0, ["between"]),
+        ("optim.weight_decay", -0.1, ["between"]),
+        ("optim.clip_norm", -1.0, ["between"]),
+        ("optim.beta1", 1.0, []),
+        ("optim.beta2", 1.5, []),
+        ("optim.eps", -1e-8, []),
+        ("train.batch_size", 0, ["must be at least 1"]),
+        ("train.steps_per_dispatch", 0, ["must be at least 1"]),
+        ("train.microbatches", 0, ["must be at least 1"]),
+        ("train.microbatches", 7, ["train.batch_size"]),
+        ("eval.examples", 0, ["must be at least 1"]),
+        ("eval.batch_size", 0, ["must be at least 1"]),
+        ("checkpoint.keep", 0, ["must be at least 1"]),
+        ("seed", -1, []),
+        ("seed", 2**40, ["between 0 and 4294967295"]),
+        ("train.duration", "100", ["steps"]),
+        ("train.duration", "0 steps", ["no training"]),
+        ("train.duration", "100 stpes", ["did you mean 'steps'"]),
+        ("train.duration", "3 epochs", ["no epochs"]),
+        ("train.duration", "10%", ["percentage"]),
+        ("optim.warmup", "ten", []),
+        ("eval.every", "1 epochs", ["no epochs"]),
+        ("checkpoint.every", "5 prcent", []),
+        ("log.every", "", []),
+        ("train.length", [3], ["two integers"]),
+        ("train.length", [3, 4, 5], ["two integers"]),
+        ("train.length", [3.0, 40.0], ["two integers"]),
+        ("train.length", ["3", "40"], ["two integers"]),
+        ("train.length", [40, 3], ["shortest to longest"]),
+        ("train.length", [1, 40], ["shortest to longest"]),
+        ("train.length", [3, 100_000], ["16384"]),
+        ("eval.lengths", [40, 64], ["two integers"]),
+        ("eval.lengths", [[40, 64], [65]], ["two integers"]),
+        ("eval.lengths", [[40, 64], [65, 100_000]], ["16384"]),
+        ("eval.lengths", [[65, 128], [40, 65]], ["[40, 65] and [65, 128] overlap"]),
+        ("eval.lengths", [[40, 64], [40, 64]], ["[40, 64] and [40, 64] overlap"]),
+        ("eval.headline", [40], ["two integers"]),
+        ("eval.headline", [300, 400], ["eval.lengths"]),
+        ("eval.lengths", [], ["eval.headline"]),
+    ],
+)
+def test_bad_value_is_refused_in_one_line_that_names_it(config, path, value, said):
+    set_field(config, path, value)
+    message = refusal(validate_config, config)
+    if not path.endswith(".name"):
+        assert path in message
+    for part in said:
+        assert part in message
+
+
+@pytest.mark.parametrize("mixer", ["mlp", "swiglu", "geglu"])
+def test_mixer_needs_its_hidden_width(config, mixer):
+    config.model.mixer = mixer
+    assert "model.mixer_hidden" in refusal(validate_config, config)
+    config.model.mixer_hidden = 8
+    validate_config(config)
+
+
+def test_method_that_the_layer_lacks_is_refused():
+    config = make_config("lstm")
+    config.model.method = "associative"
+    message = refusal(validate_config, config)
+    assert "model.method='associative'" in message
+    assert "sequential" in message
+
+
+def test_layer_renamed_without_its_fields_is_refused(config):
+    config.model.layer.name = "lru"
+    message = refusal(validate_config, config)
+    assert "model.layer.state_size is missing, which 'lru' needs" in message
+    assert "--config=FILE:LAYER" in message
+
+
+def test_task_renamed_without_its_fields_is_refused():
+    config = make_config(task="modular_counting")
+    config.task.name = "parity"
+    assert "task.modulus is not a field of 'parity'" in refusal(validate_config, config)
+
+
+def test_tasks_own_check_is_asked():
+    config = make_config(task="modular_counting")
+    config.task.modulus = 1
+    assert "task.modulus=1" in refusal(validate_config, config)
+
+
+@pytest.mark.parametrize(
+    ("layer", "field", "value"),
+    [("lru", "state_size", 0), ("lru", "r_min", 1.5), ("deltanet", "heads", 3), ("mamba", "conv_width", 0)],
+)
+def test_layers_own_check_is_asked(layer, field, value):
+    config = make_config(layer)
+    set_field(config, f"model.layer.{field}", value)
+    assert f"model.layer.{field}" in refusal(validate_config, config)
+
+
+def test_best_metric_that_is_never_measured_is_refused_before_training(config):
+    from lrnn_jax.training.program import make_program
+
+    config.eval.best_metric = "scaled_acuracy"
+    message = refusal(make_program, config)
+    assert "eval.best_metric" in message
+    assert "scaled_accuracy" in message
+
+
+# --- fields --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("modle.width", ["'modle'", "did you mean 'model'"]),
+        ("model.widht", ["'model.widht'", "did you mean 'width'"]),
+        ("model.layer.gian", ["'model.layer.gian'", "did you mean 'gain'"]),
+        ("optim.zzz", ["'optim.zzz'", "lr", "weight_decay"]),
+        ("zzz", ["'zzz'", "model", "optim"]),
+        ("model.width.x", ["'model.width'", "holds a value"]),
+    ],
+)
+def test_unknown_field_names_the_nearest_at_the_level_where_it_leaves(config, path, said):
+    for message in (refusal(check_field, config, path), refusal(set_field, config, path, 3)):
+        for part in said:
+            assert part in message
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("model.width", "wide"), ("model.width", 1.5), ("model.residual", 1), ("optim.lr", "fast"), ("train.duration", 100)],
+)
+def test_value_of_another_type_is_refused(config, path, value):
+    message = refusal(set_field, config, path, value)
+    assert path in message
+    assert repr(value) in message
+
+
+def test_set_field_sets(config):
+    for path, value in [("seed", 3), ("model.width", 8), ("model.layer.gain", 2.0), ("train.length", [4, 5])]:
+        set_field(config, path, value)
+        assert dict(flatten(config))[path] == value
+
+
+def test_layer_and_task_sections_hold_their_own_fields():
+    assert layer_config("diagonal", gain=2.0).to_dict() == {"name": "diagonal", "negative_eigenvalues": True, "gain": 2.0}
+    assert task_config("modular_counting", modulus=5).to_dict() == {"name": "modular_counting", "modulus": 5}
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "fields", "said"),
+    [
+        (layer_config, "deltanets", {}, "did you mean 'deltanet'"),
+        (task_config, "modular_count", {}, "did you mean 'modular_counting'"),
+        (layer_config, "diagonal", {"gian": 1.0}, "did you mean 'gain'"),
+        (layer_config, "diagonal", {"width": 8}, "no field 'width'"),
+        (task_config, "modular_counting", {"modulo": 3}, "did you mean 'modulus'"),
+    ],
+)
+def test_unknown_component_or_field_names_the_nearest(make, name, fields, said):
+    assert said in refusal(make, name, **fields)
+
+
+# --- the part after the colon --------------------------------------------------------------------------------------
+
+OPTIONS = {"layer": ["mamba", "lru"], "eigenvalues": ["negative", "positive"], "scale": ["smoke", "cpu", "paper"]}
+
+
+@pytest.mark.parametrize(
+    ("arg", "expected"),
+    [
+        (None, ("mamba", "negative", "smoke")),
+        ("", ("mamba", "negative", "smoke")),
+        ("lru", ("lru", "negative", "smoke")),
+        ("scale=paper", ("mamba", "negative", "paper")),
+        ("paper, positive ,lru,", ("lru", "positive", "paper")),
+        ("layer=lru,scale=cpu", ("lru", "negative", "cpu")),
+    ],
+)
+def test_parse_arg_reads_values_and_pairs(arg, expected):
+    chosen = parse_arg(arg, **OPTIONS)
+    assert (chosen.layer, chosen.eigenvalues, chosen.scale) == expected
+
+
+@pytest.mark.parametrize(
+    ("arg", "said"),
+    [
+        ("mambo", ["'mambo'", "did you mean 'mamba'", "lru"]),
+        ("scale=papper", ["'scale=papper'", "did you mean 'paper'"]),
+        ("scal=paper", ["unknown option 'scal'", "did you mean 'scale'"]),
+        ("scale=lru", ["smoke, cpu, paper"]),
+        ("scale=", ["smoke, cpu, paper"]),
+    ],
+)
+def test_parse_arg_refuses_what_no_option_allows(arg, said):
+    message = refusal(parse_arg, arg, **OPTIONS)
+    for part in said:
+        assert part in message
+
+
+def test_layer_names_lead_with_the_first_and_miss_none():
+    names = layer_names("lru")
+    assert names[0] == "lru"
+    assert sorted(names) == sorted(LAYERS)
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["configs/parity.py", "parity.py", "parity"])
+def test_project_config_is_found_from_anywhere(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config(path) == data_folder("configs") / "parity.py"
+
+
+def test_a_config_of_ones_own_is_found_by_its_path(tmp_path, monkeypatch):
+    own = tmp_path / "mine.py"
+    own.write_text("from lrnn_jax.config.fields import base_config\ndef get_config(arg=None):\n    return base_config()\n")
+    monkeypatch.chdir(tmp_path)
+    assert find_config("mine.py").resolve() == own.resolve()
+    assert find_config(str(own)) == own
+    loaded = load_config(str(own))
+    assert loaded.is_locked
+    assert loaded.to_dict() == base_config().to_dict()
+
+
+@pytest.mark.parametrize("path", ["configs/party.py", "configs/parity", "configs/partiy.py"])
+def test_missing_config_names_the_nearest(path):
+    assert "did you mean 'configs/parity.py'" in refusal(find_config, path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def get_confg(arg=None): pass\n", "get_config"),
+        ("def get_config(:\n", "broken.py:1"),
+        ("import no_such_module_here\n", "broken.py:1: ModuleNotFoundError"),
+    ],
+)
+def test_broken_config_file_is_named(tmp_path, text, said):
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    message = refusal(load_config, str(file))
+    assert said in message
+    assert str(file) in message
+
+
+def test_there_are_configs():
+    assert "parity.py" in [file.name for file in CONFIGS]
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_config_is_valid_at_every_scale_for_every_layer(file, scale):
+    durations = set()
+    for layer in LAYERS:
+        config = load_config(f"{file}:{layer},scale={scale}")
+        assert config.model.layer.name == layer
+        validate_config(config)
+        check_field(config, "model.width")
+        durations.add(train_steps(config))
+    assert max(durations) <= 1000 or scale != "smoke"
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_every_config_has_the_fields_of_the_base_and_cpu_as_default_scale(file):
+    config = load_config(str(file))
+    assert {path for path, _ in flatten(config)} >= {path for path, _ in flatten(base_config())}
+    assert config_hash(config) == config_hash(load_config(f"{file}:scale=cpu"))
+    assert config_hash(config) != config_hash(load_config(f"{file}:scale=paper"))
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_every_config_says_what_it_is(file):
+    doc = ast.get_docstring(ast.parse(file.read_text()))
+    assert doc
+    assert doc.splitlines()[0].endswith(".")
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_unknown_layer_after_the_colon_names_the_nearest(file):
+    assert "did you mean 'deltanet'" in refusal(load_config, f"{file}:deltanett")
+
+
+def test_every_field_of_the_base_config_carries_a_comment():
+    source = Path(config_module.__file__).read_text()
+    comments = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    function = next(node for node in ast.parse(source).body if getattr(node, "name", "") == "base_config")
+    commented = {
+        ast.unparse(node.targets[0]).removeprefix("c."): comments.get(node.lineno, "")
+        for node in ast.walk(function)
+        if isinstance(node, ast.Assign)
+    }
+    fields = [path for path, _ in flatten(base_config())]
+    assert len(fields) > 30
+    assert [path for path in [*fields, "task", "model.layer"] if len(commented.get(path, "")) < 5] == []
+
+
+# --- durations in steps ---------------------------------------------------------------------------------------------
+
+
+def test_durations_of_a_config_in_steps(config):
+    assert train_steps(config) == 1000
+    assert interval_steps(config, "optim.warmup") == 100
+    assert interval_steps(config, "log.every") == 20
+    config.train.duration = "640 examples"
+    assert train_steps(config) == 10
+    assert interval_steps(config, "log.every") == 1
+    # tokens count padding: 64 examples of 40 positions
+    config.train.duration = "25600 tokens"
+    assert train_steps(config) == 10
+
+
+def test_batch_statistics_over_microbatches_are_refused(config):
+    config.model.norm, config.train.microbatches = "batchnorm", 2
+    assert "train.microbatches" in refusal(validate_config, config)

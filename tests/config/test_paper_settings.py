@@ -1,0 +1,44 @@
+"""The configs' settings at the scales ``paper`` and ``released``, from the paper and from its released files."""
+
+import pytest
+
+from lrnn_jax.config.fields import flatten, train_steps
+from lrnn_jax.config.files import data_folder, load_config
+
+
+# Grazzi et al. 2025, App. E.1.1, and what its released files say instead.
+@pytest.mark.parametrize(
+    ("arg", "paper", "released"),
+    [
+        ("parity.py:deltanet", (2, 128, 1024, 100_000, 0.1, 0.0, 4), (2, 128, 256, 20_000, 0.0, 0.0, 4)),
+        ("parity.py:mamba", (2, 128, 1024, 100_000, 0.1, 0.0, 4), (2, 128, 256, 20_000, 0.0, 0.0, 1)),
+        ("parity.py:slstm", (2, 128, 1024, 100_000, 0.1, 0.0, 0), (2, 128, 256, 20_000, 0.1, 0.0, 0)),
+        ("modular_arithmetic.py:deltanet", (3, 128, 1024, 100_000, 0.1, 1.0, 4), (2, 128, 256, 100_000, 0.1, 0.0, 4)),
+        ("modular_arithmetic.py:mamba", (3, 128, 1024, 100_000, 0.1, 1.0, 4), (2, 128, 256, 100_000, 0.1, 0.0, 1)),
+        ("modular_arithmetic.py:mlstm", (3, 64, 512, 100_000, 0.1, 0.0, 4), (2, 128, 256, 100_000, 0.1, 0.0, 4)),
+    ],
+)
+def test_settings_of_the_paper_and_of_its_released_files(arg, paper, released):
+    for scale, expected in (("paper", paper), ("released", released)):
+        c = load_config(f"{data_folder('configs')}/{arg},scale={scale}")
+        found = c.model.depth, c.model.width, c.train.batch_size, train_steps(c), c.optim.weight_decay, c.optim.clip_norm
+        assert (*found, c.model.layer.conv_width) == expected
+
+
+@pytest.mark.parametrize(
+    ("arg", "expected"),
+    [
+        ("parity.py:mlstm,scale=paper", {"train.batch_size": 512, "model.layer.heads": 4}),
+        ("parity.py:deltanet,scale=released", {"optim.lr": 1e-3, "optim.final_lr": 1e-6, "model.dtype": "bfloat16"}),
+        ("modular_arithmetic.py:slstm,scale=paper", {"model.layer.bias_init": "standard", "model.layer.heads": 1}),
+        ("modular_arithmetic.py:slstm,scale=paper", {"model.mixer": "geglu", "model.mixer_hidden": 128}),
+        ("parity.py:slstm,scale=released", {"model.mixer": "geglu", "model.mixer_hidden": 192, "model.norm": "layernorm"}),
+        ("parity.py:mlstm,scale=released", {"model.mixer": "none", "model.norm": "layernorm"}),
+        ("modular_arithmetic.py:mamba,positive,scale=released", {"optim.lr": 1e-4, "optim.final_lr": 1e-7}),
+        ("word_problem.py:full_matrix,scale=paper", {"model.depth": 1, "model.layer.size": 32, "optim.lr": 1e-4}),
+        ("word_problem.py:mamba,scale=paper", {"model.depth": 5, "model.width": 128, "train.batch_size": 512}),
+    ],
+)
+def test_settings_of_single_layers_in_the_paper(arg, expected):
+    fields = dict(flatten(load_config(f"{data_folder('configs')}/{arg}")))
+    assert {path: fields[path] for path in expected} == expected
