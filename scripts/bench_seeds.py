@@ -34,14 +34,15 @@ def milliseconds_per_step(spec: str, members: int) -> float:
     config = load_config(spec)
     config.seeds = members
     program = make_program(*split_seeds(config))
-    state, _ = program.advance(program.init(), program.per_dispatch, start=0)
+    steps = config.train.steps_per_dispatch
+    state, _ = program.advance(program.init(), steps, start=0)
     times = []
     for i in range(ROUNDS):
         jax.block_until_ready(state)
         began = time.perf_counter()
-        state, _ = program.advance(state, program.per_dispatch, start=(i + 1) * program.per_dispatch)
+        state, _ = program.advance(state, steps, start=(i + 1) * steps)
         jax.block_until_ready(state)
-        times.append((time.perf_counter() - began) / program.per_dispatch * 1e3)
+        times.append((time.perf_counter() - began) / steps * 1e3)
     return statistics.median(times)
 
 

@@ -14,6 +14,7 @@ Prints medians of milliseconds per step, and of the ratio to ours within each ro
 """
 
 import collections
+import functools
 import statistics
 import sys
 import time
@@ -27,7 +28,7 @@ import numpy as np
 from lrnn_jax.config.files import load_config
 from lrnn_jax.tasks.base import Batch
 from lrnn_jax.training.program import make_program
-from lrnn_jax.training.steps import Trainable, TrainState
+from lrnn_jax.training.steps import TrainState, TrainStep
 
 ROUNDS, STEPS = 7, 400
 
@@ -61,9 +62,11 @@ def main() -> None:
     program = make_program(load_config(spec))
     if program.config.task.name != "parity":
         sys.exit("the host-made batches are parity's: give a parity config")
-    trainable, seed = program.trainable(), jnp.uint32(0)
-    per_call = program.per_dispatch
-    one_step = jax.jit(Trainable.step, static_argnums=0, donate_argnums=1)
+    step, per_call = program.step, program.config.train.steps_per_dispatch
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def one_step(state: TrainState, batch: Batch) -> Any:
+        return TrainStep.step(step, program.hyper, jax.tree.map(lambda x: x[None], batch), jnp.int32(0), (state, {}))
 
     def ours(state: TrainState) -> TrainState:
         for _ in range(STEPS // per_call):
@@ -74,9 +77,9 @@ def main() -> None:
     def loop(make: Callable[..., tuple[np.ndarray, ...]], *, read: bool) -> Callable[[TrainState], TrainState]:
         def run(state: TrainState) -> TrainState:
             totals: collections.Counter[str] = collections.Counter()
-            for step in range(STEPS):
-                batch = Batch(*map(jnp.asarray, make(step, trainable.batch_size, trainable.length)))
-                state, sums = one_step(trainable, state, seed, batch)
+            for number in range(STEPS):
+                batch = Batch(*map(jnp.asarray, make(number, step.batch_size, step.length)))
+                state, sums = one_step(state, batch)
                 if read:
                     totals.update({name: float(total) for name, (total, _) in jax.device_get(sums).items()})
             return state
@@ -98,7 +101,7 @@ def main() -> None:
             jax.block_until_ready(run(state))
             if i:  # the first round compiles
                 times[name].append((time.perf_counter() - began) / STEPS * 1e3)
-    print(f"{spec}: medians of {ROUNDS} rounds of {STEPS} steps, batch {trainable.batch_size}")
+    print(f"{spec}: medians of {ROUNDS} rounds of {STEPS} steps, batch {step.batch_size}")
     for name, values in times.items():
         ratio = statistics.median(a / b for a, b in zip(values, times["ours"], strict=True))
         print(f"{name:<15} {statistics.median(values):7.3f} ms per step   {ratio:5.2f} times ours")

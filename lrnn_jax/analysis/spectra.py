@@ -12,10 +12,10 @@ import numpy as np
 
 from lrnn_jax.errors import UserError
 from lrnn_jax.models.backbone import Backbone
-from lrnn_jax.tasks.base import Batch, FileTask, Task
+from lrnn_jax.tasks.base import Batch, FileTask, SyntheticTask, Task
 from lrnn_jax.training.evaluation import read_run, restore_parameters
 from lrnn_jax.training.program import make_program
-from lrnn_jax.training.steps import Tree, bucket_key, stream_key
+from lrnn_jax.training.steps import Tree, set_key, stream_key
 
 # Entries of all transitions together: some hundred megabytes, and a minute or two of eigenvalues.
 MOST_ENTRIES = 1 << 25
@@ -41,7 +41,7 @@ def measure_run(workdir: Path, *, which: str, examples: int, length: int | None)
     """
     config = read_run(workdir)
     program = make_program(config)
-    task, model = program.trainable().task, program.trainable().model
+    task, model = program.task, program.model
     if not task.vocab_size:
         raise UserError(f"{workdir}: spectra are told apart by token, and task {config.task.name!r} has none")
     length = config.train.length[1] if length is None else length
@@ -117,9 +117,10 @@ def _check_size(model: Backbone, variables: Tree, positions: int) -> None:
 
 def _read_batch(task: Task, seed: int, examples: int, length: int) -> Batch:
     bucket = (length, length)
-    if not isinstance(task, FileTask):
-        return task.batch(jax.random.fold_in(bucket_key(stream_key(seed, "test"), bucket), 0), examples, bucket)
-    held = len(task.rows("test", bucket))
-    if held < examples:
-        raise UserError(f"--examples={examples}: the test split has only {held} of --length={length}")
-    return task.splits(examples, bucket, 0)["test"][0]
+    if isinstance(task, SyntheticTask):
+        return task.evaluation_batch(set_key(stream_key(seed, "test"), bucket), jnp.int32(0), examples, bucket, "test")
+    assert isinstance(task, FileTask)
+    rows = task.evaluation_rows("test", bucket)
+    if len(rows) < examples:
+        raise UserError(f"--examples={examples}: the test split has only {len(rows)} of --length={length}")
+    return task.collate(np.stack([rows[i] for i in range(examples)]), bucket)

@@ -26,12 +26,10 @@ def run_train(values: flags.FlagValues, positional: list[str]) -> int:
     refuse_positional(positional)
     if values.config is None:
         raise UserError("lrnn train needs --config=FILE, such as --config=configs/parity.py")
-    from lrnn_jax.config.checks import validate_config
     from lrnn_jax.config.fields import split_seeds
     from lrnn_jax.runs.store import default_workdir
 
-    validate_config(values.config)
-    if values.config.seeds > 1:
+    if values.config.seeds != 1:
         return run_all(split_seeds(values.config), Path(values.workdir or "runs"), executor="vmap", retry_failed=True)
     from lrnn_jax.training.loop import train
 

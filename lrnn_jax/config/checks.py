@@ -21,7 +21,7 @@ def validate_config(config: ConfigDict) -> None:
     Raises:
       UserError: one line that names the field, the rule and the nearest right value.
     """
-    from lrnn_jax.models.backbone import HEADS, NORM_POSITIONS
+    from lrnn_jax.models.backbone import NORM_POSITIONS
     from lrnn_jax.models.mixer import MIXERS, SECOND_BRANCH
     from lrnn_jax.parts.norm import NORMS
 
@@ -40,7 +40,7 @@ def validate_config(config: ConfigDict) -> None:
         "model.mixer": MIXERS,
         "model.dtype": DTYPES,
         "model.method": ("auto", *layer.METHODS),
-        "model.head": ("token",) if task.DENSE else tuple(head for head in HEADS if head != "token"),
+        "model.head": task.HEADS,
         "optim.schedule": ("cosine", "constant"),
         "log.wandb": ("off", "offline", "online"),
     }.items():
@@ -83,7 +83,7 @@ _RANGES = (
     ("train.batch_size", 1, math.inf),
     ("train.microbatches", 1, math.inf),
     ("train.steps_per_dispatch", 1, math.inf),
-    ("eval.examples", 1, math.inf),
+    ("eval.examples", 0, math.inf),
     ("eval.batch_size", 1, math.inf),
     ("eval.patience", 0, math.inf),
     ("checkpoint.keep", 1, math.inf),
@@ -91,10 +91,6 @@ _RANGES = (
 
 
 def _check_batches(config: ConfigDict) -> None:
-    if config.eval.examples > config.eval.batch_size and config.eval.examples % config.eval.batch_size:
-        raise UserError(
-            f"eval.examples={config.eval.examples} must be a multiple of eval.batch_size={config.eval.batch_size}, or below it"
-        )
     if config.train.batch_size % config.train.microbatches:
         raise UserError(
             f"train.microbatches={config.train.microbatches} must divide train.batch_size={config.train.batch_size}"

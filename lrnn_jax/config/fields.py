@@ -17,6 +17,7 @@ UNHASHED_SECTIONS = ("checkpoint", "log")
 SCALES = ("cpu", "smoke", "paper")  # the default first
 # Fields younger than the committed records, each with the value at which it changes nothing: there it does not count.
 ADDED = {"train.microbatches": 1}
+MOST_SEEDS = 100_000
 _TRACED = ("optim.lr", "optim.final_lr", "optim.weight_decay")
 
 
@@ -65,8 +66,8 @@ def base_config() -> ConfigDict:
     c.eval.every = "10%"  # duration between validations
     c.eval.lengths = [[40, 64]]  # length buckets [shortest, longest], positions
     c.eval.headline = [40, 256]  # buckets within these lengths make the metrics without a bucket in their name
-    c.eval.examples = 1024  # examples per bucket
-    c.eval.batch_size = 128  # examples per compiled step; divides eval.examples, or exceeds it
+    c.eval.examples = 1024  # examples of an evaluation set; 0: all that the files hold
+    c.eval.batch_size = 128  # examples that are evaluated at a time
     c.eval.best_metric = ""  # validation metric whose best parameters are kept and tested too; empty: none
     c.eval.patience = 0  # validations without a better best_metric after which a run stops; 0: never
 
@@ -243,7 +244,13 @@ def structure_key(config: ConfigDict) -> str:
 
 
 def split_seeds(config: ConfigDict) -> list[ConfigDict]:
-    """Returns one config for each of the ``seeds`` seeds from ``seed`` on, as a run of its own would have it."""
+    """Returns one config for each of the ``seeds`` seeds from ``seed`` on, as a run of its own would have it.
+
+    Raises:
+      UserError: no seeds, or more than can be meant.
+    """
+    if not 1 <= config.seeds <= MOST_SEEDS:
+        raise UserError(f"seeds={config.seeds} must be between 1 and {MOST_SEEDS}")
     members = []
     for i in range(config.seeds):
         member = ConfigDict(config)

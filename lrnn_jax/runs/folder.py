@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from lrnn_jax.config.fields import differing_fields, restore_config
 from lrnn_jax.errors import UserError
 from lrnn_jax.runs.files import read_object, replace_text, write_json
+from lrnn_jax.runs.results import Result, check_result
 
 
 class RunFolder:
@@ -107,30 +108,20 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path} is not a run: cannot read {error}") from error
 
-    def read_result(self) -> dict[str, Any] | None:
+    def read_result(self) -> Result | None:
         """Returns ``result.json``, or None where the run has not ended or what is there is no result."""
         try:
             return self.load_result()
         except (OSError, ValueError):
             return None
 
-    def load_result(self) -> dict[str, Any]:
+    def load_result(self) -> Result:
         """Returns ``result.json``.
 
         Raises:
           OSError, ValueError: it cannot be read, or is no result; says why.
         """
-        result = read_object(self.result_file)
-        if result.get("status") not in ("finished", "failed"):
-            raise ValueError(f"{self.result_file.name}: neither finished nor failed")
-        best = result.get("best") or {"metrics": {}}
-        needed = [
-            result.get("metrics", None if result["status"] == "finished" else {}),
-            isinstance(best, dict) and best.get("metrics"),
-        ]
-        if not all(isinstance(metrics, dict) for metrics in needed):
-            raise ValueError(f"{self.result_file.name}: has no metrics")
-        return result
+        return check_result(read_object(self.result_file), self.result_file.name)
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Adds one line to ``metrics.jsonl``; values that are not finite become null.
@@ -161,7 +152,7 @@ class RunFolder:
         """Makes ``metrics.jsonl`` what it was at a checkpoint: the resumed run writes all later lines again."""
         replace_text(self.metrics_file, "".join(f"{line}\n" for line in lines))
 
-    def write_result(self, result: dict[str, Any]) -> None:
+    def write_result(self, result: Result) -> None:
         """Writes ``result.json`` in one piece."""
         write_json(self.result_file, result)
 

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import time
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,20 @@ def describe_origin(config: ConfigDict) -> dict[str, Any]:
         "config_hash": config_hash(config),
         "git_commit": _git_commit(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
-        "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()}, {os.cpu_count()} cores)",
+        "x64": jax.numpy.zeros(()).dtype == "float64",
+        "device": f"{_device_name()} ({jax.default_backend()}, {os.cpu_count()} cores)",
         "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _device_name() -> str:
+    """The accelerator's name, or the processor's where there is none: results do not come back bit by bit on another."""
+    if jax.default_backend() == "cpu":
+        with suppress(OSError):
+            lines = Path("/proc/cpuinfo").read_text().splitlines()
+            return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "cpu")
+        return platform.processor() or "cpu"
+    return jax.devices()[0].device_kind
 
 
 def _version(name: str) -> str:

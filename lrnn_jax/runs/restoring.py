@@ -44,6 +44,6 @@ def restore_run(workdir: Path, target: Any, *, which: str) -> tuple[Any, dict[st
     checkpoints.close()
     if restored is None:
         raise UserError(f"{workdir} holds no checkpoint yet")
-    if which == "best" and not restored[1]["best"][0]:
+    if which == "best" and not restored[1]["members"][0]["best"]:
         raise UserError(f"{workdir} holds no best checkpoint (eval.best_metric={metric!r})")
     return restored

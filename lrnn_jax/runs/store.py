@@ -88,7 +88,7 @@ def read_rows(store: Path) -> list[Row]:
 def _read_row(folder: RunFolder) -> Row:
     try:
         config = restore_config(read_object(folder.config_file))
-        result: Row = folder.load_result() if folder.result_file.exists() else {"status": "started"}
+        result: Any = folder.load_result() if folder.result_file.exists() else {"status": "started"}
     except (OSError, ValueError) as error:
         return {"run": folder.path.name, "status": "unreadable", "reason": str(error)}
     row: Row = {"run": folder.path.name, **dict(flatten(config))}

@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lrnn_jax.errors import Interrupted, UserError
+from lrnn_jax.runs.results import Result
 from lrnn_jax.runs.store import default_workdir
 
 # How often a run may lose its worker: machines go away now and then, but what needs too much memory dies every time.
@@ -23,7 +24,7 @@ RETRIES = 5
 def run_on_ray(
     configs: Sequence[ConfigDict],
     store: Path,
-    report: Callable[[list[dict[str, Any]]], None],
+    report: Callable[[list[Result]], None],
     *,
     address: str | None,
     workers: int | None,
@@ -114,10 +115,11 @@ def _check_answers(address: str) -> None:
 
 def train_one(config: str, store: str) -> str:
     """Trains one run in a worker; configs and results travel as JSON."""
-    from lrnn_jax.sweeps.executors import train_pack
+    from lrnn_jax.sweeps.packs import train_pack
+    from lrnn_jax.training.program import make_program
 
     try:
-        (result,) = train_pack([ConfigDict(json.loads(config))], Path(store))
+        (result,) = train_pack(make_program(ConfigDict(json.loads(config))), Path(store))
     except Interrupted:
         os._exit(1)  # as if killed: Ray tries again elsewhere what has died, but not what has raised
     return json.dumps(result)

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from lrnn_jax.config.checks import validate_config
 from lrnn_jax.config.fields import config_hash, set_field, structure, structure_key
 from lrnn_jax.config.files import load_config, load_sweep
 from lrnn_jax.errors import UserError
 from lrnn_jax.sweeps.combinators import plain
-from lrnn_jax.sweeps.executors import arrange, is_due
-from lrnn_jax.training.program import Program, compile_bucket, compile_steps, make_program
+from lrnn_jax.sweeps.executors import is_due
+from lrnn_jax.sweeps.packs import arrange
+from lrnn_jax.training.program import Program, compile_part, compile_steps
 
 
 def resolve_sweep(spec: str, name: str, overrides: Mapping[str, Any]) -> list[ConfigDict]:
@@ -40,7 +40,6 @@ def resolve_sweep(spec: str, name: str, overrides: Mapping[str, Any]) -> list[Co
             set_field(config, field, value)
         if config.seeds != 1:
             raise UserError(f"seeds={config.seeds} in a sweep: let the sweep run over the field 'seed'")
-        validate_config(config)
         configs.append(config)
     return configs
 
@@ -73,17 +72,17 @@ def plan(configs: Sequence[ConfigDict], store: Path, *, executor: str, retry_fai
     parts = list(arrange(todo, distinct, store, executor=executor))
     costs: dict[str, tuple[float, float, int]] = {}
     planned = []
-    for i, part in enumerate(parts):
+    for i, program in enumerate(parts):
         print(f"compiling and measuring program {i + 1} of {len(parts)}", file=sys.stderr)
-        key = f"{len(part)} {structure_key(part[0])}"
+        key = f"{program.members} {structure_key(program.config)}"
         compiled = key in costs and executor == "local"
         if key not in costs:
             # what was compiled to see whether it fits is part of the cost
             compile_steps.cache_clear()
-            compile_bucket.cache_clear()
-            costs[key] = _measure(make_program(*part))
+            compile_part.cache_clear()
+            costs[key] = _measure(program)
         compile_s, run_s, size = costs[key]
-        planned.append(PlannedProgram(part, run_s if compiled else run_s + compile_s, size))
+        planned.append(PlannedProgram(program.configs, run_s if compiled else run_s + compile_s, size))
     return planned
 
 
@@ -145,17 +144,18 @@ def _measure(program: Program) -> tuple[float, float, int]:
     size = program.memory()
     state = program.init()
     program.evaluate(state.params, state.batch_stats, "validation")
-    state, _ = program.advance(state, program.per_dispatch, start=0)
+    size_of_call = program.config.train.steps_per_dispatch
+    state, _ = program.advance(state, size_of_call, start=0)
     jax.block_until_ready(state)
     compiled = time.perf_counter() - began
     began = time.perf_counter()
     dispatches = 0
     while dispatches < 2 or time.perf_counter() - began < 1.0:
-        start = (dispatches + 1) * program.per_dispatch
-        state, _ = program.advance(state, program.per_dispatch, start=start)
+        start = (dispatches + 1) * size_of_call
+        state, _ = program.advance(state, size_of_call, start=start)
         jax.block_until_ready(state)
         dispatches += 1
-    per_step = (time.perf_counter() - began) / (dispatches * program.per_dispatch)
+    per_step = (time.perf_counter() - began) / (dispatches * size_of_call)
     began = time.perf_counter()
     program.evaluate(state.params, state.batch_stats, "validation")
     evaluation = time.perf_counter() - began

@@ -9,6 +9,7 @@ from typing import Any
 from lrnn_jax.config.files import data_folder
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.runs.folder import RunFolder, write_json
+from lrnn_jax.runs.results import Result
 from lrnn_jax.runs.store import default_workdir, locked_store, read_status
 from lrnn_jax.sweeps.executors import check_executor, execute
 from lrnn_jax.sweeps.ray_executor import check_cluster
@@ -126,7 +127,7 @@ def _results_folder() -> Path:
     return experiments / "results" if (experiments.parent / "pyproject.toml").exists() else Path("experiments/results")
 
 
-def _record(table: Table, run: Run, result: dict[str, Any], store: Path) -> dict[str, Any]:
+def _record(table: Table, run: Run, result: Result, store: Path) -> dict[str, Any]:
     lines = RunFolder(default_workdir(run.config, store)).parse_metrics()
     curve = [[line["step"], line[table.metric]] for line in lines if line["split"] == "validation" and table.metric in line]
     place = {"column": run.row.column, "row": run.row.name, "point": dict(run.point), "curve": curve}
@@ -134,7 +135,7 @@ def _record(table: Table, run: Run, result: dict[str, Any], store: Path) -> dict
     return {**place, **_thin_curves(table, result), **({"best": best} if "best" in result else {})}
 
 
-def _thin_curves(table: Table, part: dict[str, Any]) -> dict[str, Any]:
+def _thin_curves(table: Table, part: Any) -> dict[str, Any]:
     """Keeps of the curves by position what the table plots, of the longest bucket at some positions: records are small."""
     kept = {name: value for name, value in part.items() if name != "curves"}
     named = {name.partition("/"): curve for name, curve in part.get("curves", {}).items()}

@@ -1,7 +1,7 @@
 """The contract that every task keeps. A new task is one file beside this one and one line in `registry`."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -16,82 +16,145 @@ if TYPE_CHECKING:
     from grain import MapDataset
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
+Length = tuple[int, int]
 
 
 class Batch(NamedTuple):
     """What a model sees and what it is asked.
 
     Attributes:
-      inputs: tokens ``[B T]`` int32 or features ``[B T F]`` float32.
-      targets: class per row ``[B]`` or per position ``[B T]``, int32.
-      weights: how much each target counts, float32, shaped as ``targets``; 0 for padding.
-      lengths: positions of each row that hold input ``[B]`` int32; the rest is padding.
+      inputs: tokens ``[B T]`` int32 or features ``[B T F]`` float32; ``[B R T]`` or ``[B R T F]`` where an example has R rows.
+      targets: class per example ``[B]`` or per position ``[B T]``, int32; or numbers to be met ``[B O]``, float32.
+      weights: how much each target counts, float32 ``[B]`` or ``[B T]``; 0 for padding.
+      lengths: positions of each row that hold input ``[B]`` int32, or ``[B R]``; the rest is padding.
       reset: True where another sequence starts inside a row ``[B T]``; None where rows hold one sequence each.
     """
 
-    inputs: Int[Array, "B T"] | Float[Array, "B T F"]
-    targets: Int[Array, " B *T"]
+    inputs: Int[Array, "B *R T"] | Float[Array, "B *R T F"]
+    targets: Int[Array, " B *T"] | Float[Array, "B O"]
     weights: Float[Array, " B *T"]
-    lengths: Int[Array, " B"]
+    lengths: Int[Array, " B *R"]
     reset: Bool[Array, "B T"] | None = None
+
+    def keep(self, first: jax.Array | int) -> "Batch":
+        """Returns the batch with weight 0 for all but its ``first`` examples: a set need not end where a batch does."""
+        mask = jnp.arange(self.weights.shape[0]) < first
+        return self._replace(weights=jnp.where(mask.reshape(-1, *(1,) * (self.weights.ndim - 1)), self.weights, 0.0))
+
+
+class Example(NamedTuple):
+    """Shapes and dtypes of one example, without the batch's axis.
+
+    Attributes:
+      inputs: tokens ``[T]`` int32, features ``[T F]`` float32, or the same with R rows in front.
+      targets: class ``[]`` or ``[T]`` int32, or numbers ``[O]`` float32.
+    """
+
+    inputs: jax.ShapeDtypeStruct
+    targets: jax.ShapeDtypeStruct
+
+    @property
+    def rows(self) -> int:
+        """R, rows of an example; 1 where there is no such axis."""
+        return self.inputs.shape[0] if self.inputs.ndim == (2 if self.tokens else 3) else 1
+
+    @property
+    def tokens(self) -> bool:
+        """Whether inputs are tokens, and not features."""
+        return bool(jnp.issubdtype(self.inputs.dtype, jnp.integer))
+
+
+class EvaluationSet(NamedTuple):
+    """What is evaluated together and reported under one name.
+
+    Attributes:
+      name: after the slash of a metric's name, as in ``accuracy/40-64``.
+      length: (shortest, longest) sequence.
+    """
+
+    name: str
+    length: Length
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A synthetic classification task: a batch is a pure function of a key.
+    """What a model is asked, and how its answers are judged. A task is a value: equal fields mean equal data.
 
     Class attributes:
       EVAL_LENGTHS: length buckets (shortest, longest) of the evaluation.
+      METRICS: what `loss`, `metrics` and `derive` measure, each with the direction that is better: "higher" or "lower".
+      HEADS: the model's heads that can answer, the usual one first.
       CHANCE: accuracy of the best guess that does not read the input.
       CEILING: accuracy that a perfect model reaches.
       MAX_LENGTH: longest sequence that the task makes.
       MIN_LENGTH: shortest sequence that poses a question.
       LENGTH_STEP: lengths come in steps of this; above 1, a range's ends are rounded down to lengths that there are.
-      DENSE: whether every position has a target (head "token") or every row one (heads "last", "mean").
+      REVISION: goes up by one when the data of the same fields change; part of a run's name.
     """
 
-    EVAL_LENGTHS: ClassVar[tuple[tuple[int, int], ...]]
+    EVAL_LENGTHS: ClassVar[tuple[Length, ...]]
+    METRICS: ClassVar[Mapping[str, str]] = {"loss": "lower", "accuracy": "higher", "scaled_accuracy": "higher"}
+    HEADS: ClassVar[tuple[str, ...]] = ("last", "mean")
     CHANCE: ClassVar[float]
     CEILING: ClassVar[float] = 1.0
     # The longest length at which every layer is tested to stay finite.
     MAX_LENGTH: ClassVar[int] = 16_384
     MIN_LENGTH: ClassVar[int] = 1
     LENGTH_STEP: ClassVar[int] = 1
-    DENSE: ClassVar[bool] = False
+    REVISION: ClassVar[int] = 0
 
     @property
     def vocab_size(self) -> int:
-        """Input tokens, padding included."""
+        """Input tokens, padding included; 0 where inputs are features."""
         raise NotImplementedError
 
     @property
     def outputs(self) -> int:
-        """Classes."""
+        """O: classes, or numbers to be met."""
         raise NotImplementedError
+
+    @property
+    def per_position(self) -> bool:
+        """Whether every position has a target, and not every example one."""
+        return len(self.example_spec(self.MAX_LENGTH).targets.shape) == 1 and self.outputs_are_classes
+
+    @property
+    def outputs_are_classes(self) -> bool:
+        """Whether targets are classes, and not numbers to be met."""
+        return bool(jnp.issubdtype(self.example_spec(self.MAX_LENGTH).targets.dtype, jnp.integer))
+
+    def example_spec(self, length: int) -> Example:
+        """Returns shapes and dtypes of one example of ``length`` positions: here of tokens, and classes as `HEADS` answer."""
+        targets = (length,) if self.HEADS[0] in ("token", "autoencoder") else ()
+        return Example(jax.ShapeDtypeStruct((length,), jnp.int32), jax.ShapeDtypeStruct(targets, jnp.int32))
 
     def token_names(self) -> list[str]:
         """Returns what to call each input token where people read it: its number by default."""
         return [str(token) for token in range(self.vocab_size)]
 
-    def batch(self, key: jax.Array, size: int, length: tuple[int, int]) -> Batch:
-        """Makes ``size`` sequences with lengths uniform in ``length`` = (shortest, longest), padded to the longest.
-
-        Pure and jittable in ``key``; ``size`` and ``length`` are static.
-        """
-        raise NotImplementedError
+    def evaluation_sets(self, lengths: Sequence[Sequence[int]]) -> tuple[EvaluationSet, ...]:
+        """Returns the sets of one evaluation: one per length bucket, named as in ``40-64``."""
+        return tuple(EvaluationSet(f"{shortest}-{longest}", (shortest, longest)) for shortest, longest in lengths)
 
     def oracle(self, example: list[int]) -> int | list[int]:
-        """Returns the label of one unpadded input, or those of all its positions (`DENSE`), by plain Python."""
+        """Returns the label of one unpadded input, or those of all its positions (`per_position`), by plain Python."""
         raise NotImplementedError
 
-    def loss(self, logits: Float[Array, "B *T O"], batch: Batch) -> tuple[jax.Array, jax.Array]:
-        """Returns (sum, weight) of the cross-entropy in nats."""
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
+    def loss(self, outputs: Float[Array, "B *T O"], batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """Returns (sum, weight) of the cross-entropy in nats, or of the mean squared error where targets are numbers."""
+        if self.outputs_are_classes:
+            losses = optax.softmax_cross_entropy_with_integer_labels(outputs, batch.targets)
+        else:
+            losses = jnp.mean(jnp.square(outputs - batch.targets), axis=-1)
         return jnp.sum(losses * batch.weights), jnp.sum(batch.weights)
 
-    def metrics(self, logits: Float[Array, "B *T O"], batch: Batch) -> Sums:
-        """Returns (sum, weight) of ``accuracy`` and ``scaled_accuracy`` = (accuracy - chance) / (1 - chance)."""
-        correct = (jnp.argmax(logits, axis=-1) == batch.targets).astype(jnp.float32)
+    def metrics(self, outputs: Float[Array, "B *T O"], batch: Batch) -> Sums:
+        """Returns (sum, weight) of each metric; here ``accuracy`` and ``scaled_accuracy`` = (accuracy - chance) / (1 - chance).
+
+        Sum and weight may be vectors, such as one entry per class: the metric is then the mean of sum / weight over the entries
+        that have weight (a macro average).
+        """
+        correct = (jnp.argmax(outputs, axis=-1) == batch.targets).astype(jnp.float32)
         weight = jnp.sum(batch.weights)
         accuracy = jnp.sum(correct * batch.weights)
         return {
@@ -99,7 +162,7 @@ class Task:
             "scaled_accuracy": ((accuracy - self.CHANCE * weight) / (1.0 - self.CHANCE), weight),
         }
 
-    def curves(self, logits: Float[Array, "B *T O"], batch: Batch) -> dict[str, tuple[Float[Array, " T"], Float[Array, " T"]]]:
+    def curves(self, outputs: Float[Array, "B *T O"], batch: Batch) -> dict[str, tuple[Float[Array, " T"], Float[Array, " T"]]]:
         """Returns (sums, weights) by position of what is worth a curve; measured by the final test only. None by default.
 
         Of a name that ends in ``_by_context``, number n (from 0) is of all positions that 2^n to 2^(n+1) - 1 tokens precede.
@@ -122,11 +185,11 @@ class Task:
         """Returns the fields that a run's own records stand in for once it has been trained. None by default."""
         return {}
 
-    def epoch_examples(self, length: tuple[int, int]) -> int | None:
-        """Returns the size of the training set; None where examples are made on the fly."""
+    def epoch_examples(self, length: Length) -> int | None:
+        """Returns the size of the training set; None where examples are made for ever."""
         return None
 
-    def check_length(self, field: str, length: tuple[int, int]) -> None:
+    def check_length(self, field: str, length: Length) -> None:
         """Refuses lengths that the task cannot make.
 
         Raises:
@@ -141,7 +204,81 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModularTask(Task):
+class SyntheticTask(Task):
+    """A task whose examples are made on the device: a batch is a pure function of a key.
+
+    Attributes:
+      train_examples: examples of a fixed training set, which are drawn from the run's seed and come in another order in every
+        epoch; 0 makes new examples for ever.
+
+    Class attributes:
+      SPLITS_DIFFER: whether `batch` draws "train", "validation" and "test" from different distributions.
+      KEY_PER_BATCH: the examples of an evaluation set then depend on ``eval.batch_size``, because each batch and not each
+        example has a key. True only for the tasks whose committed results were measured so.
+    """
+
+    train_examples: int = dataclasses.field(default=0, kw_only=True)
+
+    SPLITS_DIFFER: ClassVar[bool] = False
+    KEY_PER_BATCH: ClassVar[bool] = False
+
+    def batch(self, key: jax.Array, size: int, length: Length, split: str = "train") -> Batch:
+        """Makes ``size`` examples with lengths uniform in ``length`` = (shortest, longest), padded to the longest.
+
+        Pure and jittable in ``key``; the rest is static. ``split`` is "train", "validation" or "test"; most tasks draw all
+        three alike.
+        """
+        raise NotImplementedError
+
+    def train_batch(self, key: jax.Array, step: jax.Array, size: int, length: Length) -> Batch:
+        """Returns the training batch of a step: a pure function of the run's key and the step.
+
+        With ``train_examples`` = N, example n of the set is always the same, and the batches of an epoch go through a
+        permutation of the set drawn for that epoch; a batch may end one epoch and begin the next.
+        """
+        count = self.train_examples
+        if not count:
+            return self.batch(jax.random.fold_in(key, step), size, length, "train")
+        set_key, order_key = (jax.random.fold_in(key, number) for number in (0, 1))
+        # no position is computed as step * size: an int32 ends at two thousand million
+        per_epoch, rest = divmod(count, size)
+        if rest:
+            epoch, first = _multiply_divide(step, size, count)
+        else:
+            epoch, first = step // per_epoch, (step % per_epoch) * size
+
+        def order(epoch: jax.Array) -> jax.Array:
+            return jax.random.permutation(jax.random.fold_in(order_key, epoch), count)
+
+        # a batch that crosses the end of an epoch takes its rest from the next one's order
+        orders = jnp.concatenate([order(epoch), order(epoch + 1)[:size]]) if rest else order(epoch)
+        return self._examples(set_key, jax.lax.dynamic_slice(orders, (first,), (size,)), length, "train")
+
+    def evaluation_batch(self, key: jax.Array, index: jax.Array, size: int, length: Length, split: str) -> Batch:
+        """Returns batch number ``index`` of an evaluation set with its own ``key``; see `KEY_PER_BATCH`."""
+        if self.KEY_PER_BATCH:
+            return self.batch(jax.random.fold_in(key, index), size, length, split)
+        return self._examples(key, index * size + jnp.arange(size), length, split)
+
+    def epoch_examples(self, length: Length) -> int | None:
+        return self.train_examples or None
+
+    def _examples(self, key: jax.Array, numbers: jax.Array, length: Length, split: str) -> Batch:
+        def make(number: jax.Array) -> Batch:
+            return jax.tree.map(lambda x: x[0], self.batch(jax.random.fold_in(key, number), 1, length, split))
+
+        return jax.vmap(make)(numbers)
+
+
+def _multiply_divide(step: jax.Array, size: int, count: int) -> tuple[jax.Array, jax.Array]:
+    """Returns quotient and remainder of ``step * size`` by ``count``, without the product: steps reach far, int32 does not."""
+    # step = a * count + b, so step * size = a * size * count + b * size, and b * size < count * size
+    a, b = step // count, step % count
+    return a * size + (b * size) // count, (b * size) % count
+
+
+@dataclasses.dataclass(frozen=True)
+class ModularTask(SyntheticTask):
     """A task whose answer is a number modulo m; chance is 1/m, as the papers scale by.
 
     Attributes:
@@ -173,7 +310,7 @@ class FileTask(Task):
     The first to ask for rows reads the files; what it makes of them is kept (`functools.lru_cache`), for tasks are values.
     """
 
-    def rows(self, split: str, length: tuple[int, int]) -> Any:
+    def rows(self, split: str, length: Length) -> Any:
         """Returns a split's examples: something with ``len`` and ``[i]``, whose elements are arrays of one shape.
 
         Args:
@@ -182,28 +319,20 @@ class FileTask(Task):
         """
         raise NotImplementedError
 
-    def collate(self, rows: Any, length: tuple[int, int]) -> Batch:
+    def collate(self, rows: Any, length: Length) -> Batch:
         """Turns stacked examples into a batch of NumPy arrays."""
         raise NotImplementedError
 
-    def epoch_examples(self, length: tuple[int, int]) -> int:
+    def epoch_examples(self, length: Length) -> int:
         return len(self.rows("train", length))
 
-    def batch(self, key: jax.Array, size: int, length: tuple[int, int]) -> Batch:
-        raise TypeError(f"{type(self).__name__} reads its batches from files: see splits")
-
-    def splits(
-        self, size: int, length: tuple[int, int], seed: int, *, process: tuple[int, int] = (0, 1)
-    ) -> "dict[str, MapDataset[Batch]]":
-        """Returns grain data sets whose i-th element is the i-th batch.
-
-        "train" has no end and another order in every epoch; "validation" and "test" have one order for all seeds, so that
-        their first batches are a fair sample and the same for every run.
+    def train_batches(self, size: int, length: Length, seed: int, *, process: tuple[int, int] = (0, 1)) -> "MapDataset[Batch]":
+        """Returns a grain data set without end, whose i-th element is the training batch of step i.
 
         Args:
           size: examples of a batch over all processes.
           length: (shortest, longest) example.
-          seed: fixes the order of "train".
+          seed: fixes the order, which is another in every epoch.
           process: (this process, processes): each reads its own part of every batch, and nothing else.
         """
         from grain import MapDataset
@@ -211,11 +340,11 @@ class FileTask(Task):
         index, count = process
         if size % count:
             raise UserError(f"a batch of {size} examples cannot be shared by {count} processes")
+        rows = MapDataset.source(self.rows("train", length)).seed(seed).shuffle().repeat()[index::count]
+        return rows.batch(size // count, drop_remainder=True).map(lambda stacked: self.collate(stacked, length))
 
-        def batches(split: str) -> "MapDataset[Batch]":
-            train = split == "train"
-            rows = MapDataset.source(self.rows(split, length)).seed(seed if train else 0).shuffle()
-            part = (rows.repeat() if train else rows)[index::count]
-            return part.batch(size // count, drop_remainder=True).map(lambda stacked: self.collate(stacked, length))
+    def evaluation_rows(self, split: str, length: Length) -> "MapDataset[Any]":
+        """Returns a split's examples in one order for all seeds: the first of them are a fair sample."""
+        from grain import MapDataset
 
-        return {split: batches(split) for split in ("train", "validation", "test")}
+        return MapDataset.source(self.rows(split, length)).seed(0).shuffle()

@@ -64,7 +64,8 @@ class LanguageModeling(FileTask):
 
     EVAL_LENGTHS = ((256, 256),)
     CHANCE = 0.0
-    DENSE = True
+    METRICS = {"loss": "lower", "accuracy": "higher", "bits_per_byte": "lower", "perplexity": "lower"}
+    HEADS = ("token",)
 
     def __post_init__(self) -> None:
         if not self.data:

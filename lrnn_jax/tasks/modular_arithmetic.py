@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from lrnn_jax.tasks.base import Batch, ModularTask
+from lrnn_jax.tasks.base import Batch, Length, ModularTask
 
 PLUS, MINUS, TIMES, EQUALS = 1, 2, 3, 4
 ZERO = 5  # the digit 0; digit d is ZERO + d
@@ -40,6 +40,7 @@ class ModularArithmetic(ModularTask):
     multiplication: bool = True
 
     EVAL_LENGTHS = ((40, 64), (65, 128), (129, 192), (193, 256), (257, 512))
+    KEY_PER_BATCH = True
     MIN_LENGTH = 3
     LENGTH_STEP = 2
 
@@ -50,7 +51,7 @@ class ModularArithmetic(ModularTask):
     def token_names(self) -> list[str]:
         return ["pad", *"+-*=", *map(str, range(self.modulus))]
 
-    def batch(self, key: jax.Array, size: int, length: tuple[int, int]) -> Batch:
+    def batch(self, key: jax.Array, size: int, length: Length, split: str = "train") -> Batch:
         shortest, longest = length
         count_key, digit_key, sign_key = jax.random.split(key, 3)
         # n numbers make n signs with the equals sign, and the answer: 2 n + 1 places

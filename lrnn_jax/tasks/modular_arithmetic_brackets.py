@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from lrnn_jax.tasks.base import Batch, ModularTask
+from lrnn_jax.tasks.base import Batch, Length, ModularTask
 
 # The tokens after padding (0) and the digits (1 to m), counted from m + 1.
 SIGNS = "+-*()="
@@ -40,6 +40,7 @@ class ModularArithmeticBrackets(ModularTask):
     multiplication: bool = False
 
     EVAL_LENGTHS = ((40, 64), (65, 128), (129, 192), (193, 256), (257, 512))
+    KEY_PER_BATCH = True
     MIN_LENGTH = 5
 
     @property
@@ -53,7 +54,7 @@ class ModularArithmeticBrackets(ModularTask):
     def token_names(self) -> list[str]:
         return ["pad", *map(str, range(self.modulus)), *SIGNS]
 
-    def batch(self, key: jax.Array, size: int, length: tuple[int, int]) -> Batch:
+    def batch(self, key: jax.Array, size: int, length: Length, split: str = "train") -> Batch:
         shortest, longest = length
         length_key, cut_key, digit_key, operator_key = jax.random.split(key, 4)
         n = jax.random.randint(length_key, (size,), shortest, longest + 1) - 3

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.tasks.base import Batch, ModularTask
+from lrnn_jax.tasks.base import Batch, Length, ModularTask
 from lrnn_jax.tasks.parity import COUNTING_NAMES, make_counting_batch
 
 
@@ -32,6 +32,7 @@ class ModularCounting(ModularTask):
     modulus: int = 3
 
     EVAL_LENGTHS = ((40, 64), (65, 128), (129, 192), (193, 256), (257, 512))
+    KEY_PER_BATCH = True
     MIN_LENGTH = 2
 
     @property
@@ -41,7 +42,7 @@ class ModularCounting(ModularTask):
     def token_names(self) -> list[str]:
         return COUNTING_NAMES
 
-    def batch(self, key: jax.Array, size: int, length: tuple[int, int]) -> Batch:
+    def batch(self, key: jax.Array, size: int, length: Length, split: str = "train") -> Batch:
         shortest, longest = length
         length_key, class_key, count_key, place_key = jax.random.split(key, 4)
         lengths = jax.random.randint(length_key, (size,), shortest, longest + 1) - 1

@@ -5,14 +5,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from lrnn_jax.tasks.base import Batch, Task
+from lrnn_jax.tasks.base import Batch, Length, SyntheticTask
 
 # What `make_counting_batch` makes tokens of.
 COUNTING_NAMES = ["pad", "0", "1"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Parity(Task):
+class Parity(SyntheticTask):
     """Is the number of ones odd? The answer is asked at the last bit.
 
     ::
@@ -28,6 +28,7 @@ class Parity(Task):
     """
 
     EVAL_LENGTHS = ((40, 64), (65, 128), (129, 192), (193, 256), (257, 512))
+    KEY_PER_BATCH = True
     CHANCE = 0.5
     MIN_LENGTH = 2
 
@@ -42,7 +43,7 @@ class Parity(Task):
     def token_names(self) -> list[str]:
         return COUNTING_NAMES
 
-    def batch(self, key: jax.Array, size: int, length: tuple[int, int]) -> Batch:
+    def batch(self, key: jax.Array, size: int, length: Length, split: str = "train") -> Batch:
         shortest, longest = length
         bits_key, length_key = jax.random.split(key)
         lengths = jax.random.randint(length_key, (size,), shortest, longest + 1) - 1

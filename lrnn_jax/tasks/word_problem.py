@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.tasks.base import Batch, Sums, Task
+from lrnn_jax.tasks.base import Batch, Length, Sums, SyntheticTask
 
 Permutation = tuple[int, ...]
 
@@ -21,7 +21,7 @@ MOST_ELEMENTS = 720
 
 
 @dataclasses.dataclass(frozen=True)
-class WordProblem(Task):
+class WordProblem(SyntheticTask):
     """What is the product of all elements so far? Asked at every position: ``y_t = x_1 o x_2 o ... o x_t``.
 
     ::
@@ -59,7 +59,9 @@ class WordProblem(Task):
     bos: bool = False
 
     EVAL_LENGTHS = ((32, 32), (64, 64), (128, 128), (256, 256), (500, 500))
-    DENSE = True
+    METRICS = {**SyntheticTask.METRICS, "sequence_accuracy": "higher"}
+    KEY_PER_BATCH = True
+    HEADS = ("token",)
 
     def __post_init__(self) -> None:
         if self.tokens_per_transition < 1:
@@ -89,7 +91,7 @@ class WordProblem(Task):
         names = ["".join(map(str, row)) for row in elements] if elements.shape[1] < 10 else map(str, range(len(elements)))
         return ["pad", *names, *(["wait"] if self.tokens_per_transition > 1 else []), *(["bos"] if self.bos else [])]
 
-    def batch(self, key: jax.Array, size: int, length: tuple[int, int]) -> Batch:
+    def batch(self, key: jax.Array, size: int, length: Length, split: str = "train") -> Batch:
         shortest, longest = length
         k, bos = self.tokens_per_transition, int(self.bos)
         letter_key, length_key = jax.random.split(key)

@@ -27,7 +27,7 @@ def restore_parameters(workdir: Path, program: Program, *, which: str) -> tuple[
     best = {"best": state.variables} if folder.read_config().eval.best_metric else {}
     kept, info = restore_run(workdir, {"state": state, **best}, which=which)
     if which == "best":
-        return kept["best"], info["best"][0]["step"]
+        return kept["best"], info["members"][0]["best"]["step"]
     return kept["state"].variables, int(kept["state"].step)
 
 

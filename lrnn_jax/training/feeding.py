@@ -8,7 +8,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.tasks.base import Batch, FileTask
+from lrnn_jax.tasks.base import Batch, FileTask, Length
+from lrnn_jax.training.steps import Part
 
 
 class Feed:
@@ -19,32 +20,37 @@ class Feed:
 
         Args:
           task: of all members.
-          configs: one per member, which differ in traced fields only.
+          configs: one per member, which differ in hyper-parameters only.
 
         Raises:
           UserError: the files cannot be used, or hold too few examples.
         """
         config = configs[0]
-        self._task, self._eval = task, config.eval
-        self._length = tuple(config.train.length)
+        self._task = task
+        self._most = config.train.steps_per_dispatch
+        length, size = tuple(config.train.length), config.train.batch_size
         process = (jax.process_index(), jax.process_count())
-        size = config.train.batch_size
-        self._train = [task.splits(size, self._length, c.seed, process=process)["train"] for c in configs]
+        self._train = [task.train_batches(size, length, c.seed, process=process) for c in configs]
         self._next: tuple[int, int, Future[Batch]] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
         wanted = config.eval.examples
         for split in ("validation", "test"):
-            for bucket in config.eval.lengths:
-                held = len(task.rows(split, tuple(bucket)))
+            for each in task.evaluation_sets(config.eval.lengths):
+                held = self.held(split, each.length)
                 if held < wanted:
-                    raise UserError(f"eval.examples={wanted}: the {split} split has only {held} of eval.lengths={bucket}")
+                    raise UserError(
+                        f"eval.examples={wanted}: the {split} split has only {held} of eval.lengths={list(each.length)} "
+                        "(0 takes all there are)"
+                    )
 
     def take(self, start: int, steps: int, *, following: int = 0) -> Batch:
         """Returns the batches of steps ``start`` to ``start + steps - 1``, stacked ``[K ...]``, or ``[S K ...]`` for members.
 
+        K is always what `shape` says: the last batch stands in for those that are too many.
+
         Args:
           start: optimiser steps taken before.
-          steps: K.
+          steps: how many batches are wanted.
           following: steps that will probably be asked for next; their batches are begun at once.
         """
         expected, self._next = self._next, None
@@ -58,21 +64,35 @@ class Feed:
         """Returns one member's batch of one step."""
         return self._train[member][step]
 
-    def evaluation(self, split: str, bucket: tuple[int, int]) -> Batch:
-        """Returns all batches of a length bucket, stacked ``[N ...]``: the same for every member and every time."""
-        size = min(self._eval.batch_size, self._eval.examples)
-        batches = self._task.splits(size, bucket, 0)[split]
-        return _stack([batches[i] for i in range(self._eval.examples // size)])
+    def held(self, split: str, length: Length) -> int:
+        """Returns how many examples a split has."""
+        return len(self._task.rows(split, length))
 
-    def shape(self, steps: int) -> Batch:
+    def evaluation(self, split: str, part: Part, first: int) -> Batch:
+        """Returns the batches of an evaluation set from the ``first`` on that one compiled call takes, stacked ``[K ...]``.
+
+        They are the same for every member and every time. The split's last example stands in for those beyond it.
+        """
+        length, size = part.set.length, part.batch_size
+        rows = self._task.evaluation_rows(split, length)
+        numbers = np.minimum(np.arange(first * size, (first + part.batches) * size), len(rows) - 1)
+        examples = [rows[int(i)] for i in numbers]
+        stacked = [_stack(examples[i : i + size]) for i in range(0, len(examples), size)]
+        return _stack([self._task.collate(batch, length) for batch in stacked])
+
+    def shape(self) -> Batch:
         """Returns shapes and dtypes of what `take` returns."""
-        lead = (steps,) if len(self._train) == 1 else (len(self._train), steps)
+        lead = (self._most,) if len(self._train) == 1 else (len(self._train), self._most)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), self.batch_at(0, 0))
 
     def _stack(self, start: int, steps: int) -> Batch:
-        each = [_stack([batches[step] for step in range(start, start + steps)]) for batches in self._train]
+        each = [
+            _stack([batches[step] for step in range(start, start + steps)], repeat=self._most - steps)
+            for batches in self._train
+        ]
         return each[0] if len(each) == 1 else _stack(each)
 
 
-def _stack(batches: Sequence[Batch]) -> Batch:
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+def _stack(batches: Sequence[Batch], *, repeat: int = 0) -> Batch:
+    """Stacks arrays leaf by leaf; the last one ``repeat`` more times."""
+    return jax.tree.map(lambda *leaves: np.stack([*leaves, *leaves[-1:] * repeat]), *batches)

@@ -15,6 +15,8 @@ from lrnn_jax.errors import UserError
 from lrnn_jax.runs.parameters import parameter_paths
 
 Tree = Any
+# Dotted paths of config fields, and "seed", to their values: arrays inside a compiled program.
+Hyper = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,40 +117,58 @@ def format_groups(groups: Sequence[Group]) -> str:
     )
 
 
-def make_schedule(optim: Any, *, warmup_steps: int, total_steps: int) -> optax.Schedule:
-    """Returns learning rate of step: linear from 0 over the warm-up, then cosine to ``final_lr``, or constant."""
-    if optim.schedule == "cosine":
-        decay_steps = max(1, total_steps - warmup_steps)
-        part = optax.cosine_decay_schedule(1.0, decay_steps)
+@dataclasses.dataclass(frozen=True)
+class AdamW:
+    """Clipped AdamW: ``p -= lr(t) m_lr (adam(g) + weight_decay m_wd p)`` with each group's multipliers m.
 
-        def after(step: Any) -> Any:
-            return optim.final_lr + (optim.lr - optim.final_lr) * part(step)
-    else:
-        after = optax.constant_schedule(optim.lr)
-    return optax.join_schedules([optax.linear_schedule(0.0, optim.lr, warmup_steps), after], [warmup_steps])
+    The learning rate is linear from 0 to ``lr`` over the warm-up, then follows a cosine to ``final_lr`` or stays constant.
+    ``lr``, ``final_lr`` and ``weight_decay`` are hyper-parameters: they are arguments of a step and no fields.
 
-
-def make_optimizer(optim: Any, params: Tree, groups: Sequence[Group], schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Returns clipped AdamW: ``p -= lr(t) m_lr (adam(g) + weight_decay m_wd p)`` with each group's multipliers m.
-
-    Args:
-      optim: the config's section.
-      params: parameters, for the tree's structure.
+    Attributes:
       groups: from `assign_groups`.
-      schedule: from `make_schedule`.
+      schedule: "cosine" or "constant", after the warm-up.
+      warmup_steps: steps of the warm-up.
+      total_steps: steps of the training, at whose end the cosine is.
+      beta1: decay of the first moment, per step.
+      beta2: decay of the second moment, per step.
+      eps: added to the root of the second moment.
+      clip_norm: largest global norm of the gradients; 0 turns clipping off.
     """
-    multipliers = {path: (group.lr, group.wd) for group in groups for path in group.paths}
-    treedef = jax.tree.structure(params)
-    paths = parameter_paths(params)
-    lr_tree = jax.tree.unflatten(treedef, [multipliers[path][0] for path in paths])
-    wd_tree = jax.tree.unflatten(treedef, [multipliers[path][1] * optim.weight_decay for path in paths])
 
-    def decay_and_scale(updates: Tree, params: Tree) -> Tree:
-        return jax.tree.map(lambda u, p, m, wd: m * (u + wd * p), updates, params, lr_tree, wd_tree)
+    groups: tuple[Group, ...]
+    schedule: str
+    warmup_steps: int
+    total_steps: int
+    beta1: float
+    beta2: float
+    eps: float
+    clip_norm: float
 
-    return optax.chain(
-        optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity(),
-        optax.scale_by_adam(b1=optim.beta1, b2=optim.beta2, eps=optim.eps, mu_dtype=jnp.float32),
-        optax.stateless(decay_and_scale),
-        optax.scale_by_learning_rate(schedule),
-    )
+    def learning_rate(self, hyper: Hyper) -> optax.Schedule:
+        """Returns the learning rate as a function of the step."""
+        lr, final_lr = hyper["optim.lr"], hyper["optim.final_lr"]
+        if self.schedule == "cosine":
+            part = optax.cosine_decay_schedule(1.0, max(1, self.total_steps - self.warmup_steps))
+
+            def after(step: Any) -> Any:
+                return final_lr + (lr - final_lr) * part(step)
+        else:
+            after = optax.constant_schedule(lr)
+        return optax.join_schedules([optax.linear_schedule(0.0, lr, self.warmup_steps), after], [self.warmup_steps])
+
+    def transformation(self, hyper: Hyper) -> optax.GradientTransformation:
+        """Returns the optimiser with the hyper-parameters ``optim.lr``, ``optim.final_lr`` and ``optim.weight_decay``."""
+        multipliers = {path: (group.lr, group.wd) for group in self.groups for path in group.paths}
+
+        def decay_and_scale(updates: Tree, params: Tree) -> Tree:
+            factors = [multipliers[path] for path in parameter_paths(params)]
+            lr_tree, wd_tree = (jax.tree.unflatten(jax.tree.structure(params), factor) for factor in zip(*factors, strict=True))
+            decay = hyper["optim.weight_decay"]
+            return jax.tree.map(lambda u, p, m, wd: m * (u + (wd * decay) * p), updates, params, lr_tree, wd_tree)
+
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip_norm) if self.clip_norm else optax.identity(),
+            optax.scale_by_adam(b1=self.beta1, b2=self.beta2, eps=self.eps, mu_dtype=jnp.float32),
+            optax.stateless(decay_and_scale),
+            optax.scale_by_learning_rate(self.learning_rate(hyper)),
+        )

@@ -1,5 +1,8 @@
-"""What one run computes: initialisation, training steps, and evaluation, as pure functions."""
+"""What one run computes: initialisation, training steps and evaluation, as pure functions of hyper-parameters and arrays."""
 
+import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -7,9 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from lrnn_jax.models.backbone import Backbone
-from lrnn_jax.tasks.base import Batch, Sums, Task
-
-Tree = Any
+from lrnn_jax.tasks.base import Batch, EvaluationSet, Length, Sums, SyntheticTask, Task
+from lrnn_jax.training.optimizer import AdamW, Hyper, Tree
 
 # Every use of randomness has its own stream: fold_in(fold_in(key(seed), stream), step).
 STREAMS = {"train": 0, "validation": 1, "test": 2, "init": 3, "dropout": 4}
@@ -44,38 +46,37 @@ def stream_key(seed: jax.Array | int, stream: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), STREAMS[stream])
 
 
-def bucket_key(key: jax.Array, bucket: tuple[int, int]) -> jax.Array:
-    """Returns the key of a stream's length bucket, which holds the same examples whichever others are evaluated beside it."""
-    return jax.random.fold_in(jax.random.fold_in(key, bucket[0]), bucket[1])
+def set_key(key: jax.Array, length: Length) -> jax.Array:
+    """Returns the key of a stream's evaluation set, which holds the same examples whichever others are evaluated beside it."""
+    return jax.random.fold_in(jax.random.fold_in(key, length[0]), length[1])
 
 
-def init_variables(model: Backbone, seed: jax.Array | int) -> dict[str, Tree]:
-    """Initialises parameters and BatchNorm statistics; shapes do not depend on the sequence length used here."""
-    shape = (1, 1) if model.vocab_size else (1, 1, 1)
-    inputs = jnp.zeros(shape, jnp.int32 if model.vocab_size else jnp.float32)
-    return dict(model.init(stream_key(seed, "init"), inputs))
+def init_variables(model: Backbone, task: Task, hyper: Hyper) -> dict[str, Tree]:
+    """Initialises parameters and BatchNorm statistics; their shapes do not depend on the length used here."""
+    inputs = task.example_spec(1).inputs
+    key = stream_key(hyper["seed"], "init")
+    return dict(_with(model, hyper).init(key, jnp.zeros((1, *inputs.shape), inputs.dtype)))
 
 
-def init_state(model: Backbone, optimizer: optax.GradientTransformation, seed: jax.Array | int) -> TrainState:
-    """Returns the state before the first step."""
-    variables = init_variables(model, seed)
-    params = variables["params"]
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        alive=jnp.ones((), bool),
-        params=params,
-        batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimizer.init(params),
-    )
+def layer_values(hyper: Hyper) -> dict[str, Any]:
+    """Returns the hyper-parameters that are fields of the layer, by the fields' own names."""
+    prefix = "model.layer."
+    return {path.removeprefix(prefix): value for path, value in hyper.items() if path.startswith(prefix)}
 
 
-class Trainable(NamedTuple):
-    """The static parts of a training program.
+def _with(model: Backbone, hyper: Hyper) -> Backbone:
+    return model.clone(layer_fields=(*model.layer_fields, *layer_values(hyper).items()))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainStep:
+    """The static part of a training program: equal ones share what is compiled. Hyper-parameters are arguments of its methods.
 
     Attributes:
       task: makes batches, loss and metrics.
-      model: maps batches to logits.
+      model: maps batches to outputs; the layer's fields that are hyper-parameters stand at their defaults in it.
       optimizer: maps gradients to updates.
+      hyper: names of the hyper-parameters.
       batch_size: examples per step.
       length: (shortest, longest) training sequence.
       microbatches: equal parts of a batch that are worked on one after the other.
@@ -83,127 +84,168 @@ class Trainable(NamedTuple):
 
     task: Task
     model: Backbone
-    optimizer: optax.GradientTransformation
+    optimizer: AdamW
+    hyper: tuple[str, ...]
     batch_size: int
-    length: tuple[int, int]
+    length: Length
     microbatches: int = 1
 
-    def metric_names(self, batch: Batch) -> list[str]:
-        """Returns the names of the evaluation's metrics, from the shapes of a batch."""
+    def init(self, hyper: Hyper) -> TrainState:
+        """Returns the state before the first step."""
+        variables = init_variables(self.model, self.task, hyper)
+        params = variables["params"]
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            alive=jnp.ones((), bool),
+            params=params,
+            batch_stats=variables.get("batch_stats", {}),
+            opt_state=self.optimizer.transformation(hyper).init(params),
+        )
 
-        def measure(batch: Batch) -> Sums:
-            return self.task.metrics(jnp.zeros((*batch.targets.shape, self.task.outputs)), batch)
+    def run(self, hyper: Hyper, state: TrainState, count: jax.Array, given: Batch | None = None) -> tuple[TrainState, Sums]:
+        """Takes ``count`` steps inside one loop; metric sums run over all of them.
 
-        names = ["loss", *jax.eval_shape(measure, batch)]
-        return [*names, *self.task.derive(dict.fromkeys(names, 0.0))]
-
-    def batch_at(self, seed: jax.Array, step: jax.Array) -> Batch:
-        """Returns the training batch of a step: a pure function of seed and step."""
-        key = jax.random.fold_in(stream_key(seed, "train"), step)
-        return self.task.batch(key, self.batch_size, self.length)
-
-    def gradients(self, state: TrainState, seed: jax.Array, batch: Batch) -> tuple[Tree, Tree, jax.Array, Sums]:
-        """Returns (gradients of the mean loss, new batch statistics, mean loss, metric sums) of one batch.
-
-        With microbatches the parts' sums are added up and divided once, so that the mean is over the whole batch all the same;
-        dropout draws its masks for each part.
+        ``given`` are their batches, stacked, where the task reads them from files; a synthetic task makes each inside the loop.
         """
-        dropout = jax.random.fold_in(stream_key(seed, "dropout"), state.step)
-        if self.microbatches == 1:
-            return self._gradients(state, dropout, batch, mean=True)
+        step = functools.partial(self.step, hyper, given)
+        _, shapes = jax.eval_shape(step, 0, (state, {}))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.fori_loop(0, count, step, (state, zeros))
+
+    def step(self, hyper: Hyper, given: Batch | None, i: jax.Array, carry: tuple[TrainState, Sums]) -> tuple[TrainState, Sums]:
+        """Takes one optimiser step and adds its metric sums, or none at all where loss, gradient or update is not finite."""
+        state, before = carry
+        batch = self.batch_at(hyper, state.step) if given is None else jax.tree.map(lambda x: x[i], given)
+        dropout = jax.random.fold_in(stream_key(hyper["seed"], "dropout"), state.step)
+        (loss, (batch_stats, sums)), grads = self.value_and_grad(state.params, hyper, state.batch_stats, dropout, batch)
+        grad_norm = optax.tree.norm(grads)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes its integer step counter with floats
+            updates, opt_state = self.optimizer.transformation(hyper).update(grads, state.opt_state, state.params)
+        good = state.alive & jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(optax.tree.norm(updates))
+        new = TrainState(state.step + 1, good, optax.apply_updates(state.params, updates), batch_stats, opt_state)
+        state = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, state._replace(alive=good))
+        sums["grad_norm"] = (grad_norm, jnp.ones((), jnp.float32))
+        sums = jax.tree.map(lambda x: jnp.where(good, x, jnp.zeros_like(x)), sums)
+        return state, jax.tree.map(jnp.add, before, sums) if before else sums
+
+    def batch_at(self, hyper: Hyper, step: jax.Array) -> Batch:
+        """Returns the training batch of a step: a pure function of seed and step."""
+        assert isinstance(self.task, SyntheticTask)
+        return self.task.train_batch(stream_key(hyper["seed"], "train"), step, self.batch_size, self.length)
+
+    @property
+    def value_and_grad(self) -> Callable[..., tuple[tuple[jax.Array, tuple[Tree, Sums]], Tree]]:
+        """Maps (params, hyper, batch_stats, dropout key, batch) to (loss, (new statistics, metric sums)) and gradients."""
+        whole = jax.value_and_grad(functools.partial(self.lose, mean=True), has_aux=True)
+        return whole if self.microbatches == 1 else self._value_and_grad_in_parts
+
+    def lose(
+        self, params: Tree, hyper: Hyper, batch_stats: Tree, dropout: jax.Array, batch: Batch, *, mean: bool
+    ) -> tuple[jax.Array, tuple[Tree, Sums]]:
+        """Returns the loss's mean or sum over a batch, with BatchNorm's new statistics and the metric sums."""
+        (outputs, _), updated = _with(self.model, hyper).apply(
+            {"params": params, "batch_stats": batch_stats},
+            batch.inputs,
+            lengths=batch.lengths,
+            reset=batch.reset,
+            train=True,
+            rngs={"dropout": dropout},
+            mutable=["batch_stats"],
+        )
+        total, weight = self.task.loss(outputs, batch)
+        sums = {"loss": (total, weight), **self.task.metrics(outputs, batch)}
+        return total / weight if mean else total, (updated.get("batch_stats", {}), sums)
+
+    def _value_and_grad_in_parts(
+        self, params: Tree, hyper: Hyper, batch_stats: Tree, dropout: jax.Array, batch: Batch
+    ) -> tuple[tuple[jax.Array, tuple[Tree, Sums]], Tree]:
+        """The same, a microbatch at a time: the parts' sums are added up and divided once, so the mean is over the whole batch.
+
+        Dropout draws its masks for each part.
+        """
 
         def add(total: Tree, x: tuple[jax.Array, Batch]) -> tuple[Tree, Sums]:
             i, part = x
-            grads, _, _, sums = self._gradients(state, jax.random.fold_in(dropout, i), part, mean=False)
+            lose = jax.value_and_grad(functools.partial(self.lose, mean=False), has_aux=True)
+            (_, (_, sums)), grads = lose(params, hyper, batch_stats, jax.random.fold_in(dropout, i), part)
             return jax.tree.map(jnp.add, total, grads), sums
 
         parts = jax.tree.map(lambda x: x.reshape(self.microbatches, -1, *x.shape[1:]), batch)
-        total, stacked = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, state.params), (jnp.arange(self.microbatches), parts))
+        total, stacked = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), (jnp.arange(self.microbatches), parts))
         sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), stacked)
         loss, weight = sums["loss"]
-        return jax.tree.map(lambda g: g / weight, total), state.batch_stats, loss / weight, sums
+        return (loss / weight, (batch_stats, sums)), jax.tree.map(lambda g: g / weight, total)
 
-    def _gradients(
-        self, state: TrainState, dropout: jax.Array, batch: Batch, *, mean: bool
-    ) -> tuple[Tree, Tree, jax.Array, Sums]:
-        """The same of the loss's mean or sum, for a batch that is worked on at once."""
+    def check_finite(self, hyper: Hyper, state: TrainState, batch: Batch | None) -> tuple[jax.Array, Tree]:
+        """Repeats the step that stopped training; returns whether its loss was finite, and for every parameter the gradient."""
+        batch = self.batch_at(hyper, state.step) if batch is None else batch
+        dropout = jax.random.fold_in(stream_key(hyper["seed"], "dropout"), state.step)
+        (loss, _), grads = self.value_and_grad(state.params, hyper, state.batch_stats, dropout, batch)
+        return jnp.isfinite(loss), jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf)), grads)
 
-        def lose(params: Tree) -> tuple[jax.Array, tuple[Tree, Sums]]:
-            (logits, _), updated = self.model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                batch.inputs,
-                lengths=batch.lengths,
-                reset=batch.reset,
-                train=True,
-                rngs={"dropout": dropout},
-                mutable=["batch_stats"],
-            )
-            total, weight = self.task.loss(logits, batch)
-            sums = {"loss": (total, weight), **self.task.metrics(logits, batch)}
-            return total / weight if mean else total, (updated.get("batch_stats", {}), sums)
+    def measure(self, part: "Part", hyper: Hyper, variables: Tree, where: "Place", given: Batch | None = None) -> Sums:
+        """Returns the sums over some batches of an evaluation set: scalars or vectors of metrics, vectors of curves.
 
-        (loss, (batch_stats, sums)), grads = jax.value_and_grad(lose, has_aux=True)(state.params)
-        return grads, batch_stats, loss, sums
+        Examples beyond the set's last one weigh nothing. The batches are ``given``, stacked, where the task reads files.
+        """
+        key = set_key(jax.random.fold_in(jax.random.key(hyper["seed"]), where.stream), part.set.length)
 
-    def step(self, state: TrainState, seed: jax.Array, batch: Batch) -> tuple[TrainState, Sums]:
-        """Takes one optimiser step, or none at all where loss, gradient or update is not finite."""
-        grads, batch_stats, loss, sums = self.gradients(state, seed, batch)
-        grad_norm = optax.tree.norm(grads)
-        with jax.numpy_dtype_promotion("standard"):  # optax mixes its integer step counter with floats
-            updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
-        good = state.alive & jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(optax.tree.norm(updates))
-        new = TrainState(state.step + 1, good, optax.apply_updates(state.params, updates), batch_stats, opt_state)
-        old = state._replace(alive=good)
-        state = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
-        one = jnp.ones((), jnp.float32)
-        sums["grad_norm"] = (grad_norm, one)
-        return state, jax.tree.map(lambda x: jnp.where(good, x, jnp.zeros_like(x)), sums)
+        def body(carry: None, x: tuple[jax.Array, Batch | None]) -> tuple[None, Sums]:
+            i, batch = x
+            if batch is None:
+                assert isinstance(self.task, SyntheticTask)
+                batch = self.task.evaluation_batch(key, i, part.batch_size, part.set.length, part.split)
+            batch = batch.keep(where.examples - i * part.batch_size)
+            outputs, _ = _with(self.model, hyper).apply(variables, batch.inputs, lengths=batch.lengths, reset=batch.reset)
+            measured = {"loss": self.task.loss(outputs, batch), **self.task.metrics(outputs, batch)}
+            return carry, {**measured, **self.task.curves(outputs, batch)}
+
+        _, sums = jax.lax.scan(body, None, (where.first + jnp.arange(part.batches), given))
+        return jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
 
 
-def run_steps(
-    trainable: Trainable, state: TrainState, seed: jax.Array, steps: int, batches: Batch | None = None
-) -> tuple[TrainState, Sums]:
-    """Takes ``steps`` optimiser steps inside one `lax.scan`; metric sums run over all of them.
+class Part(NamedTuple):
+    """What one compiled call of an evaluation works on: the static side.
 
-    ``batches`` are theirs, stacked, where the task reads them from files; a synthetic task makes each inside the loop.
+    Attributes:
+      set: the evaluation set.
+      split: "validation" or "test" where the task draws them from different distributions, else always "test".
+      batches: batches of one call.
+      batch_size: examples of each.
     """
 
-    def body(state: TrainState, batch: Batch | None) -> tuple[TrainState, Sums]:
-        return trainable.step(state, seed, trainable.batch_at(seed, state.step) if batch is None else batch)
+    set: EvaluationSet
+    split: str
+    batches: int
+    batch_size: int
 
-    state, sums = jax.lax.scan(body, state, batches, length=steps)
-    return state, jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
 
+class Place(NamedTuple):
+    """The same: the side that may change from call to call.
 
-def run_bucket(
-    trainable: Trainable,
-    params: Tree,
-    batch_stats: Tree,
-    key: jax.Array,
-    bucket: tuple[int, int],
-    batches: int,
-    batch_size: int,
-    given: Batch | None = None,
-) -> Sums:
-    """Returns the sums over ``batches`` batches of one length bucket: scalars of metrics, vectors of curves by position.
-
-    They are ``given``, stacked, where the task reads them from files.
+    Attributes:
+      stream: number of the stream, int32.
+      first: the first of the batches, int32.
+      examples: examples of the whole set, int32.
     """
-    key = bucket_key(key, bucket)
 
-    def body(carry: None, x: tuple[jax.Array, Batch | None]) -> tuple[None, Sums]:
-        i, batch = x
-        task, variables = trainable.task, {"params": params, "batch_stats": batch_stats}
-        if batch is None:
-            batch = task.batch(jax.random.fold_in(key, i), batch_size, bucket)
-        logits, _ = trainable.model.apply(variables, batch.inputs, lengths=batch.lengths, reset=batch.reset)
-        return carry, {"loss": task.loss(logits, batch), **task.metrics(logits, batch), **task.curves(logits, batch)}
-
-    _, sums = jax.lax.scan(body, None, (jnp.arange(batches), given))
-    return jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
+    stream: Any
+    first: Any
+    examples: Any
 
 
-def check_finite(trainable: Trainable, state: TrainState, seed: jax.Array, batch: Batch) -> tuple[jax.Array, Tree]:
-    """Repeats the step that stopped training; returns whether its loss was finite, and for every parameter the gradient."""
-    grads, _, loss, _ = trainable.gradients(state, seed, batch)
-    return jnp.isfinite(loss), jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf)), grads)
+def metric_names(step: TrainStep) -> list[str]:
+    """Returns the names of the evaluation's metrics without a set's name, from shapes alone."""
+    spec = step.task.example_spec(step.length[1])
+    inputs: Any
+    targets: Any
+    inputs, targets = (jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for x in spec)
+    per_position = step.task.per_position
+    weights: Any = jax.ShapeDtypeStruct(targets.shape if per_position else (1,), jnp.float32)
+    lengths: Any = jax.ShapeDtypeStruct((1, spec.rows) if spec.rows > 1 else (1,), jnp.int32)
+    batch = Batch(inputs, targets, weights, lengths)
+    outputs = (
+        targets if not step.task.outputs_are_classes else jax.ShapeDtypeStruct((*weights.shape, step.task.outputs), jnp.float32)
+    )
+    names = ["loss", *jax.eval_shape(step.task.metrics, outputs, batch)]
+    return [*names, *step.task.derive(dict.fromkeys(names, 0.0))]

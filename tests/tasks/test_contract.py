@@ -66,7 +66,7 @@ def oracle_labels(task, batch):
     """The oracle's labels, shaped as the targets; -1 where it says nothing (padding of dense tasks)."""
     labels = np.full(batch.targets.shape, -1)
     for i, length in enumerate(batch.lengths):
-        here = (i, slice(length)) if task.DENSE else i
+        here = (i, slice(length)) if task.per_position else i
         labels[here] = task.oracle(batch.inputs[i, :length].tolist())
     return labels
 
@@ -97,7 +97,7 @@ def test_shapes_and_dtypes(task):
     batch = draw(task, 0)
     assert batch.inputs.shape[:2] == (32, LENGTH[1])
     assert batch.inputs.dtype == (np.int32 if task.vocab_size else np.float32)
-    assert batch.targets.shape == batch.weights.shape == ((32, LENGTH[1]) if task.DENSE else (32,))
+    assert batch.targets.shape == batch.weights.shape == ((32, LENGTH[1]) if task.per_position else (32,))
     assert batch.targets.dtype == np.int32
     assert batch.weights.dtype == np.float32
     assert (batch.lengths.shape, batch.lengths.dtype) == ((32,), np.int32)
@@ -145,7 +145,7 @@ def test_padding_is_zero_and_weighs_nothing(task):
     outside = np.arange(batch.inputs.shape[1])[None] >= batch.lengths[:, None]
     assert outside.any()
     assert not batch.inputs[outside].any()
-    if task.DENSE:
+    if task.per_position:
         assert not batch.weights[outside].any()
 
 

@@ -1,0 +1,79 @@
+"""What a run's ``result.json`` holds."""
+
+from typing import Any, NotRequired, TypedDict
+
+
+class Tested(TypedDict):
+    """The test of one set of parameters.
+
+    Attributes:
+      metrics: means by name, per evaluation set (``accuracy/40-64``) and over the headline lengths (``accuracy``).
+      curves: means by position of each evaluation set; None where nothing was weighed.
+    """
+
+    metrics: dict[str, float]
+    curves: dict[str, list[float | None]]
+
+
+class BestTested(Tested):
+    """The test of the best parameters; ``step`` is how many optimiser steps made them."""
+
+    step: int
+
+
+class Result(TypedDict):
+    """A run that has ended.
+
+    Attributes:
+      status: "finished" or "failed".
+      steps: optimiser steps that made its parameters.
+      reason: why it ended before its time; None where it did not.
+      task: name.
+      layer: name.
+      seed: of initial values, data and dropout.
+      parameter_count: elements.
+      params_sha256: digest of every parameter's path, dtype, shape and bits.
+      wall_time_s: seconds of work over all resumptions, of the whole program where several runs shared one.
+      trained_together: runs in that program.
+      config_hash, git_commit, versions, x64, device, finished_at: where it comes from (`lrnn_jax.runs.origin`).
+      metrics, curves: the test of the last parameters, where it finished.
+      best: the test of the best parameters; None where ``eval.best_metric`` names none.
+    """
+
+    status: str
+    steps: int
+    reason: str | None
+    task: str
+    layer: str
+    seed: int
+    parameter_count: int
+    params_sha256: str
+    wall_time_s: float
+    trained_together: int
+    config_hash: str
+    git_commit: str | None
+    versions: dict[str, str]
+    x64: bool
+    device: str
+    finished_at: str
+    metrics: NotRequired[dict[str, float]]
+    curves: NotRequired[dict[str, list[float | None]]]
+    best: NotRequired[BestTested | None]
+
+
+def check_result(fields: dict[str, Any], name: str) -> Result:
+    """Returns a JSON object as a result.
+
+    Raises:
+      ValueError: it is none; says what it lacks, and names the file by ``name``.
+    """
+    if fields.get("status") not in ("finished", "failed"):
+        raise ValueError(f"{name}: neither finished nor failed")
+    best = fields.get("best") or {"metrics": {}}
+    needed = [
+        fields.get("metrics", None if fields["status"] == "finished" else {}),
+        isinstance(best, dict) and best.get("metrics"),
+    ]
+    if not all(isinstance(metrics, dict) for metrics in needed):
+        raise ValueError(f"{name}: has no metrics")
+    return fields  # type: ignore[return-value]  # what is not looked at here was written by this package
