@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from lrnn_jax.parts.dense import Dense
 from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State
 from lrnn_jax.scans import scan_diagonal
+from lrnn_jax.scans.diagonal import METHODS
 
 
 class Diagonal(RecurrentLayer):
@@ -28,7 +29,7 @@ class Diagonal(RecurrentLayer):
     gain: float = 10.0
 
     SOURCE = "Grazzi et al. 2025, Figure 1"
-    METHODS = ("sequential", "associative")
+    METHODS = METHODS
     PARAM_GROUPS = {r"kernel$": MATRICES, r"bias$": NO_DECAY}
 
     def setup(self) -> None:

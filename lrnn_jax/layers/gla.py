@@ -12,6 +12,7 @@ from lrnn_jax.parts.conv import CausalConv
 from lrnn_jax.parts.initializers import uniform
 from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
 from lrnn_jax.scans import scan_gated_outer
+from lrnn_jax.scans.outer import METHODS
 
 
 class GLA(RecurrentLayer):
@@ -54,7 +55,7 @@ class GLA(RecurrentLayer):
     negative_eigenvalues: bool = False
 
     SOURCE = "Yang et al. 2024, Eq. 3, Section 4.4"
-    METHODS = ("sequential", "chunked")
+    METHODS = METHODS
     PARAM_GROUPS = {r"kernel$": MATRICES, r"(bias|scale)$": NO_DECAY}
     NEGATIVE_RANGE = {"negative_eigenvalues": True, "gate_normaliser": 1.0}
 

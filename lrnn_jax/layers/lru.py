@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from lrnn_jax.errors import UserError
 from lrnn_jax.parts.layer import MATRICES, RecurrentLayer, State, check_at_least
 from lrnn_jax.scans import scan_diagonal_complex
+from lrnn_jax.scans.diagonal import METHODS
 
 
 class LRU(RecurrentLayer):
@@ -38,7 +39,7 @@ class LRU(RecurrentLayer):
     max_phase: float = 2 * math.pi
 
     SOURCE = "Orvieto et al. 2023, Section 3.4 and App. A"
-    METHODS = ("sequential", "associative")
+    METHODS = METHODS
     # The paper's "learning-rate factor" (0.1 to 0.5 by task; 0.25 on half of them) applies to lambda, B and gamma,
     # which do not decay either.
     PARAM_GROUPS = {r"^(nu_log|theta_log|gamma_log|B_re|B_im)$": {"lr": 0.25, "wd": 0.0}, r"^(C_re|C_im|D)$": MATRICES}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from lrnn_jax.parts.dense import Dense
 from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State
 from lrnn_jax.scans.exact import matmul
-from lrnn_jax.scans.method import choose_method
+from lrnn_jax.scans.method import Serves, choose_method
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
 
 
@@ -26,7 +26,7 @@ class LSTM(RecurrentLayer):
     """
 
     SOURCE = "Hochreiter and Schmidhuber 1997; Gers et al. 2000"
-    METHODS = ("sequential",)
+    METHODS = {"sequential": Serves()}
     PARAM_GROUPS = {r"kernel$": MATRICES, r"bias$": NO_DECAY}
 
     def setup(self) -> None:

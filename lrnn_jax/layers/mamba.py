@@ -11,7 +11,7 @@ from lrnn_jax.parts.conv import CausalConv
 from lrnn_jax.parts.initializers import init_dt_bias
 from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
 from lrnn_jax.scans import scan_selective
-from lrnn_jax.scans.selective import transition_eigenvalues
+from lrnn_jax.scans.selective import METHODS, transition_eigenvalues
 
 
 class Mamba(RecurrentLayer):
@@ -50,7 +50,7 @@ class Mamba(RecurrentLayer):
     negative_eigenvalues: bool = True
 
     SOURCE = "Gu and Dao 2023, Algorithm 2; Grazzi et al. 2025, Table 1, Eq. 2"
-    METHODS = ("sequential", "chunked")
+    METHODS = METHODS
     PARAMETER_FORMULA = "6 D^2 + 4 D rank + 110 D"
     PARAM_GROUPS = {r"kernel$": MATRICES, r"(bias|A_log|D)$": NO_DECAY}
 

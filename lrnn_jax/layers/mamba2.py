@@ -12,6 +12,7 @@ from lrnn_jax.parts.conv import CausalConv
 from lrnn_jax.parts.initializers import init_dt_bias
 from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
 from lrnn_jax.scans import scan_gated_outer
+from lrnn_jax.scans.outer import METHODS
 
 
 class Mamba2(RecurrentLayer):
@@ -51,7 +52,7 @@ class Mamba2(RecurrentLayer):
     negative_eigenvalues: bool = False
 
     SOURCE = "Dao and Gu 2024, Sections 2 and 7"
-    METHODS = ("sequential", "chunked")
+    METHODS = METHODS
     PARAM_GROUPS = {r"kernel$": MATRICES, r"(bias|scale|A_log|D)$": NO_DECAY}
 
     @classmethod

@@ -12,7 +12,7 @@ from lrnn_jax.errors import UserError
 from lrnn_jax.parts.conv import CausalConv
 from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least, check_heads_with_norm
 from lrnn_jax.scans import scan_gated_outer
-from lrnn_jax.scans.outer import choose_outer_method
+from lrnn_jax.scans.outer import METHODS, choose_outer_method
 from lrnn_jax.scans.recurrence import keep_mask, loop_over_time
 
 
@@ -53,7 +53,7 @@ class MLSTM(RecurrentLayer):
     block_size: int = 4
 
     SOURCE = "Beck et al. 2024, Eqs. 15-17, 19-27"
-    METHODS = ("sequential", "chunked")
+    METHODS = METHODS
     PARAM_GROUPS = {r"kernel$": MATRICES, r"(bias|scale|skip)$": NO_DECAY}
 
     @classmethod

@@ -20,7 +20,7 @@ from lrnn_jax.parts.layer import (
     check_heads_with_norm,
 )
 from lrnn_jax.scans.exact import einsum
-from lrnn_jax.scans.method import choose_method
+from lrnn_jax.scans.method import Serves, choose_method
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
 
 FORGET_GATES = ("sigmoid", "exp")
@@ -64,7 +64,7 @@ class SLSTM(RecurrentLayer):
     bias_init: str = "powerlaw"
 
     SOURCE = "Beck et al. 2024, Section 2.2"
-    METHODS = ("sequential",)
+    METHODS = {"sequential": Serves()}
     PARAM_GROUPS = {r"kernel$": MATRICES, r"(bias|scale)$": NO_DECAY}
 
     @classmethod

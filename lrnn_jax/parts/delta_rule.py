@@ -13,7 +13,7 @@ from lrnn_jax.parts.initializers import init_dt_bias
 from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least, check_choice, check_divides
 from lrnn_jax.parts.norm import normalise_l2
 from lrnn_jax.scans import scan_delta_product
-from lrnn_jax.scans.delta import transition_matrices
+from lrnn_jax.scans.delta import METHODS, transition_matrices
 from lrnn_jax.scans.exact import matmul
 
 KEY_ACTIVATIONS = ("silu", "linear")
@@ -37,7 +37,7 @@ class DeltaRuleLayer(RecurrentLayer):
     gated = False
     output_gate = False
 
-    METHODS = ("sequential", "chunked")
+    METHODS = METHODS
     DIAGONAL = False
     PARAM_GROUPS = {r"kernel$": MATRICES, r"(A_log|dt_bias|scale)$": NO_DECAY}
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.errors import UserError, suggest
+from lrnn_jax.scans.method import Serves
 
 State = Any
 
@@ -32,7 +33,7 @@ class RecurrentLayer(nn.Module):
 
     Class attributes:
       SOURCE: paper and equations.
-      METHODS: which of "sequential", "associative", "chunked", "pallas" the layer has.
+      METHODS: which of "sequential", "associative", "chunked", "pallas" the layer has, and what each of them serves.
       PARAM_GROUPS: regex on the parameter's path within the layer -> multipliers {"lr": ..., "wd": ...}. Every parameter
         matches exactly one.
       DIAGONAL: `transition` returns eigenvalues, on the axes after B and T (or without these where they do not depend on the
@@ -47,7 +48,7 @@ class RecurrentLayer(nn.Module):
     depth: int = 1
 
     SOURCE: ClassVar[str]
-    METHODS: ClassVar[tuple[str, ...]]
+    METHODS: ClassVar[Mapping[str, Serves]]
     PARAM_GROUPS: ClassVar[Mapping[str, Mapping[str, float]]]
     DIAGONAL: ClassVar[bool] = True
     NEGATIVE_RANGE: ClassVar[Mapping[str, Any]] = {"negative_eigenvalues": True}

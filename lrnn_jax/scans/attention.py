@@ -9,10 +9,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from lrnn_jax.scans.method import choose_method
+from lrnn_jax.scans.method import Serves, choose_method
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence, start_state
 
-METHODS = ("sequential", "chunked")
+METHODS = {"sequential": Serves(), "chunked": Serves()}
 BASE = 10000.0
 # Queries handled together: at most these, so that no more than this times (window + this) scores exist at once.
 BLOCK = 256

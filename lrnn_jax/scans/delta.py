@@ -9,10 +9,10 @@ from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.scans.delta_chunked import run_chunks
 from lrnn_jax.scans.exact import einsum, matmul
-from lrnn_jax.scans.method import choose_method
+from lrnn_jax.scans.method import Serves, choose_method
 from lrnn_jax.scans.recurrence import keep_mask, loop_over_time, run_recurrence, start_state
 
-METHODS = ("sequential", "chunked")
+METHODS = {"sequential": Serves(), "chunked": Serves()}
 
 
 def scan_delta_rule(

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from lrnn_jax.scans.method import choose_method
+from lrnn_jax.scans.method import Serves, choose_method
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence, start_state
 
-METHODS = ("sequential", "associative")
+METHODS = {"sequential": Serves(), "associative": Serves()}
 
 Pair = tuple[Float[Array, "..."], Float[Array, "..."]]
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.scans.exact import einsum, matmul
-from lrnn_jax.scans.method import choose_method
+from lrnn_jax.scans.method import Serves, choose_method
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence, start_state
 
-METHODS = ("sequential", "chunked")
+METHODS = {"sequential": Serves(), "chunked": Serves()}
 # Positions of a chunk: decays between all pairs of them exist at once, [CHUNK CHUNK K] per head.
 CHUNK = 32
 

@@ -11,10 +11,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.scans.exact import einsum
-from lrnn_jax.scans.method import choose_method
+from lrnn_jax.scans.method import Serves, choose_method
 from lrnn_jax.scans.recurrence import keep_mask, loop_over_time, start_state
 
-METHODS = ("sequential", "chunked")
+METHODS = {"sequential": Serves(), "chunked": Serves()}
 
 # Positions whose outputs are one matrix product, a power of 2.
 CHUNK = 64

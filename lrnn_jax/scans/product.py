@@ -8,10 +8,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.scans.exact import matmul
-from lrnn_jax.scans.method import choose_method
+from lrnn_jax.scans.method import Serves, choose_method
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence, start_state
 
-METHODS = ("sequential", "associative")
+METHODS = {"sequential": Serves(), "associative": Serves()}
 # A product whose squared norm is below this is left as it is: what has become zero stays so, with finite gradients.
 TINY = 1e-30
 

@@ -10,10 +10,10 @@ from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.scans.diagonal import scan_diagonal
 from lrnn_jax.scans.exact import einsum
-from lrnn_jax.scans.method import choose_method
+from lrnn_jax.scans.method import Serves, choose_method
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence, start_state
 
-METHODS = ("sequential", "chunked")
+METHODS = {"sequential": Serves(), "chunked": Serves()}
 
 # Positions whose states are held at once.
 CHUNK = 64
