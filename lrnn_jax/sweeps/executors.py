@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lrnn_jax.config.checks import validate_config
-from lrnn_jax.config.fields import config_hash, structure_key
+from lrnn_jax.config.identity import config_hash, structure_key
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.runs.folder import RunFolder, write_json
 from lrnn_jax.runs.store import default_workdir, read_status

@@ -11,8 +11,9 @@ import jax
 from ml_collections import ConfigDict
 
 from lrnn_jax.config.checks import validate_config
-from lrnn_jax.config.fields import config_hash, set_field, structure, structure_key
+from lrnn_jax.config.fields import set_field
 from lrnn_jax.config.files import load_config, load_sweep
+from lrnn_jax.config.identity import config_hash, structure, structure_key
 from lrnn_jax.errors import UserError
 from lrnn_jax.sweeps.combinators import plain
 from lrnn_jax.sweeps.executors import arrange, is_due
