@@ -15,8 +15,8 @@ import time
 
 import jax
 
-from lrnn_jax.config.fields import split_seeds
 from lrnn_jax.config.files import load_config
+from lrnn_jax.config.identity import split_seeds
 from lrnn_jax.training.program import make_program
 
 SEEDS, ROUNDS = 8, 5

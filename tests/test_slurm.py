@@ -11,7 +11,7 @@ import pytest
 
 from lrnn_jax.cli.main import parse_flags
 from lrnn_jax.cli.sweep import resolve_flags
-from lrnn_jax.config.fields import config_hash
+from lrnn_jax.config.identity import config_hash
 from lrnn_jax.sweeps.sweep import resolve_sweep, take_part
 
 # ml_collections loads config files by a deprecated call

@@ -26,7 +26,7 @@ def run_train(values: flags.FlagValues, positional: list[str]) -> int:
     refuse_positional(positional)
     if values.config is None:
         raise UserError("lrnn train needs --config=FILE, such as --config=configs/parity.py")
-    from lrnn_jax.config.fields import split_seeds
+    from lrnn_jax.config.identity import split_seeds
     from lrnn_jax.runs.store import default_workdir
 
     if values.config.seeds != 1:

@@ -8,7 +8,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config.fields import base_config, flatten, interval_steps, own_fields, train_steps
+from lrnn_jax.config.durations import interval_steps, train_steps
+from lrnn_jax.config.fields import base_config, flatten, own_fields
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.registry import build_task, load_layer, load_task
 

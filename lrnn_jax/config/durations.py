@@ -4,7 +4,10 @@ import math
 import re
 from fractions import Fraction
 
+from ml_collections import ConfigDict
+
 from lrnn_jax.errors import UserError, suggest
+from lrnn_jax.registry import build_task
 
 MAX_STEPS = 2**31 - 1  # the step counter is an int32
 UNITS = ("steps", "examples", "tokens", "epochs", "%")
@@ -54,3 +57,27 @@ def count_steps(
     if steps > MAX_STEPS:
         raise UserError(f"{field}={duration!r} is more than {MAX_STEPS} steps")
     return steps
+
+
+def train_steps(config: ConfigDict) -> int:
+    """Returns the training's length in optimiser steps."""
+    return _count_steps(config, "train.duration")
+
+
+def interval_steps(config: ConfigDict, field: str, *, least: int = 1) -> int:
+    """Returns the duration at the dotted path ``field`` in optimiser steps, at least ``least``."""
+    return max(least, _count_steps(config, field, total_steps=train_steps(config)))
+
+
+def _count_steps(config: ConfigDict, field: str, *, total_steps: int | None = None) -> int:
+    section, name = field.split(".")
+    duration, length = config[section][name], tuple(config.train.length)
+    return count_steps(
+        field,
+        duration,
+        batch_size=config.train.batch_size,
+        tokens_per_example=length[1],
+        # files are read only where a duration is counted in epochs
+        examples_per_epoch=build_task(config.task).epoch_examples(length) if "epoch" in str(duration) else None,
+        total_steps=total_steps,
+    )

@@ -1,24 +1,15 @@
-"""Configs: their common fields, the part after the colon, and what names a run."""
+"""Configs: their fields with defaults, and the part after the colon."""
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config.durations import count_steps
 from lrnn_jax.errors import UserError, suggest
-from lrnn_jax.registry import LAYERS, build_task, load_layer, load_task
+from lrnn_jax.registry import LAYERS, load_layer, load_task
 
-# Sections that change what is written down, not what is computed.
-UNHASHED_SECTIONS = ("checkpoint", "log")
 SCALES = ("cpu", "smoke", "paper")  # the default first
-# Fields younger than the committed records, each with the value at which it changes nothing: there it does not count.
-ADDED = {"train.microbatches": 1}
-MOST_SEEDS = 100_000
-_TRACED = ("optim.lr", "optim.final_lr", "optim.weight_decay")
 
 
 def base_config() -> ConfigDict:
@@ -160,7 +151,7 @@ def set_field(config: ConfigDict, path: str, value: Any) -> None:
       UserError: no such field, or a value of another type.
     """
     check_field(config, path)
-    section, name = _find_section(config, path)
+    section, name = find_section(config, path)
     old = section[name]
     if value is None or isinstance(old, ConfigDict) or isinstance(value, bool) != isinstance(old, bool):
         raise UserError(f"config field {path!r}={value!r}: it holds {type(old).__name__}")
@@ -170,7 +161,7 @@ def set_field(config: ConfigDict, path: str, value: Any) -> None:
         raise UserError(f"config field {path!r}={value!r}: {str(error).splitlines()[0]}") from error
 
 
-def _find_section(config: ConfigDict, path: str) -> tuple[ConfigDict, str]:
+def find_section(config: ConfigDict, path: str) -> tuple[ConfigDict, str]:
     """Returns the section that holds a dotted path's field, and the field's own name."""
     *sections, name = path.split(".")
     for section in sections:
@@ -210,108 +201,3 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def less_is_better(metric: str) -> bool:
     """Says which way a metric is good; ``metric`` may name a length bucket, as in "loss/40-64"."""
     return metric.partition("/")[0] in ("loss", "perplexity", "bits_per_byte")
-
-
-def traced_values(config: ConfigDict) -> dict[str, Any]:
-    """Returns the fields that compiled programs take as arguments, so that runs which differ in them can share one.
-
-    These are the seed, the learning rates, the weight decay and the layer's own float fields, which by contract are values
-    and never structure.
-    """
-    own = {f"model.layer.{name}": value for name, value in config.model.layer.items() if isinstance(value, float)}
-    return {"seed": config.seed, **{path: config.optim[path.partition(".")[2]] for path in _TRACED}, **own}
-
-
-def with_values(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
-    """Returns a copy of the config with traced arrays in place of the fields that ``values`` names."""
-    copy = ConfigDict(config.to_dict())
-    with copy.ignore_type():
-        for path, value in values.items():
-            section, name = _find_section(copy, path)
-            section[name] = value
-    return copy
-
-
-def structure(config: ConfigDict) -> dict[str, Any]:
-    """Returns every field but the traced ones: what two runs of one program must have in common."""
-    traced = traced_values(config)
-    return {path: value for path, value in flatten(config) if path not in traced and path != "seeds"}
-
-
-def structure_key(config: ConfigDict) -> str:
-    """Returns `structure` as text: runs with the same text can share a program."""
-    return json.dumps(structure(config), sort_keys=True)
-
-
-def split_seeds(config: ConfigDict) -> list[ConfigDict]:
-    """Returns one config for each of the ``seeds`` seeds from ``seed`` on, as a run of its own would have it.
-
-    Raises:
-      UserError: no seeds, or more than can be meant.
-    """
-    if not 1 <= config.seeds <= MOST_SEEDS:
-        raise UserError(f"seeds={config.seeds} must be between 1 and {MOST_SEEDS}")
-    members = []
-    for i in range(config.seeds):
-        member = ConfigDict(config)
-        member.seed, member.seeds = config.seed + i, 1
-        members.append(member)
-    return members
-
-
-def config_hash(config: ConfigDict) -> str:
-    """Returns 12 hexadecimal digits that name the resolved config's run; logging and checkpointing do not count."""
-    return hashlib.sha256(json.dumps(_hashed_fields(config), sort_keys=True).encode()).hexdigest()[:12]
-
-
-def differing_fields(config: ConfigDict, other: Mapping[str, Any]) -> list[str]:
-    """Returns ``path: ours -> theirs`` for every hashed field in which two configs differ."""
-    ours, theirs = (json.loads(json.dumps(_hashed_fields(fields))) for fields in (config, other))
-
-    def show(fields: Mapping[str, Any], path: str) -> Any:
-        return fields.get(path, ADDED.get(path, "(absent)"))
-
-    paths = sorted({*ours, *theirs})
-    return [f"{path}: {show(ours, path)} -> {show(theirs, path)}" for path in paths if show(ours, path) != show(theirs, path)]
-
-
-def _hashed_fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        path: value
-        for path, value in flatten(config)
-        if path.split(".")[0] not in UNHASHED_SECTIONS and (path not in ADDED or value != ADDED[path])
-    }
-
-
-def restore_config(fields: Mapping[str, Any]) -> ConfigDict:
-    """Returns a stored run's config, with the fields that are younger than it at the values that change nothing."""
-    config = ConfigDict(fields)
-    for path, value in ADDED.items():
-        section, name = path.split(".")
-        if isinstance(config.get(section), ConfigDict) and name not in config[section]:
-            config[section][name] = value
-    return config
-
-
-def train_steps(config: ConfigDict) -> int:
-    """Returns the training's length in optimiser steps."""
-    return _count_steps(config, "train.duration")
-
-
-def interval_steps(config: ConfigDict, field: str, *, least: int = 1) -> int:
-    """Returns the duration at the dotted path ``field`` in optimiser steps, at least ``least``."""
-    return max(least, _count_steps(config, field, total_steps=train_steps(config)))
-
-
-def _count_steps(config: ConfigDict, field: str, *, total_steps: int | None = None) -> int:
-    section, name = field.split(".")
-    duration, length = config[section][name], tuple(config.train.length)
-    return count_steps(
-        field,
-        duration,
-        batch_size=config.train.batch_size,
-        tokens_per_example=length[1],
-        # files are read only where a duration is counted in epochs
-        examples_per_epoch=build_task(config.task).epoch_examples(length) if "epoch" in str(duration) else None,
-        total_steps=total_steps,
-    )

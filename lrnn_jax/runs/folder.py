@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config.fields import differing_fields, restore_config
+from lrnn_jax.config.identity import differing_fields, restore_config
 from lrnn_jax.errors import UserError
 from lrnn_jax.runs.files import read_object, replace_text, write_json
 from lrnn_jax.runs.results import Result, check_result

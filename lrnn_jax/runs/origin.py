@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from lrnn_jax.config.fields import config_hash
+from lrnn_jax.config.identity import config_hash
 
 
 def describe_origin(config: ConfigDict) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lrnn_jax.config.checks import validate_config
-from lrnn_jax.config.fields import config_hash, flatten, restore_config
+from lrnn_jax.config.fields import flatten
+from lrnn_jax.config.identity import config_hash, restore_config
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.runs.folder import RunFolder, read_object
 

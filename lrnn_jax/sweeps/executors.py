@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config.fields import config_hash, structure_key
+from lrnn_jax.config.identity import config_hash, structure_key
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.runs.folder import RunFolder
 from lrnn_jax.runs.results import Result

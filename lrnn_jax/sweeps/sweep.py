@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from lrnn_jax.config.fields import config_hash, set_field, structure, structure_key
+from lrnn_jax.config.fields import set_field
 from lrnn_jax.config.files import load_config, load_sweep
+from lrnn_jax.config.identity import config_hash, structure, structure_key
 from lrnn_jax.errors import UserError
 from lrnn_jax.sweeps.combinators import plain
 from lrnn_jax.sweeps.executors import is_due

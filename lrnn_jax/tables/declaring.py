@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config.fields import config_hash, less_is_better, set_field
+from lrnn_jax.config.fields import less_is_better, set_field
 from lrnn_jax.config.files import data_folder, load_own_config
+from lrnn_jax.config.identity import config_hash
 from lrnn_jax.errors import UserError, suggest
 
 Record = dict[str, Any]

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config.fields import config_hash
+from lrnn_jax.config.identity import config_hash
 from lrnn_jax.errors import UserError
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lrnn_jax.config.checks import validate_config
-from lrnn_jax.config.fields import interval_steps, structure_key, traced_values, train_steps
+from lrnn_jax.config.durations import interval_steps, train_steps
+from lrnn_jax.config.identity import structure_key, traced_values
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.models.backbone import Backbone
 from lrnn_jax.registry import build_model, build_task, load_layer

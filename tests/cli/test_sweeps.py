@@ -20,7 +20,8 @@ from lrnn_jax.tables.declaring import Row, Table
 pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
 
 FILE = """
-from lrnn_jax.config.fields import parse_arg, split_seeds
+from lrnn_jax.config.fields import parse_arg
+from lrnn_jax.config.identity import split_seeds
 from lrnn_jax.config.files import load_own_config
 from lrnn_jax.sweeps.combinators import grid, seeds, zip
 

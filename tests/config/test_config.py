@@ -9,21 +9,20 @@ import pytest
 
 from lrnn_jax.config import fields as config_module
 from lrnn_jax.config.checks import validate_config
+from lrnn_jax.config.durations import interval_steps, train_steps
 from lrnn_jax.config.fields import (
     SCALES,
     base_config,
     check_field,
-    config_hash,
     flatten,
-    interval_steps,
     layer_config,
     layer_names,
     parse_arg,
     set_field,
     task_config,
-    train_steps,
 )
 from lrnn_jax.config.files import data_folder, find_config, load_config
+from lrnn_jax.config.identity import config_hash
 from lrnn_jax.errors import UserError
 from lrnn_jax.registry import LAYERS
 

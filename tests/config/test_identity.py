@@ -9,17 +9,8 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from lrnn_jax.config.fields import (
-    ADDED,
-    base_config,
-    config_hash,
-    differing_fields,
-    flatten,
-    layer_config,
-    restore_config,
-    set_field,
-    task_config,
-)
+from lrnn_jax.config.fields import base_config, flatten, layer_config, set_field, task_config
+from lrnn_jax.config.identity import ADDED, config_hash, differing_fields, restore_config
 
 
 def make_config(layer="diagonal"):
@@ -61,7 +52,8 @@ def test_hash_is_stable():
 
 def test_hash_is_the_same_in_another_process():
     program = (
-        "from lrnn_jax.config.fields import *; c = base_config(); c.task = task_config('parity'); "
+        "from lrnn_jax.config.fields import *; from lrnn_jax.config.identity import config_hash; "
+        "c = base_config(); c.task = task_config('parity'); "
         "c.model.layer = layer_config('diagonal'); print(config_hash(c))"
     )
     root = Path(__file__).parents[2]

@@ -2,7 +2,8 @@
 
 import pytest
 
-from lrnn_jax.config.fields import flatten, train_steps
+from lrnn_jax.config.durations import train_steps
+from lrnn_jax.config.fields import flatten
 from lrnn_jax.config.files import data_folder, load_config
 
 

@@ -6,7 +6,8 @@ import operator
 import pytest
 from ml_collections import ConfigDict
 
-from lrnn_jax.config.fields import ADDED, base_config, config_hash, layer_config, task_config
+from lrnn_jax.config.fields import base_config, layer_config, task_config
+from lrnn_jax.config.identity import ADDED, config_hash
 from lrnn_jax.errors import UserError
 from lrnn_jax.runs.store import (
     check_column,

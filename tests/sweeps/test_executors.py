@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from lrnn_jax.config.fields import config_hash
+from lrnn_jax.config.identity import config_hash
 from lrnn_jax.errors import UserError
 from lrnn_jax.runs.checkpoints import Checkpoints
 from lrnn_jax.runs.folder import RunFolder

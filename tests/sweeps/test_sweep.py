@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrnn_jax.config.fields import config_hash
+from lrnn_jax.config.identity import config_hash
 from lrnn_jax.errors import UserError
 from lrnn_jax.registry import LAYERS
 from lrnn_jax.runs.store import read_status

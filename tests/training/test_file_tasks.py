@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from lrnn_jax.cli.main import main
-from lrnn_jax.config.fields import split_seeds
 from lrnn_jax.config.files import load_own_config
+from lrnn_jax.config.identity import split_seeds
 from lrnn_jax.data.packing import load_corpus
 from lrnn_jax.errors import UserError
 from lrnn_jax.registry import build_model, build_task

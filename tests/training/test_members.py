@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lrnn_jax.config.fields import config_hash, split_seeds
 from lrnn_jax.config.files import load_own_config
+from lrnn_jax.config.identity import config_hash, split_seeds
 from lrnn_jax.errors import UserError
 from lrnn_jax.runs import folder as runs
 from lrnn_jax.runs.checkpoints import Checkpoints

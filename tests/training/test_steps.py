@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from lrnn_jax import registry
-from lrnn_jax.config.fields import base_config, layer_config, split_seeds, task_config
+from lrnn_jax.config.fields import base_config, layer_config, task_config
+from lrnn_jax.config.identity import split_seeds
 from lrnn_jax.tasks.base import Batch
 from lrnn_jax.tasks.parity import Parity
 from lrnn_jax.training.program import make_program
