@@ -86,7 +86,7 @@ def test_target_is_the_parity_of_the_ones(training_batch):
 
 
 def test_one_answer_per_sequence(training_batch):
-    assert not TASK.DENSE
+    assert not TASK.per_position
     np.testing.assert_array_equal(training_batch.weights, np.ones(8192, np.float32))
 
 

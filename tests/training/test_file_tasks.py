@@ -24,7 +24,7 @@ from lrnn_jax.registry import build_model, build_task
 from lrnn_jax.sweeps.sweep import plan
 from lrnn_jax.training.loop import train, train_members
 from lrnn_jax.training.program import make_program, take_member
-from lrnn_jax.training.steps import init_state
+from lrnn_jax.training.steps import stream_key
 
 # ml_collections loads config files by a deprecated call
 pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
@@ -95,7 +95,10 @@ def test_what_is_read_ahead_is_what_is_read_on_demand(data):
 def test_members_read_what_each_alone_would(data):
     configs = split_seeds(tiny_config(data, seeds=3, seed=5))
     together = make_program(*configs).feed.take(7, 4)
-    assert together.inputs.shape == (3, 4, 4, 16)
+    calls = configs[0].train.steps_per_dispatch
+    assert together.inputs.shape == (3, calls, 4, 16)
+    # a call of fewer steps has the shape of the largest, and looks at what it needs
+    np.testing.assert_array_equal(together.inputs[:, 4:], np.repeat(together.inputs[:, 3:4], calls - 4, axis=1))
     for i, config in enumerate(configs):
         assert_same(take_member(together, i, 3), make_program(config).feed.take(7, 4))
     assert together.inputs[0].tolist() != together.inputs[1].tolist()
@@ -104,10 +107,11 @@ def test_members_read_what_each_alone_would(data):
 def test_microbatches_of_packed_rows_make_the_whole_batches_gradients(data):
     def gradients(count):
         program = make_program(tiny_config(data, **{"train.microbatches": count}))
-        trainable, batch = program.trainable(), jax.tree.map(jnp.asarray, program.feed.batch_at(0, 3))
+        step, batch = program.step, jax.tree.map(jnp.asarray, program.feed.batch_at(0, 3))
         assert batch.reset.any()
-        state = init_state(trainable.model, trainable.optimizer, 0)
-        return jax.jit(jax.vmap(lambda seed: trainable.gradients(state, seed, batch)))(jnp.arange(2))
+        state = program.init()
+        key = stream_key(0, "dropout")
+        return jax.jit(step.value_and_grad)(state.params, program.hyper, state.batch_stats, key, batch)
 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), gradients(1), gradients(2))
 
@@ -115,7 +119,7 @@ def test_microbatches_of_packed_rows_make_the_whole_batches_gradients(data):
 def test_members_end_as_runs_of_their_own(data, tmp_path):
     configs = split_seeds(tiny_config(data, seeds=2, seed=1))
     folders = [tmp_path / str(config.seed) for config in configs]
-    together = train_members(configs, folders, tmp_path / "checkpoints", verbose=False)
+    together = train_members(make_program(*configs), folders, tmp_path / "checkpoints")
     for config, result in zip(configs, together, strict=True):
         alone = train(config, tmp_path / "alone" / str(config.seed))
         assert result["metrics"] == pytest.approx(alone["metrics"], rel=1e-4)
@@ -151,7 +155,7 @@ def test_a_number_that_is_not_finite_is_traced_to_its_step(data, tmp_path):
     config = tiny_config(
         data, **{"optim.lr": 1e6, "optim.weight_decay": 1e6, "optim.warmup": "0 steps", "optim.clip_norm": 0.0}
     )
-    (result,) = train_members([config], [tmp_path / "run"], tmp_path / "run" / "checkpoints", verbose=False)
+    (result,) = train_members(make_program(config), [tmp_path / "run"], tmp_path / "run" / "checkpoints")
     assert result["status"] == "failed"
     assert "not finite in" in result["reason"]
 
@@ -262,7 +266,11 @@ BAD = {
     "no file": (b"", ["--config.task.data=nowhere.txt"], "task.data='nowhere.txt'"),
     "two lengths": (b"", ["--config.train.length=[8,16]"], "train.length=[8, 16]: rows of text have one length"),
     "long": (b"", ["--config.train.length=[99999,99999]"], "train.length=[99999, 99999]"),
-    "longer than the data": (b"", ["--config.train.length=[16000,16000]"], "too few for one row of 16000"),
+    "longer than the data": (
+        b"",
+        ["--config.eval.lengths=[[16000,16000]]", "--config.eval.headline=[16000,16000]"],
+        "too few for one row of 16000",
+    ),
     "many examples": (b"", ["--config.eval.examples=4000"], "eval.examples=4000: the validation split has only"),
     "tokenizer": (b"", ["--config.task.tokenizer=bpe:7"], "task.tokenizer='bpe:7'"),
 }

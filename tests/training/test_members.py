@@ -47,14 +47,14 @@ def tiny_config(arg="diagonal", **fields):
 def train_together(configs, store):
     """Trains the configs as one program; returns their folders and results."""
     folders = [store / config_hash(config) for config in configs]
-    return folders, train_members(configs, folders, store / "programs" / "it" / "checkpoints", verbose=False)
+    return folders, train_members(make_program(*configs), folders, store / "programs" / "it" / "checkpoints")
 
 
 def train_alone(configs, store):
     """Trains the configs one after another; returns their folders and results."""
     folders = [store / config_hash(config) for config in configs]
     pairs = zip(configs, folders, strict=True)
-    return folders, [train_members([c], [folder], folder / "checkpoints", verbose=False)[0] for c, folder in pairs]
+    return folders, [train_members(make_program(c), [folder], folder / "checkpoints")[0] for c, folder in pairs]
 
 
 def read_state(folder):
@@ -258,7 +258,7 @@ def test_a_failed_member_that_is_tried_again_begins_at_its_last_good_state(poiso
     folders, results = groups["with"]
     folder = shutil.copytree(folders[1], tmp_path / folders[1].name)
     config = tiny_config(seed=1, **{"optim.weight_decay": 1e4})
-    (again,) = train_members([config], [folder], folder / "checkpoints", verbose=False)
+    (again,) = train_members(make_program(config), [folder], folder / "checkpoints")
     clock = ("finished_at", "wall_time_s", "trained_together")
     assert without(again, *clock) == without(results[1], *clock)
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from lrnn_jax.cli.main import main
-from lrnn_jax.sweeps import executors
+from lrnn_jax.sweeps import packs
 
 # ml_collections loads config files by a deprecated call
 pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
@@ -138,7 +138,7 @@ def test_three_seeds_are_three_runs_and_one_line_for_each(three):
 def test_the_same_command_again_trains_nothing(three, monkeypatch):
     store, out = three
     before = files_of(store)
-    monkeypatch.setattr(executors, "train_members", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(packs, "train_members", lambda *_, **__: pytest.fail("trained"))
     again, err = call("train", *QUICK, "--config.seeds=3", f"--workdir={store}")
     assert again == out and "3 of 3 runs" in err
     assert files_of(store) == before
@@ -161,11 +161,11 @@ def test_a_run_by_itself_is_the_member_and_more_seeds_are_only_the_new_ones(thre
     before = files_of(store)
     trained = []
 
-    def train_members(configs, *_, **__):
-        trained.extend(config.seed for config in configs)
+    def train_members(program, *_, **__):
+        trained.extend(config.seed for config in program.configs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(executors, "train_members", train_members)
+    monkeypatch.setattr(packs, "train_members", train_members)
     # where the run lies by default
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").symlink_to(store)

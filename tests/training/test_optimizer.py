@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.training.optimizer import assign_groups, format_groups, make_optimizer, make_schedule, parameter_paths
+from lrnn_jax.training.optimizer import AdamW, assign_groups, format_groups, parameter_paths
 
 BACKBONE = {r"(kernel|embedding)$": {"lr": 1.0, "wd": 1.0}, r"(bias|scale)$": {"lr": 1.0, "wd": 0.0}}
 LAYER = {r"^nu_log$": {"lr": 0.25, "wd": 0.0}, r"^q/kernel$": {"lr": 0.5, "wd": 1.0}}
@@ -145,8 +145,16 @@ def settings(**changes):
     return types.SimpleNamespace(**{**defaults, **changes})
 
 
+def make(optim, groups=(), *, warmup, total):
+    """The optimiser, and the hyper-parameters that a step hands it."""
+    fixed = {name: getattr(optim, name) for name in ("schedule", "beta1", "beta2", "eps", "clip_norm")}
+    hyper = {f"optim.{name}": jnp.float32(getattr(optim, name)) for name in ("lr", "final_lr", "weight_decay")}
+    return AdamW(tuple(groups), warmup_steps=warmup, total_steps=total, **fixed), hyper
+
+
 def rates(warmup, total, **changes):
-    schedule = make_schedule(settings(**changes), warmup_steps=warmup, total_steps=total)
+    optimizer, hyper = make(settings(**changes), warmup=warmup, total=total)
+    schedule = optimizer.learning_rate(hyper)
     with jax.numpy_dtype_promotion("standard"):
         return np.asarray([schedule(step) for step in range(total + 1)], np.float64)
 
@@ -172,7 +180,8 @@ def test_no_warmup_starts_at_the_peak():
 
 
 def test_the_final_rate_stays_after_the_end():
-    schedule = make_schedule(settings(), warmup_steps=2, total_steps=10)
+    optimizer, hyper = make(settings(), warmup=2, total=10)
+    schedule = optimizer.learning_rate(hyper)
     with jax.numpy_dtype_promotion("standard"):
         assert float(schedule(1000)) == pytest.approx(0.001)
 
@@ -215,7 +224,8 @@ def adamw(optim, rate, multipliers, grads):
 
 def run(optim, grads, groups):
     params = jax.tree.map(jnp.asarray, make_params())
-    optimizer = make_optimizer(optim, params, groups, make_schedule(optim, warmup_steps=2, total_steps=8))
+    adam, hyper = make(optim, groups, warmup=2, total=8)
+    optimizer = adam.transformation(hyper)
 
     @jax.jit
     def take(params, state, grads):
