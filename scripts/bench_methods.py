@@ -26,7 +26,7 @@ def compile_method(layer: nn.Module, method: str, variables: Any, x: jax.Array) 
     """Returns two compiled functions of (variables, input): the outputs, and the gradients of a loss of them."""
 
     def run(variables: Any, x: jax.Array) -> jax.Array:
-        return nn.apply(lambda m, x: m(x, method=method)[0], layer)(variables, x)
+        return nn.apply(lambda m, x: m(x, scan=method)[0], layer)(variables, x)
 
     def compute_loss(variables: Any, x: jax.Array) -> jax.Array:
         return jnp.mean(jnp.square(run(variables, x)))

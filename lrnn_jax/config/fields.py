@@ -88,7 +88,7 @@ def set_eigenvalue_range(layer: ConfigDict, chosen: str) -> None:
       UserError: "positive" for such a layer.
     """
     if "negative_eigenvalues" in layer:
-        layer.update(load_layer(layer.name).NEGATIVE_RANGE if chosen == "negative" else {"negative_eigenvalues": False})
+        layer.update(load_layer(layer.name).VARIANTS[chosen])
     elif chosen == "positive":
         raise UserError(f"config argument 'positive': {layer.name!r} has no choice of eigenvalue range")
 
@@ -100,7 +100,7 @@ def task_config(name: str, **fields: Any) -> ConfigDict:
 
 def own_fields(cls: type) -> dict[str, Any]:
     """A component's fields and defaults, without those that the backbone and the module system set."""
-    given = ("width", "depth", "dtype", "parent", "name")
+    given = ("width", "depth", "index", "dtype", "parent", "name")
     return {f.name: f.default for f in dataclasses.fields(cls) if f.name not in given}
 
 

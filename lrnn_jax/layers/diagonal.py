@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.parts.dense import Dense
-from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State
+from lrnn_jax.parts.layer import EIGENVALUE_RANGES, MATRICES, NO_DECAY, RecurrentLayer, State
 from lrnn_jax.scans import scan_diagonal
 from lrnn_jax.scans.diagonal import METHODS
 
@@ -30,6 +30,8 @@ class Diagonal(RecurrentLayer):
 
     SOURCE = "Grazzi et al. 2025, Figure 1"
     METHODS = METHODS
+    VARIANTS = EIGENVALUE_RANGES
+    BLOCK = {"residual": False}
     PARAM_GROUPS = {r"kernel$": MATRICES, r"bias$": NO_DECAY}
 
     def setup(self) -> None:
@@ -37,12 +39,9 @@ class Diagonal(RecurrentLayer):
         self.decay = nn.Dense(self.width, dtype=jnp.float32, precision="highest")
         self.input = Dense(self.width, dtype=self.dtype)
 
-    def __call__(
-        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
-    ) -> tuple[jax.Array, State]:
-        self.check_state(x, state)
-        h, state = scan_diagonal(self.transition(x), self.input(x), h0=state, reset=reset, method=method)
-        return h.astype(self.dtype), state
+    def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
+        h, state = scan_diagonal(self.transition(x), self.input(x), h0=state, reset=reset, method=scan)
+        return h, state
 
     def init_state(self, batch: int) -> State:
         return jnp.zeros((batch, self.width), jnp.float32)

@@ -55,12 +55,9 @@ class FullMatrix(RecurrentLayer):
         )
         self.out = Dense(self.width, dtype=self.dtype)
 
-    def __call__(
-        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
-    ) -> tuple[jax.Array, State]:
-        self.check_state(x, state)
-        h0 = None if state is None else (state["H"], state["log_norm"])
-        (h, log_norm), last = scan_product(self.transition(x), h0=h0, reset=reset, method=method)
+    def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
+        start = state["H"], state["log_norm"]
+        (h, log_norm), last = scan_product(self.transition(x), h0=start, reset=reset, method=scan)
         ball = h * jnp.exp(jnp.minimum(log_norm, 0.0))[..., None, None]
         return self.out(ball.reshape(*x.shape[:2], -1).astype(self.dtype)), _name(last)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.parts.conv import CausalConv
+from lrnn_jax.parts.conv import CausalConv, count_parameters, count_state, empty_history
 from lrnn_jax.parts.initializers import uniform
 from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
 from lrnn_jax.scans import scan_gated_outer
@@ -56,8 +56,12 @@ class GLA(RecurrentLayer):
 
     SOURCE = "Yang et al. 2024, Eq. 3, Section 4.4"
     METHODS = METHODS
+    VARIANTS = {
+        "negative": {"negative_eigenvalues": True, "gate_normaliser": 1.0},
+        "positive": {"negative_eigenvalues": False},
+    }
+    BLOCK = {"norm": "rmsnorm", "mixer": "swiglu"}
     PARAM_GROUPS = {r"kernel$": MATRICES, r"(bias|scale)$": NO_DECAY}
-    NEGATIVE_RANGE = {"negative_eigenvalues": True, "gate_normaliser": 1.0}
 
     @classmethod
     def check(cls, fields: Mapping[str, Any]) -> None:
@@ -89,8 +93,7 @@ class GLA(RecurrentLayer):
         self.q = self._project_to(keys, self.dtype)
         self.k = self._project_to(keys, self.dtype)
         self.v = self._project_to(values, self.dtype)
-        if self.conv_width:
-            self.conv = CausalConv(self._conv_features, self.conv_width, use_bias=False, dtype=self.dtype)
+        self.conv = CausalConv(self._conv_features, self.conv_width, False, nn.silu, self.dtype)
         # float32 whatever the compute dtype: decays near 1 do not survive bfloat16
         self.gate_down = self._project_to(self.gate_rank, jnp.float32, precision="highest")
         self.gate_up = self._project_to(keys, jnp.float32, precision="highest", use_bias=True)
@@ -98,22 +101,17 @@ class GLA(RecurrentLayer):
         self.norm = nn.RMSNorm(epsilon=1e-5, dtype=jnp.float32)
         self.out = self._project_to(self.width, self.dtype)
 
-    def __call__(
-        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
-    ) -> tuple[jax.Array, State]:
-        self.check_state(x, state)
-        state = self.init_state(x.shape[0]) if state is None else state
-        q, k, v, history = self._project(x, state.get("conv"), reset)
-        o, s = scan_gated_outer(q, k, v, self.transition(x), h0=state["S"], reset=reset, method=method)
+    def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
+        q, k, v, history = self._project(x, state["conv"], reset)
+        o, s = scan_gated_outer(q, k, v, self.transition(x), h0=state["S"], reset=reset, method=scan)
         gate = nn.silu(self.output_gate(x).astype(jnp.float32))
-        y = self.out((self.norm(o).reshape(gate.shape) * gate).astype(self.dtype))
-        return y, {"S": s} if history is None else {"S": s, "conv": history}
+        return self.out((self.norm(o).reshape(gate.shape) * gate).astype(self.dtype)), {"S": s, "conv": history}
 
     def init_state(self, batch: int) -> State:
-        state = {"S": jnp.zeros((batch, self.heads, self._key_size, self._value_size), jnp.float32)}
-        if self.conv_width:
-            state["conv"] = jnp.zeros((batch, self.conv_width - 1, self._conv_features), jnp.float32)
-        return state
+        return {
+            "S": jnp.zeros((batch, self.heads, self._key_size, self._value_size), jnp.float32),
+            "conv": empty_history(batch, self._conv_features, self.conv_width),
+        }
 
     def transition(self, x: jax.Array) -> jax.Array:
         """Returns the eigenvalues alpha_t, or ``2 alpha_t - 1``, ``[B T H K]`` float32."""
@@ -125,21 +123,20 @@ class GLA(RecurrentLayer):
         keys, values = self.heads * self._key_size, self.heads * self._value_size
         projections = self.width * (2 * keys + 3 * values)
         gate = self.gate_rank * (self.width + keys) + keys
-        return projections + gate + self.conv_width * self._conv_features + self._value_size
+        conv = count_parameters(self._conv_features, self.conv_width, use_bias=False)
+        return projections + gate + conv + self._value_size
 
     def state_count(self) -> int:
-        return self.heads * self._key_size * self._value_size + max(self.conv_width - 1, 0) * self._conv_features
+        return self.heads * self._key_size * self._value_size + count_state(self._conv_features, self.conv_width)
 
     def _project_to(self, features: int, dtype: Any, precision: str | None = None, use_bias: bool = False) -> nn.Dense:
         kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
         bias_init = uniform(self.gate_rank**-0.5)
         return nn.Dense(features, use_bias, dtype, kernel_init=kernel_init, bias_init=bias_init, precision=precision)
 
-    def _project(self, x: jax.Array, history: jax.Array | None, reset: jax.Array | None) -> tuple:
+    def _project(self, x: jax.Array, history: jax.Array, reset: jax.Array | None) -> tuple:
         qkv = jnp.concatenate([self.q(x), self.k(x), self.v(x)], axis=-1)
-        if history is not None:
-            qkv, history = self.conv(qkv, history, reset)
-            qkv = nn.silu(qkv)
+        qkv, history = self.conv(qkv, history, reset)
         keys = self.heads * self._key_size
         parts = jnp.split(qkv.astype(jnp.float32), [keys, 2 * keys], axis=-1)
         q, k, v = (z.reshape(*z.shape[:2], self.heads, -1) for z in parts)

@@ -40,6 +40,7 @@ class LRU(RecurrentLayer):
 
     SOURCE = "Orvieto et al. 2023, Section 3.4 and App. A"
     METHODS = METHODS
+    BLOCK = {"norm": "batchnorm", "mixer": "glu"}
     # The paper's "learning-rate factor" (0.1 to 0.5 by task; 0.25 on half of them) applies to lambda, B and gamma,
     # which do not decay either.
     PARAM_GROUPS = {r"^(nu_log|theta_log|gamma_log|B_re|B_im)$": {"lr": 0.25, "wd": 0.0}, r"^(C_re|C_im|D)$": MATRICES}
@@ -65,18 +66,13 @@ class LRU(RecurrentLayer):
         self.C_im = self.param("C_im", nn.initializers.normal(size**-0.5), (width, size))
         self.D = self.param("D", nn.initializers.normal(1.0), (width,))
 
-    def __call__(
-        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
-    ) -> tuple[jax.Array, State]:
-        self.check_state(x, state)
-        x = x.astype(self.dtype)
+    def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
         gamma = jnp.exp(self.gamma_log)[:, None]
         b_re, b_im = (x @ (gamma * part).astype(self.dtype).T for part in (self.B_re, self.B_im))
-        h, state = scan_diagonal_complex(self._eigenvalue_parts(), (b_re, b_im), h0=state, reset=reset, method=method)
+        h, state = scan_diagonal_complex(self._eigenvalue_parts(), (b_re, b_im), h0=state, reset=reset, method=scan)
         h_re, h_im = (part.astype(self.dtype) for part in h)
         y = h_re @ self.C_re.astype(self.dtype).T - h_im @ self.C_im.astype(self.dtype).T
-        y = y.astype(jnp.float32) + self.D[None, None] * x.astype(jnp.float32)
-        return y.astype(self.dtype), state
+        return y.astype(jnp.float32) + self.D[None, None] * x.astype(jnp.float32), state
 
     def init_state(self, batch: int) -> State:
         return (jnp.zeros((batch, self.state_size), jnp.float32), jnp.zeros((batch, self.state_size), jnp.float32))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from lrnn_jax.parts.dense import Dense
 from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State
 from lrnn_jax.scans.exact import matmul
-from lrnn_jax.scans.method import Serves, choose_method
+from lrnn_jax.scans.method import Serves
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
 
 
@@ -33,19 +33,16 @@ class LSTM(RecurrentLayer):
         self.input = Dense(4 * self.width, bias_init=_init_bias, dtype=self.dtype)
         self.recurrent_kernel = self.param("recurrent_kernel", _init_recurrent, (self.width, 4 * self.width))
 
-    def __call__(
-        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
-    ) -> tuple[jax.Array, State]:
-        self.check_state(x, state)
-        (h, _), state = self._run(x, state, reset, method)
-        return h.astype(self.dtype), state
+    def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
+        (h, _), state = self._run(x, state, reset)
+        return h, state
 
     def init_state(self, batch: int) -> State:
         return {"c": jnp.zeros((batch, self.width), jnp.float32), "h": jnp.zeros((batch, self.width), jnp.float32)}
 
     def transition(self, x: jax.Array) -> jax.Array:
         """Returns the forget gates along the trajectory from the zero state, ``[B T D]``: dc_t/dc_{t-1} at fixed gates."""
-        return self._run(x, None, None, "auto")[0][1]
+        return self._run(x, self.init_state(x.shape[0]), None)[0][1]
 
     def parameter_count(self) -> int:
         return 8 * self.width**2 + 4 * self.width
@@ -53,9 +50,7 @@ class LSTM(RecurrentLayer):
     def state_count(self) -> int:
         return 2 * self.width
 
-    def _run(self, x: jax.Array, state: State | None, reset: jax.Array | None, method: str) -> tuple:
-        choose_method(method, self.METHODS, accelerator="sequential")
-        state = self.init_state(x.shape[0]) if state is None else state
+    def _run(self, x: jax.Array, state: State, reset: jax.Array | None) -> tuple:
         inputs = (self.input(x).astype(jnp.float32), keep_mask(reset, reverse=False))
         return run_recurrence(_step, self.recurrent_kernel, state, inputs)
 

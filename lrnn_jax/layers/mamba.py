@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lrnn_jax.parts.conv import CausalConv
+from lrnn_jax.parts.conv import CausalConv, count_parameters, count_state, empty_history
 from lrnn_jax.parts.initializers import init_dt_bias
-from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
+from lrnn_jax.parts.layer import EIGENVALUE_RANGES, MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
 from lrnn_jax.scans import scan_selective
 from lrnn_jax.scans.selective import METHODS, transition_eigenvalues
 
@@ -51,6 +51,8 @@ class Mamba(RecurrentLayer):
 
     SOURCE = "Gu and Dao 2023, Algorithm 2; Grazzi et al. 2025, Table 1, Eq. 2"
     METHODS = METHODS
+    VARIANTS = EIGENVALUE_RANGES
+    BLOCK = {"norm": "rmsnorm"}
     PARAMETER_FORMULA = "6 D^2 + 4 D rank + 110 D"
     PARAM_GROUPS = {r"kernel$": MATRICES, r"(bias|A_log|D)$": NO_DECAY}
 
@@ -69,7 +71,7 @@ class Mamba(RecurrentLayer):
 
     def setup(self) -> None:
         self.in_proj = nn.Dense(2 * self._inner, use_bias=False, dtype=self.dtype)
-        self.conv = CausalConv(self._inner, self.conv_width, dtype=self.dtype)
+        self.conv = CausalConv(self._inner, self.conv_width, activation=nn.silu, dtype=self.dtype)
         self.x_proj = nn.Dense(self._rank + 2 * self.state_size, use_bias=False, dtype=self.dtype)
         # float32 whatever the compute dtype: decays near 1 do not survive bfloat16
         self.dt_proj = nn.Dense(
@@ -83,11 +85,7 @@ class Mamba(RecurrentLayer):
         self.D = self.param("D", nn.initializers.ones, (self._inner,))
         self.out_proj = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
 
-    def __call__(
-        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
-    ) -> tuple[jax.Array, State]:
-        self.check_state(x, state)
-        state = self.init_state(x.shape[0]) if state is None else state
+    def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
         u, z, dt, b, c, history = self._project(x, state["conv"], reset)
         y, h = scan_selective(
             u,
@@ -98,7 +96,7 @@ class Mamba(RecurrentLayer):
             negative_eigenvalues=self.negative_eigenvalues,
             h0=state["h"],
             reset=reset,
-            method=method,
+            method=scan,
         )
         y = y + self.D[None, None] * u.astype(jnp.float32)
         return self.out_proj(y.astype(self.dtype) * nn.silu(z)), {"h": h, "conv": history}
@@ -106,7 +104,7 @@ class Mamba(RecurrentLayer):
     def init_state(self, batch: int) -> State:
         return {
             "h": jnp.zeros((batch, self._inner, self.state_size), jnp.float32),
-            "conv": jnp.zeros((batch, self.conv_width - 1, self._inner), jnp.float32),
+            "conv": empty_history(batch, self._inner, self.conv_width),
         }
 
     def transition(self, x: jax.Array) -> jax.Array:
@@ -117,15 +115,14 @@ class Mamba(RecurrentLayer):
     def parameter_count(self) -> int:
         inner, rank, states = self._inner, self._rank, self.state_size
         projections = 3 * self.width * inner + inner * (rank + 2 * states) + rank * inner + inner
-        return projections + inner * (self.conv_width + 1) + inner * states + inner
+        return projections + count_parameters(inner, self.conv_width) + inner * states + inner
 
     def state_count(self) -> int:
-        return self._inner * (self.state_size + self.conv_width - 1)
+        return self._inner * self.state_size + count_state(self._inner, self.conv_width)
 
     def _project(self, x: jax.Array, history: jax.Array, reset: jax.Array | None) -> tuple[jax.Array, ...]:
         u, z = jnp.split(self.in_proj(x), 2, axis=-1)
         u, history = self.conv(u, history, reset)
-        u = nn.silu(u)
         delta, b, c = jnp.split(self.x_proj(u), [self._rank, self._rank + self.state_size], axis=-1)
         dt = nn.softplus(self.dt_proj(delta.astype(jnp.float32)))
         return u, z, dt, b, c, history

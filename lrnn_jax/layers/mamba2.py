@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.parts.conv import CausalConv
+from lrnn_jax.parts.conv import CausalConv, count_parameters, count_state, empty_history
 from lrnn_jax.parts.initializers import init_dt_bias
-from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
+from lrnn_jax.parts.layer import EIGENVALUE_RANGES, MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
 from lrnn_jax.scans import scan_gated_outer
 from lrnn_jax.scans.outer import METHODS
 
@@ -53,6 +53,8 @@ class Mamba2(RecurrentLayer):
 
     SOURCE = "Dao and Gu 2024, Sections 2 and 7"
     METHODS = METHODS
+    VARIANTS = EIGENVALUE_RANGES
+    BLOCK = {"norm": "rmsnorm"}
     PARAM_GROUPS = {r"kernel$": MATRICES, r"(bias|scale|A_log|D)$": NO_DECAY}
 
     @classmethod
@@ -76,20 +78,16 @@ class Mamba2(RecurrentLayer):
         kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
         features = self._inner + self._conv_features + self.heads
         self.in_proj = nn.Dense(features, use_bias=False, kernel_init=kernel_init, dtype=self.dtype)
-        self.conv = CausalConv(self._conv_features, self.conv_width, dtype=self.dtype)
+        self.conv = CausalConv(self._conv_features, self.conv_width, activation=nn.silu, dtype=self.dtype)
         self.dt_bias = self.param("dt_bias", init_dt_bias, (self.heads,))
         self.A_log = self.param("A_log", _init_a_log, (self.heads,))
         self.D = self.param("D", nn.initializers.ones, (self.heads,))
         self.norm_scale = self.param("norm_scale", nn.initializers.ones, (self._inner,))
         self.out_proj = nn.Dense(self.width, use_bias=False, kernel_init=kernel_init, dtype=self.dtype)
 
-    def __call__(
-        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
-    ) -> tuple[jax.Array, State]:
-        self.check_state(x, state)
-        state = self.init_state(x.shape[0]) if state is None else state
+    def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
         z, v, b, c, dt, history = self._project(x, state["conv"], reset)
-        y, h = scan_gated_outer(c, b, dt[..., None] * v, self._decay(dt), h0=state["h"], reset=reset, method=method)
+        y, h = scan_gated_outer(c, b, dt[..., None] * v, self._decay(dt), h0=state["h"], reset=reset, method=scan)
         y = (y + self.D[None, None, :, None] * v).reshape(z.shape)
         y = self._normalise(y * nn.silu(z.astype(jnp.float32)))
         return self.out_proj(y.astype(self.dtype)), {"h": h, "conv": history}
@@ -97,7 +95,7 @@ class Mamba2(RecurrentLayer):
     def init_state(self, batch: int) -> State:
         return {
             "h": jnp.zeros((batch, self.heads, self.state_size, self._inner // self.heads), jnp.float32),
-            "conv": jnp.zeros((batch, self.conv_width - 1, self._conv_features), jnp.float32),
+            "conv": empty_history(batch, self._conv_features, self.conv_width),
         }
 
     def transition(self, x: jax.Array) -> jax.Array:
@@ -106,16 +104,15 @@ class Mamba2(RecurrentLayer):
 
     def parameter_count(self) -> int:
         projections = self.width * (2 * self._inner + self._conv_features + self.heads)
-        return projections + (self.conv_width + 1) * self._conv_features + 3 * self.heads + self._inner
+        return projections + count_parameters(self._conv_features, self.conv_width) + 3 * self.heads + self._inner
 
     def state_count(self) -> int:
-        return self._inner * self.state_size + (self.conv_width - 1) * self._conv_features
+        return self._inner * self.state_size + count_state(self._conv_features, self.conv_width)
 
     def _project(self, x: jax.Array, history: jax.Array, reset: jax.Array | None) -> tuple[jax.Array, ...]:
         z, xbc, dt = jnp.split(self.in_proj(x), [self._inner, self._inner + self._conv_features], axis=-1)
         xbc, history = self.conv(xbc, history, reset)
-        xbc = nn.silu(xbc).astype(jnp.float32)
-        v, b, c = jnp.split(xbc, [self._inner, self._inner + self.groups * self.state_size], axis=-1)
+        v, b, c = jnp.split(xbc.astype(jnp.float32), [self._inner, self._inner + self.groups * self.state_size], axis=-1)
         v = v.reshape(*v.shape[:2], self.heads, -1)
         b, c = (y.reshape(*y.shape[:2], self.groups, -1) for y in (b, c))
         return z, v, b, c, nn.softplus(dt.astype(jnp.float32) + self.dt_bias[None, None]), history

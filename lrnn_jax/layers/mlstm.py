@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.parts.conv import CausalConv
+from lrnn_jax.parts.conv import CausalConv, count_parameters, count_state, empty_history
 from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least, check_heads_with_norm
 from lrnn_jax.scans import scan_gated_outer
 from lrnn_jax.scans.outer import METHODS, choose_outer_method
@@ -54,6 +54,7 @@ class MLSTM(RecurrentLayer):
 
     SOURCE = "Beck et al. 2024, Eqs. 15-17, 19-27"
     METHODS = METHODS
+    BLOCK = {"norm": "layernorm"}
     PARAM_GROUPS = {r"kernel$": MATRICES, r"(bias|scale|skip)$": NO_DECAY}
 
     @classmethod
@@ -79,8 +80,7 @@ class MLSTM(RecurrentLayer):
         last = nn.initializers.normal(2 / self.depth / self.width**0.5)
         blocks = (self._inner // self.block_size, self.block_size, self.block_size)
         self.up = nn.Dense(2 * self._inner, use_bias=False, kernel_init=small, dtype=self.dtype)
-        if self.conv_width:
-            self.conv = CausalConv(self._inner, self.conv_width, dtype=self.dtype)
+        self.conv = CausalConv(self._inner, self.conv_width, activation=nn.silu, dtype=self.dtype)
         self.q_kernel = self.param("q_kernel", small, blocks)
         self.k_kernel = self.param("k_kernel", small, blocks)
         self.v_kernel = self.param("v_kernel", small, blocks)
@@ -90,55 +90,42 @@ class MLSTM(RecurrentLayer):
         self.skip = self.param("skip", nn.initializers.ones, (self._inner,))
         self.down = nn.Dense(self.width, use_bias=False, kernel_init=last, dtype=self.dtype)
 
-    def __call__(
-        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
-    ) -> tuple[jax.Array, State]:
-        self.check_state(x, state)
-        method = choose_outer_method(method, x.shape[1], per_head=True)  # for m and for the memory alike
-        state = self.init_state(x.shape[0]) if state is None else state
+    def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
+        scan = choose_outer_method(scan, x.shape[1], per_head=True)  # for m and for the memory alike
         u, z = jnp.split(self.up(x), 2, axis=-1)
-        c, history = self._convolve(u, state.get("conv"), reset)
-        h, memory = self._remember(u, c, state, reset, method)
+        c, history = self.conv(u, state["conv"], reset)
+        h, memory = self._remember(u, c, state, reset, scan)
         y = self._normalise(h) + self.skip[None, None] * c.astype(jnp.float32)
-        y = (y * nn.silu(z.astype(jnp.float32))).astype(self.dtype)
-        return self.down(y), memory if history is None else {**memory, "conv": history}
+        return self.down((y * nn.silu(z.astype(jnp.float32))).astype(self.dtype)), {**memory, "conv": history}
 
     def init_state(self, batch: int) -> State:
         size = self._head_size
-        state = {
+        return {
             "C": jnp.zeros((batch, self.heads, size, size), jnp.float32),
             "n": jnp.zeros((batch, self.heads, size), jnp.float32),
             "m": jnp.zeros((batch, self.heads), jnp.float32),
+            "conv": empty_history(batch, self._inner, self.conv_width),
         }
-        if self.conv_width:
-            state["conv"] = jnp.zeros((batch, self.conv_width - 1, self._inner), jnp.float32)
-        return state
 
     def transition(self, x: jax.Array) -> jax.Array:
         """Returns the forget gate f_t of every head, ``[B T H]`` float32: the eigenvalue of C before any division by exp(m)."""
         u, _ = jnp.split(self.up(x), 2, axis=-1)
-        c, _ = self._convolve(u, self.init_state(x.shape[0]).get("conv"), None)
+        c, _ = self.conv(u, self.init_state(x.shape[0])["conv"], None)
         return jnp.exp(self._project(u, c)[4])
 
     def parameter_count(self) -> int:
         inner = self._inner
         gates = 2 * self.heads * (3 * inner + 1)
-        conv = inner * (self.conv_width + 1) if self.conv_width else 0
+        conv = count_parameters(inner, self.conv_width)
         return 3 * self.width * inner + conv + 3 * inner * self.block_size + gates + 2 * inner
 
     def state_count(self) -> int:
-        return self._inner * (self._head_size + 1 + max(self.conv_width - 1, 0)) + self.heads
+        return self._inner * (self._head_size + 1) + self.heads + count_state(self._inner, self.conv_width)
 
     def _make_gate(self, bias_init: Any) -> nn.Dense:
         # float32 whatever the compute dtype: a gate near 1 does not survive bfloat16
         zeros = nn.initializers.zeros
         return nn.Dense(self.heads, kernel_init=zeros, bias_init=bias_init, dtype=jnp.float32, precision="highest")
-
-    def _convolve(self, u: jax.Array, history: jax.Array | None, reset: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-        if history is None:
-            return u, None
-        c, history = self.conv(u, history, reset)
-        return nn.silu(c), history
 
     def _project(self, u: jax.Array, c: jax.Array) -> tuple[jax.Array, ...]:
         """Returns q, k, v per head and the logarithms of both gates, float32."""
@@ -153,12 +140,12 @@ class MLSTM(RecurrentLayer):
         return jnp.einsum("btni,nio->btno", blocks, kernel.astype(self.dtype)).reshape(x.shape)
 
     def _remember(
-        self, u: jax.Array, c: jax.Array, state: State, reset: jax.Array | None, method: str
+        self, u: jax.Array, c: jax.Array, state: State, reset: jax.Array | None, scan: str
     ) -> tuple[jax.Array, State]:
         """The cell. n is one more column of C, whose value is always 1."""
         q, k, v, log_i, log_f = self._project(u, c)
         start = lax.stop_gradient(state["m"])
-        m, last = _stabilise(lax.stop_gradient(log_i), lax.stop_gradient(log_f), start, reset, method)
+        m, last = _stabilise(lax.stop_gradient(log_i), lax.stop_gradient(log_f), start, reset, scan)
         before = jnp.concatenate([start[:, None], m[:, :-1]], axis=1)
         if reset is not None:
             before = jnp.where(reset[..., None], 0.0, before)
@@ -168,7 +155,7 @@ class MLSTM(RecurrentLayer):
         v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
         carried = jnp.concatenate([state["C"], state["n"][..., None]], axis=-1)
         carried = carried * jnp.exp(state["m"] - start)[..., None, None]
-        o, s = scan_gated_outer(q, k, v, decay, h0=carried, reset=reset, method=method)
+        o, s = scan_gated_outer(q, k, v, decay, h0=carried, reset=reset, method=scan)
         divisor = jnp.maximum(jnp.abs(o[..., -1:]), jnp.exp(-m)[..., None]) + 1e-6
         return o[..., :-1] / divisor, {"C": s[..., :-1], "n": s[..., -1], "m": last}
 
@@ -179,11 +166,11 @@ class MLSTM(RecurrentLayer):
 
 
 def _stabilise(
-    log_i: jax.Array, log_f: jax.Array, m0: jax.Array, reset: jax.Array | None, method: str
+    log_i: jax.Array, log_f: jax.Array, m0: jax.Array, reset: jax.Array | None, scan: str
 ) -> tuple[jax.Array, jax.Array]:
     """Returns ``m_t = max(log f_t + m_{t-1}, log i_t)``, with m = 0 before a reset, at every position and at the last."""
     keep = keep_mask(reset, reverse=False)
-    if method == "sequential":
+    if scan == "sequential":
         return loop_over_time(_step, m0, (log_i, log_f, keep))
     if keep is not None:
         # After a reset m_{t-1} is 0, so m_t does not depend on it: a candidate for the maximum and no way back.

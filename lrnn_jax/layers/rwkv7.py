@@ -55,6 +55,7 @@ class RWKV7(RecurrentLayer):
     SOURCE = "Peng et al. 2025"
     PARAMETER_FORMULA = "4 D^2 + 2 D (rank_w + rank_a + rank_g) + 13 D"
     METHODS = METHODS
+    BLOCK = {"norm": "layernorm", "mixer": "swiglu"}
     DIAGONAL = False
     PARAM_GROUPS = {
         r"kernel$": MATRICES,
@@ -105,13 +106,9 @@ class RWKV7(RecurrentLayer):
             epsilon=1e-5 * size, use_fast_variance=False, reduction_axes=-1, feature_axes=(-2, -1), dtype=jnp.float32
         )
 
-    def __call__(
-        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
-    ) -> tuple[jax.Array, State]:
-        self.check_state(x, state)
-        state = self.init_state(x.shape[0]) if state is None else state
+    def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
         (r, k, v, log_w, a, b), g = self._project(x, state["x"], reset)
-        o, s = scan_dplr(r, k, v, log_w, a, b, h0=state["S"], reset=reset, method=method)
+        o, s = scan_dplr(r, k, v, log_w, a, b, h0=state["S"], reset=reset, method=scan)
         bonus = jnp.sum(r * k * self.r_k[None, None], axis=-1, keepdims=True) * v
         y = (self.norm(o) + bonus).reshape(x.shape).astype(self.dtype) * g
         return self.o_proj(y), {"S": s, "x": x[:, -1].astype(jnp.float32)}

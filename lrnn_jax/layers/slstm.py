@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lrnn_jax.parts.conv import CausalConv
+from lrnn_jax.parts.conv import CausalConv, count_parameters, count_state, empty_history
 from lrnn_jax.parts.layer import (
     MATRICES,
     NO_DECAY,
@@ -20,7 +20,7 @@ from lrnn_jax.parts.layer import (
     check_heads_with_norm,
 )
 from lrnn_jax.scans.exact import einsum
-from lrnn_jax.scans.method import Serves, choose_method
+from lrnn_jax.scans.method import Serves
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
 
 FORGET_GATES = ("sigmoid", "exp")
@@ -65,6 +65,7 @@ class SLSTM(RecurrentLayer):
 
     SOURCE = "Beck et al. 2024, Section 2.2"
     METHODS = {"sequential": Serves()}
+    BLOCK = {"norm": "layernorm", "mixer": "geglu"}
     PARAM_GROUPS = {r"kernel$": MATRICES, r"(bias|scale)$": NO_DECAY}
 
     @classmethod
@@ -86,8 +87,7 @@ class SLSTM(RecurrentLayer):
         self.recurrent_kernel = self.param("recurrent_kernel", nn.initializers.zeros, (heads, size, 4, size))
         bias_init = _init_powerlaw if self.bias_init == "powerlaw" else _init_uniform
         self.bias = self.param("bias", bias_init, (heads, 4, size))
-        if self.conv_width:
-            self.conv = CausalConv(self.width, self.conv_width, dtype=self.dtype)
+        self.conv = CausalConv(self.width, self.conv_width, activation=nn.silu, dtype=self.dtype)
         self.norm = nn.LayerNorm(
             epsilon=1e-5,
             use_bias=False,
@@ -97,45 +97,34 @@ class SLSTM(RecurrentLayer):
             dtype=jnp.float32,
         )
 
-    def __call__(
-        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
-    ) -> tuple[jax.Array, State]:
-        self.check_state(x, state)
-        (h, _), state = self._run(x, state, reset, method)
-        return self.norm(h).reshape(x.shape).astype(self.dtype), state
+    def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
+        (h, _), state = self._run(x, state, reset)
+        return self.norm(h).reshape(x.shape), state
 
     def init_state(self, batch: int) -> State:
-        state = {name: jnp.zeros((batch, self.heads, self._head_dim), jnp.float32) for name in CELL}
-        if self.conv_width:
-            state["conv"] = jnp.zeros((batch, self.conv_width - 1, self.width), jnp.float32)
-        return state
+        cell = {name: jnp.zeros((batch, self.heads, self._head_dim), jnp.float32) for name in CELL}
+        return {**cell, "conv": empty_history(batch, self.width, self.conv_width)}
 
     def transition(self, x: jax.Array) -> jax.Array:
         """Returns the forget gate f along the trajectory from the zero state, ``[B T D]`` float32.
 
         It is the eigenvalue of c and n before any division by exp(m), as the mLSTM's; with forget_gate="exp" it may exceed 1.
         """
-        return jnp.exp(self._run(x, None, None, "auto")[0][1]).reshape(x.shape)
+        return jnp.exp(self._run(x, self.init_state(x.shape[0]), None)[0][1]).reshape(x.shape)
 
     def parameter_count(self) -> int:
-        conv = self.width * (self.conv_width + 1) if self.conv_width else 0
-        return 8 * self.width * self._head_dim + 5 * self.width + conv
+        return 8 * self.width * self._head_dim + 5 * self.width + count_parameters(self.width, self.conv_width)
 
     def state_count(self) -> int:
-        return self.width * (len(CELL) + max(self.conv_width - 1, 0))
+        return len(CELL) * self.width + count_state(self.width, self.conv_width)
 
-    def _run(self, x: jax.Array, state: State | None, reset: jax.Array | None, method: str) -> tuple:
-        choose_method(method, self.METHODS, accelerator="sequential")
-        state = self.init_state(x.shape[0]) if state is None else state
-        u, carried = x, {}
-        if self.conv_width:
-            u, carried["conv"] = self.conv(x, state["conv"], reset)
-            u = nn.silu(u)
+    def _run(self, x: jax.Array, state: State, reset: jax.Array | None) -> tuple:
+        u, history = self.conv(x, state["conv"], reset)
         recurrent = self.recurrent_kernel.reshape(self.heads, self._head_dim, -1)
         inputs = (self._project(u, x), keep_mask(reset, reverse=False))
         step = functools.partial(_step, self.forget_gate)
         outputs, cell = run_recurrence(step, recurrent, {name: state[name] for name in CELL}, inputs)
-        return outputs, {**cell, **carried}
+        return outputs, {**cell, "conv": history}
 
     def _project(self, u: jax.Array, x: jax.Array) -> jax.Array:
         """What the gates get from the input, ``[B T H 4P]``; i and f in float32, for an exponential magnifies rounding."""

@@ -37,6 +37,8 @@ class Transformer(RecurrentLayer):
 
     SOURCE = "Vaswani et al. 2017, Eq. 1; Su et al. 2021, Section 3.2"
     METHODS = METHODS
+    BLOCK = {"norm": "rmsnorm", "mixer": "swiglu"}
+    START_STATE = False  # an empty cache would be one more window of keys to look at
     PARAM_GROUPS = {r"kernel$": MATRICES}
 
     @classmethod
@@ -55,12 +57,9 @@ class Transformer(RecurrentLayer):
         self.v = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
         self.out = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
 
-    def __call__(
-        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
-    ) -> tuple[jax.Array, State]:
-        self.check_state(x, state)
+    def recur(self, x: jax.Array, state: State | None, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
         q, k, v = (project(x).reshape(*x.shape[:2], self.heads, -1) for project in (self.q, self.k, self.v))
-        o, state = scan_attention(q, k, v, window=self.window, h0=state, reset=reset, method=method)
+        o, state = scan_attention(q, k, v, window=self.window, h0=state, reset=reset, method=scan)
         return self.out(o.reshape(x.shape).astype(self.dtype)), state
 
     def init_state(self, batch: int) -> State:

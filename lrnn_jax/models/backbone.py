@@ -37,7 +37,7 @@ class Block(nn.Module):
         """Maps ``[B T D]`` to ``[B T D]`` and carries the layer's state."""
 
         def recur(u: jax.Array) -> tuple[jax.Array, Any]:
-            y, new_state = self.layer(u, state=state, reset=reset, method=method)
+            y, new_state = self.layer(u, state=state, reset=reset, scan=method)
             if self.mixer == "glu":
                 y = GatedLinearUnit(self.width, self.dropout, self.dtype, name="glu")(y, train=train)
             else:

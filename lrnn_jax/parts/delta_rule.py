@@ -8,9 +8,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lrnn_jax.parts.conv import CausalConv
+from lrnn_jax.parts.conv import CausalConv, count_parameters, count_state, empty_history
 from lrnn_jax.parts.initializers import init_dt_bias
-from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least, check_choice, check_divides
+from lrnn_jax.parts.layer import (
+    EIGENVALUE_RANGES,
+    MATRICES,
+    NO_DECAY,
+    RecurrentLayer,
+    State,
+    check_at_least,
+    check_choice,
+    check_divides,
+)
 from lrnn_jax.parts.norm import normalise_l2
 from lrnn_jax.scans import scan_delta_product
 from lrnn_jax.scans.delta import METHODS, transition_matrices
@@ -39,6 +48,8 @@ class DeltaRuleLayer(RecurrentLayer):
 
     METHODS = METHODS
     DIAGONAL = False
+    VARIANTS = EIGENVALUE_RANGES
+    BLOCK = {"norm": "rmsnorm", "mixer": "swiglu"}
     PARAM_GROUPS = {r"kernel$": MATRICES, r"(A_log|dt_bias|scale)$": NO_DECAY}
 
     @classmethod
@@ -71,8 +82,7 @@ class DeltaRuleLayer(RecurrentLayer):
         self.q = nn.Dense(self._keys, use_bias=False, dtype=self.dtype)
         self.k = nn.Dense(self.householders * self._keys, use_bias=False, dtype=self.dtype)
         self.v = nn.Dense(self.householders * self._values, use_bias=False, dtype=self.dtype)
-        if self.conv_width:
-            self.conv = CausalConv(self._convolved, self.conv_width, use_bias=False, dtype=self.dtype)
+        self.conv = CausalConv(self._convolved, self.conv_width, use_bias=False, dtype=self.dtype)
         self.beta = nn.Dense(self.householders * self.heads, use_bias=False, dtype=jnp.float32, precision="highest")
         if self.gated:
             self.decay = ForgetGate(self.heads)
@@ -81,43 +91,39 @@ class DeltaRuleLayer(RecurrentLayer):
         self.norm = nn.RMSNorm(epsilon=1e-5, dtype=jnp.float32)
         self.out = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
 
-    def __call__(
-        self, x: jax.Array, *, state: State | None = None, reset: jax.Array | None = None, method: str = "auto"
-    ) -> tuple[jax.Array, State]:
-        self.check_state(x, state)
-        state = self.init_state(x.shape[0]) if state is None else state
-        q, k, v, beta, history = self._project(x, state.get("conv"), reset)
+    def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
+        q, k, v, beta, history = self._project(x, state["conv"], reset)
         log_gate = self.decay(x) if self.gated else None
-        o, s = scan_delta_product(q, k, v, beta, log_gate=log_gate, h0=state["S"], reset=reset, method=method)
+        o, s = scan_delta_product(q, k, v, beta, log_gate=log_gate, h0=state["S"], reset=reset, method=scan)
         o = self.norm(o).reshape(*x.shape[:2], -1)
         if self.output_gate:
             o = o * nn.silu(self.gate(x).astype(jnp.float32))
-        return self.out(o.astype(self.dtype)), {"S": s} if history is None else {"S": s, "conv": history}
+        return self.out(o.astype(self.dtype)), {"S": s, "conv": history}
 
     def init_state(self, batch: int) -> State:
-        state = {"S": jnp.zeros((batch, self.heads, self._key_dim, self.expand_v * self._key_dim), jnp.float32)}
-        if self.conv_width:
-            state["conv"] = jnp.zeros((batch, self.conv_width - 1, self._convolved), jnp.float32)
-        return state
+        return {
+            "S": jnp.zeros((batch, self.heads, self._key_dim, self.expand_v * self._key_dim), jnp.float32),
+            "conv": empty_history(batch, self._convolved, self.conv_width),
+        }
 
     def transition(self, x: jax.Array) -> jax.Array:
         """Returns ``g_t (I - beta_{n_h} k_{n_h} k_{n_h}^T) ... (I - beta_1 k_1 k_1^T)``, ``[B T H K K]`` float32."""
-        _, k, _, beta, _ = self._project(x, self.init_state(x.shape[0]).get("conv"), None)
+        _, k, _, beta, _ = self._project(x, self.init_state(x.shape[0])["conv"], None)
         return transition_matrices(k, beta, self.decay(x) if self.gated else None)
 
     def parameter_count(self) -> int:
         outputs = self._convolved + self.householders * self.heads + self._values
         gates = self.gated * (self.width + 2) * self.heads + self.output_gate * self.width * self._values
-        return self.width * outputs + self.conv_width * self._convolved + gates + self._values // self.heads
+        conv = count_parameters(self._convolved, self.conv_width, use_bias=False)
+        return self.width * outputs + conv + gates + self._values // self.heads
 
     def state_count(self) -> int:
-        return self._key_dim * self._values + self._convolved * max(self.conv_width - 1, 0)
+        return self._key_dim * self._values + count_state(self._convolved, self.conv_width)
 
-    def _project(self, x: jax.Array, history: jax.Array | None, reset: jax.Array | None) -> tuple:
+    def _project(self, x: jax.Array, history: jax.Array, reset: jax.Array | None) -> tuple:
         """Returns q, k, v and beta per head, k, v and beta with an axis n_h after T, in float32, and the conv's state."""
         joined = jnp.concatenate([self.q(x), self.k(x), self.v(x)], axis=-1)
-        if history is not None:
-            joined, history = self.conv(joined, history, reset)
+        joined, history = self.conv(joined, history, reset)
         ends = [self._keys, (1 + self.householders) * self._keys]
         q, k, v = jnp.split(joined.astype(jnp.float32), ends, axis=-1)
         if self.key_activation == "silu":

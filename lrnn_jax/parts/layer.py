@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.errors import UserError, suggest
-from lrnn_jax.scans.method import Serves
+from lrnn_jax.scans.method import Serves, choose_method
 
 State = Any
 
@@ -18,9 +18,18 @@ State = Any
 MATRICES = {"lr": 1.0, "wd": 1.0}
 NO_DECAY = {"lr": 1.0, "wd": 0.0}
 
+METHODS_OF_A_LAYER = ("recur", "init_state", "transition", "parameter_count", "state_count")
+
+# The variants that most layers with a choice have.
+EIGENVALUE_RANGES = {"negative": {"negative_eigenvalues": True}, "positive": {"negative_eigenvalues": False}}
+
 
 class RecurrentLayer(nn.Module):
     """Maps ``[B T D]`` to ``[B T D]`` and carries a state whose size does not depend on T.
+
+    A layer writes `recur`, `init_state`, `transition`, `parameter_count` and `state_count`, the class attributes SOURCE,
+    METHODS and PARAM_GROUPS, and where it needs them the other class attributes below and `check`. `missing_parts` names what
+    a class lacks of these. `__call__` stays as it is here: it does what all layers need.
 
     A layer's own fields are its config. Float fields are values, never structure: they are traced, so that runs which differ
     in them can share a program, and no Python ``if`` may ask for one outside of `check`. All other fields are static.
@@ -30,15 +39,21 @@ class RecurrentLayer(nn.Module):
       dtype: compute dtype of projections; states and recurrences are float32 whatever it is, and so is what is broadcast over
         batch and time (biases, skips, taps), for its gradient is a sum over them: see `lrnn_jax.parts.dense.Dense`.
       depth: blocks of the whole model, on which a layer's initial values may depend.
+      index: which of these blocks the layer is in, counted from 0; initial values may depend on it too.
 
     Class attributes:
       SOURCE: paper and equations.
-      METHODS: which of "sequential", "associative", "chunked", "pallas" the layer has, and what each of them serves.
+      METHODS: which of "sequential", "associative", "chunked", "pallas" the layer has, each with what it can take beside x.
       PARAM_GROUPS: regex on the parameter's path within the layer -> multipliers {"lr": ..., "wd": ...}. Every parameter
         matches exactly one.
+      CAUSAL: y_t depends on x_1 to x_t alone. A layer that is not causal has no state to go on from and does not decode.
+      START_STATE: `recur` is given the state at the start where a call has none; False: it is given None, for scans that are
+        faster, or only possible, without one.
       DIAGONAL: `transition` returns eigenvalues, on the axes after B and T (or without these where they do not depend on the
         input); else matrices, on the last two axes.
-      NEGATIVE_RANGE: fields that give eigenvalues in [-1, 1], where the layer has a choice.
+      VARIANTS: name -> the fields that make this variant. "negative" and "positive" are eigenvalues in [-1, 1] and in [0, 1],
+        where the layer has the choice.
+      BLOCK: what the paper puts around the layer, as config fields below ``model.``.
       PARAMETER_FORMULA: the parameter count written out, where rounded ranks make it no polynomial of D.
       MAY_EXPAND: nothing keeps the eigenvalues of A_t within the unit circle; the layer stays finite by other means.
     """
@@ -46,12 +61,16 @@ class RecurrentLayer(nn.Module):
     width: int
     dtype: Any = jnp.float32
     depth: int = 1
+    index: int = 0
 
     SOURCE: ClassVar[str]
     METHODS: ClassVar[Mapping[str, Serves]]
     PARAM_GROUPS: ClassVar[Mapping[str, Mapping[str, float]]]
+    CAUSAL: ClassVar[bool] = True
+    START_STATE: ClassVar[bool] = True
     DIAGONAL: ClassVar[bool] = True
-    NEGATIVE_RANGE: ClassVar[Mapping[str, Any]] = {"negative_eigenvalues": True}
+    VARIANTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    BLOCK: ClassVar[Mapping[str, Any]] = {}
     PARAMETER_FORMULA: ClassVar[str] = ""
     MAY_EXPAND: ClassVar[bool] = False
 
@@ -67,21 +86,51 @@ class RecurrentLayer(nn.Module):
         *,
         state: State | None = None,
         reset: Bool[Array, "B T"] | None = None,
-        method: str = "auto",
+        scan: str = "auto",
     ) -> tuple[Float[Array, "B T D"], State]:
         """Runs the layer over ``x`` from ``state`` (None: `init_state`). T = 1 with a state decodes one token.
 
         Args:
-          x: inputs.
+          x: inputs; with T = 0 there are no outputs and the state stays as it is.
           state: what an earlier call returned.
           reset: True where a new sequence starts inside the row; everything before it is forgotten there.
-          method: "auto" or one of ``METHODS``.
+          scan: "auto" or one of ``METHODS``.
 
         Returns:
           ``(y, state)``: outputs in ``dtype``, the state in float32.
 
         Raises:
-          ValueError: a state that `init_state` does not make for this batch, or an unknown method.
+          ValueError: inputs or resets of another shape or dtype, a state that `init_state` does not make for this batch, a
+            state for a layer that is not causal, or a scan that the layer does not have or that cannot take what is given.
+        """
+        self._check_inputs(x, reset)
+        self.check_state(x, state)
+        if scan != "auto":
+            choose_method(scan, self.METHODS, accelerator=scan, cpu=scan, state=state is not None, reset=reset is not None)
+        x = jnp.asarray(x, self.dtype)
+        reset = None if reset is None else jnp.asarray(reset)
+        if state is not None:
+            state = jax.tree.map(lambda part: jnp.asarray(part, jnp.float32), state)
+        elif self.START_STATE:
+            state = self.init_state(x.shape[0])
+        if x.shape[1]:
+            y, state = self.recur(x, state, reset, scan)
+            return y.astype(self.dtype), state
+        # one position, whose outputs are dropped, for the parameters that `init` makes on the way
+        y, _ = self.recur(jnp.zeros((x.shape[0], 1, self.width), self.dtype), state, None, scan)
+        return y[:, :0].astype(self.dtype), self.init_state(x.shape[0]) if state is None else state
+
+    def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
+        """The layer itself, called by `__call__` with checked arguments. It may be ``nn.compact``.
+
+        Args:
+          x: ``[B T D]`` in ``dtype``, T at least 1.
+          state: float32; where none was given the state at the start, or None if START_STATE is False.
+          reset: ``[B T]`` bool or None.
+          scan: "auto", or one of ``METHODS`` that serves this state and reset; scans take it as their argument ``method``.
+
+        Returns:
+          ``(y, state)`` as `__call__` does.
         """
         raise NotImplementedError
 
@@ -106,6 +155,19 @@ class RecurrentLayer(nn.Module):
             if jnp.shape(given) != part.shape:
                 name = f"state{jax.tree_util.keystr(path)}"
                 raise ValueError(f"{name}: shape {jnp.shape(given)} is not {part.shape}, as in init_state(batch={x.shape[0]})")
+        if parts and not self.CAUSAL:
+            raise ValueError(f"state: {type(self).__name__} is not causal, so there is no state to go on from")
+
+    def _check_inputs(self, x: Any, reset: Any) -> None:
+        shape = jnp.shape(x)
+        if len(shape) == 2:
+            raise ValueError(f"x: shape {shape} has no batch axis; it must be [B T D], such as {(1, *shape)}")
+        if len(shape) != 3 or shape[-1] != self.width:
+            raise ValueError(f"x: shape {shape} is not [B T D] with D = width = {self.width}")
+        if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+            raise ValueError(f"x: dtype {jnp.result_type(x)} is not floating")
+        if reset is not None and (jnp.shape(reset) != shape[:2] or jnp.result_type(reset) != jnp.bool):
+            raise ValueError(f"reset: {jnp.result_type(reset)} of shape {jnp.shape(reset)} is not bool of shape {shape[:2]}")
 
     def transition(self, x: Float[Array, "B T D"]) -> jax.Array:
         """Returns the state-transition matrices A_t, or their eigenvalues where A_t is diagonal."""
@@ -129,6 +191,22 @@ class RecurrentLayer(nn.Module):
         Raises:
           UserError: names the field and the rule.
         """
+
+
+def missing_parts(cls: Any) -> list[str]:
+    """Returns what ``cls`` lacks of the contract of `RecurrentLayer`, in words; an empty list if it is a layer."""
+    if not (isinstance(cls, type) and issubclass(cls, RecurrentLayer)):
+        return ["the base class lrnn_jax.parts.layer.RecurrentLayer"]
+    missing = [f"method {name}" for name in METHODS_OF_A_LAYER if getattr(cls, name) is getattr(RecurrentLayer, name)]
+    missing += [f"class attribute {name}" for name in ("SOURCE", "METHODS", "PARAM_GROUPS") if not getattr(cls, name, None)]
+    if isinstance(getattr(cls, "METHODS", None), Mapping):
+        missing += [f"Serves(...) for METHODS[{name!r}]" for name, it in cls.METHODS.items() if not isinstance(it, Serves)]
+    elif hasattr(cls, "METHODS"):
+        missing.append("a mapping from name to Serves as METHODS")
+    fields = {field.name for field in dataclasses.fields(cls)}
+    for variant, values in cls.VARIANTS.items():
+        missing += [f"field {name!r} of variant {variant!r}" for name in values if name not in fields]
+    return missing
 
 
 def check_divides(part: str, parts: int, whole: int) -> None:

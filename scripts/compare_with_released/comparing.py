@@ -61,7 +61,7 @@ def compare(layer: Any, released: Released) -> dict[str, float]:
     their_y = released.outputs(call, their_x)
     (their_y * torch.tensor(weight)).sum().backward()
     found = {"y": difference(y, their_y), "dx": difference(dx, their_x.grad)}
-    methods = [difference(_apply(layer, params, x, method=method)[0], their_y) for method in layer.METHODS]
+    methods = [difference(_apply(layer, params, x, scan=method)[0], their_y) for method in layer.METHODS]
     found["y"] = largest([found["y"], *methods])
     found["dw"] = largest([difference(value, leaves[name].grad) for name, value in flatten(dparams).items()])
     with torch.no_grad():  # x anew, for fla's RWKV-7 writes over it on the way back

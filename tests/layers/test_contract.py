@@ -78,7 +78,7 @@ def prepare(name):
 
 
 def call(layer, method, variables, x, state, reset=None):
-    run = nn.apply(lambda m, x, state, reset: m(x, state=state, reset=reset, method=method), layer)
+    run = nn.apply(lambda m, x, state, reset: m(x, state=state, reset=reset, scan=method), layer)
     return run(variables, x, state, reset)
 
 
@@ -347,7 +347,7 @@ def test_transition_is_finite_and_does_not_expand(name):
 @pytest.mark.parametrize("negative", [False, True], ids=["positive", "negative"])
 @pytest.mark.parametrize("name", [name for name in LAYERS if "negative_eigenvalues" in own_fields(load_layer(name))])
 def test_eigenvalues_lie_in_the_range_that_the_layer_promises(name, negative):
-    chosen = load_layer(name).NEGATIVE_RANGE if negative else {"negative_eigenvalues": False}
+    chosen = load_layer(name).VARIANTS["negative" if negative else "positive"]
     layer = make_layer(name, **chosen, **REAL.get(name, {}))
     scales = np.repeat(np.float32([1e-2, 0.1, 1, 10, 100, 1000]), 8)  # from tiny to saturating inputs
     x = make_input(48) * scales[None, :, None]

@@ -124,7 +124,7 @@ def test_methods_agree_with_gates_and_more_values_than_keys_in_all_gradients():
     reset = jnp.asarray(np.random.default_rng(1).random((BATCH, LENGTH)) < 0.2)
 
     def loss(method, params, x, state):
-        run = nn.apply(lambda m, x, state: m(x, state=state, reset=reset, method=method), layer)
+        run = nn.apply(lambda m, x, state: m(x, state=state, reset=reset, scan=method), layer)
         y, last = run({"params": params}, x, state)
         return jnp.sum(jnp.sin(y)) + jnp.sum(jnp.cos(last["S"]))
 
@@ -170,7 +170,7 @@ def test_tracks_the_symmetric_group_of_three_with_two_householders(method):
     layer = DeltaProduct(8, heads=1, head_dim=3, householders=2, conv_width=0, key_activation="linear")
     letters = np.random.default_rng(0).integers(0, 6, 4000)
     x = jnp.asarray(np.eye(8, dtype=np.float32)[np.concatenate([[6], letters])])[None]
-    run = jax.jit(nn.apply(lambda m, x, state: m(x, state=state, method=method), layer))
+    run = jax.jit(nn.apply(lambda m, x, state: m(x, state=state, scan=method), layer))
     state, now = layer.init_state(1), np.arange(1, 4)
     for first in range(0, 4001, 400):  # the same program for every piece but the last
         piece = x[:, first : first + 400]

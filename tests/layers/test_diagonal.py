@@ -49,6 +49,6 @@ def test_tracks_parity_exactly_with_eigenvalues_1_and_minus_1(method):
         "input": {"kernel": np.float32([[1]]), "bias": np.float32([0])},
     }
     layer = Diagonal(width=1)
-    run = compile_quickly(lambda x: Diagonal.__call__(layer.bind({"params": params}), x, method=method)[0])
+    run = compile_quickly(lambda x: Diagonal.__call__(layer.bind({"params": params}), x, scan=method)[0])
     y = run(jnp.asarray(bits, jnp.float32)[None, :, None])
     np.testing.assert_array_equal(y[0, :, 0], np.cumsum(bits) % 2)

@@ -36,7 +36,7 @@ def test_equals_a_numpy_loop_outside_and_inside_the_ball(method, shrink):
     params = compile_quickly(layer.init)(jax.random.key(0), x)["params"]
     params = jax.tree.map(lambda p: np.float32(p + 0.1 * rng.normal(size=p.shape)), params)
     params["matrix"] = jax.tree.map(lambda p: np.float32(shrink) * p, params["matrix"])
-    call = nn.apply(lambda m, x: m(x, method=method), layer)
+    call = nn.apply(lambda m, x: m(x, scan=method), layer)
     y, last = compile_quickly(call)({"params": params}, x)
     exact = jax.tree.map(np.float64, params)
     for row in range(BATCH):
@@ -57,7 +57,7 @@ def test_tracks_every_permutation_of_four_exactly(method):
         "out": {"kernel": np.float32(matrices.reshape(width, 16).T), "bias": np.zeros(width, np.float32)},
     }
     words = np.random.default_rng(0).integers(0, width, 1000)
-    call = nn.apply(lambda m, x: m(x, method=method), FullMatrix(width, size=4))
+    call = nn.apply(lambda m, x: m(x, scan=method), FullMatrix(width, size=4))
     y, _ = compile_quickly(call)({"params": params}, jnp.asarray(np.eye(width, dtype=np.float32)[words])[None])
     product, expected = tuple(range(4)), []
     for word in words:

@@ -58,7 +58,7 @@ def test_equals_a_numpy_loop(taps, normaliser, negative, method):
     params = compile_quickly(layer.init)(jax.random.key(0), x)["params"]
     params = jax.tree.map(lambda p: np.float32(p + 0.3 * rng.normal(size=p.shape)), params)
     state = {**layer.init_state(BATCH), "S": jnp.asarray(rng.normal(size=(BATCH, HEADS, KEYS, VALUES)), jnp.float32)}
-    call = nn.apply(lambda m, x, state: m(x, state=state, method=method), layer)
+    call = nn.apply(lambda m, x, state: m(x, state=state, scan=method), layer)
     y, last = compile_quickly(call)({"params": params}, jnp.asarray(x), state)
     a = compile_quickly(functools.partial(layer.apply, method="transition"))({"params": params}, jnp.asarray(x))
     assert ("conv" in params) == ("conv" in last) == bool(taps)
@@ -113,7 +113,7 @@ def test_tracks_parity_with_eigenvalues_below_0_only(negative, method):
     bits = np.random.default_rng(0).integers(0, 2, 600)
     x = jnp.asarray(np.eye(4, dtype=np.float32)[np.concatenate([[2], bits])])[None]
     layer = GLA(4, heads=1, key_size=2, value_size=2, gate_rank=2, gate_normaliser=1.0, negative_eigenvalues=negative)
-    y, state = compile_quickly(nn.apply(lambda m, x: m(x, method=method), layer))({"params": parity_parameters()}, x)
+    y, state = compile_quickly(nn.apply(lambda m, x: m(x, scan=method), layer))({"params": parity_parameters()}, x)
     signs = np.where(np.cumsum(bits) % 2, -1, 1)
     ones = np.ones((1, 1, 2, 2), np.float32)
     if negative:

@@ -56,4 +56,4 @@ def test_has_no_parallel_method():
     layer = LSTM(WIDTH)
     params = compile_quickly(layer.init)(jax.random.key(0), jnp.zeros((1, 1, WIDTH)))["params"]
     with pytest.raises(ValueError, match="'associative' is not one of auto, sequential"):
-        LSTM.__call__(layer.bind({"params": params}), jnp.zeros((1, 2, WIDTH)), method="associative")
+        LSTM.__call__(layer.bind({"params": params}), jnp.zeros((1, 2, WIDTH)), scan="associative")

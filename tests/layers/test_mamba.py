@@ -110,7 +110,7 @@ def test_tracks_parity_exactly(method):
     bits = np.random.default_rng(0).integers(0, 2, 2500)
     x = jnp.asarray(np.eye(4, dtype=np.float32)[np.concatenate([[2], bits])])[None]
     layer = Mamba(4, state_size=1, expand=1)
-    call = nn.apply(lambda m, x: m(x, method=method), layer)
+    call = nn.apply(lambda m, x: m(x, scan=method), layer)
     y, state = compile_quickly(call)({"params": parity_parameters()}, x)
     start = np.float32(y[0, 0, 0])
     assert start > 1

@@ -59,7 +59,7 @@ def test_equals_a_numpy_loop(taps, groups, expand, negative, method):
     params["dt_bias"] = params["dt_bias"] + np.float32(4)
     start = rng.normal(size=(BATCH, HEADS, STATES, expand * WIDTH // HEADS))
     state = {**layer.init_state(BATCH), "h": jnp.asarray(start, jnp.float32)}
-    call = nn.apply(lambda m, x, state: m(x, state=state, method=method), layer)
+    call = nn.apply(lambda m, x, state: m(x, state=state, scan=method), layer)
     y, last = compile_quickly(call)({"params": params}, jnp.asarray(x), state)
     a = compile_quickly(functools.partial(layer.apply, method="transition"))({"params": params}, jnp.asarray(x))
     assert (np.min(a) < -0.1) == negative
@@ -119,7 +119,7 @@ def test_tracks_parity_with_eigenvalues_below_0_only(negative, method):
     bits = np.random.default_rng(0).integers(0, 2, 600)
     x = jnp.asarray(np.eye(4, dtype=np.float32)[np.concatenate([[2], bits])])[None]
     layer = Mamba2(4, heads=1, state_size=1, expand=1, conv_width=1, negative_eigenvalues=negative)
-    y, state = compile_quickly(nn.apply(lambda m, x: m(x, method=method), layer))({"params": parity_parameters()}, x)
+    y, state = compile_quickly(nn.apply(lambda m, x: m(x, scan=method), layer))({"params": parity_parameters()}, x)
     signs = np.where(np.cumsum(bits) % 2, -1, 1)
     if negative:
         assert y[0, 0, 0] > 0.5

@@ -82,7 +82,7 @@ def test_equals_the_recurrence_without_a_stabiliser(scale, blocks, taps, method)
     m = rng.normal(size=(BATCH, HEADS))
     state = {**layer.init_state(BATCH), "C": np.swapaxes(c, 2, 3), "n": n, "m": m}
     state = jax.tree.map(lambda z: jnp.asarray(z, jnp.float32), state)
-    call = nn.apply(lambda m, x, state: m(x, state=state, method=method), layer)
+    call = nn.apply(lambda m, x, state: m(x, state=state, scan=method), layer)
     y, last = compile_quickly(call)(variables, jnp.asarray(x), state)
     f = compile_quickly(functools.partial(layer.apply, method="transition"))(variables, jnp.asarray(x))
     exact = jax.tree.map(np.float64, variables["params"])
@@ -106,7 +106,7 @@ def test_reset_forgets_the_stabiliser_too(method):
     reset = np.zeros((BATCH, LENGTH), bool)
     reset[:, starts] = True
     state = jax.tree.map(lambda z: z + 3, layer.init_state(BATCH))
-    call = nn.apply(lambda m, x, state: m(x, state=state, reset=jnp.asarray(reset), method=method), layer)
+    call = nn.apply(lambda m, x, state: m(x, state=state, reset=jnp.asarray(reset), scan=method), layer)
     y, _ = compile_quickly(call)(variables, jnp.asarray(x), state)
     exact = jax.tree.map(np.float64, variables["params"])
     for row in range(BATCH):
@@ -118,7 +118,7 @@ def test_reset_forgets_the_stabiliser_too(method):
 @pytest.mark.parametrize("method", MLSTM.METHODS)
 def test_the_stabiliser_is_the_running_maximum_and_h_is_finite_where_exp_overflows(method):
     _, layer, variables, x = make_case(300.0)
-    call = nn.apply(lambda m, x: m(x, method=method), layer)
+    call = nn.apply(lambda m, x: m(x, scan=method), layer)
 
     @compile_quickly
     def run(variables, x):

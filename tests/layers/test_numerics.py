@@ -32,7 +32,7 @@ def test_what_is_float32_in_a_bfloat16_layer_is_multiplied_in_float32(name, meth
     variables = jax.eval_shape(layer.init, jax.random.key(0), x)
 
     def loss(variables, x, state):
-        y, state = layer.apply(variables, x, state=state, method=lambda m, *args, **kw: m(*args, method=method, **kw))
+        y, state = layer.apply(variables, x, state=state, scan=method)
         return sum(jnp.sum(part.astype(jnp.float32)) for part in jax.tree.leaves((y, state)))
 
     program = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1, 2)))(variables, x, state)

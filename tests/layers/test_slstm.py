@@ -154,7 +154,7 @@ def test_has_no_parallel_method():
     layer = SLSTM(WIDTH, heads=HEADS)
     params = compile_quickly(layer.init)(jax.random.key(0), jnp.zeros((1, 1, WIDTH)))["params"]
     with pytest.raises(ValueError, match="'associative' is not one of auto, sequential"):
-        SLSTM.__call__(layer.bind({"params": params}), jnp.zeros((1, 2, WIDTH)), method="associative")
+        SLSTM.__call__(layer.bind({"params": params}), jnp.zeros((1, 2, WIDTH)), scan="associative")
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_equals_plain_attention(method, window):
     params = jax.tree.map(lambda p: np.float32(p + 0.2 * rng.normal(size=p.shape)), params)
     reset = np.zeros((BATCH, LENGTH), bool)
     reset[0, [2, 7]] = True
-    call = nn.apply(lambda m, x, reset: m(x, reset=reset, method=method), layer)
+    call = nn.apply(lambda m, x, reset: m(x, reset=reset, scan=method), layer)
     y, _ = compile_quickly(call)({"params": params}, x, reset)
     exact = jax.tree.map(np.float64, params)
     for row in range(BATCH):
