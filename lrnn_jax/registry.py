@@ -1,6 +1,9 @@
 """Names to classes, imported on first use. A new layer or task adds one line here."""
 
+import functools
 import importlib
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrnn_jax.errors import UserError, suggest
@@ -38,16 +41,16 @@ TASKS = {
 
 
 def load_layer(name: str) -> "type[RecurrentLayer]":
-    """Returns the layer class called ``name``.
+    """Returns the layer class called ``name``, or ``module:Class`` from outside this package.
 
     Raises:
-      UserError: no such layer; names the nearest.
+      UserError: no such layer (names the nearest), or one that lacks something of the contract.
     """
     return _load("layer", name, LAYERS)
 
 
 def load_task(name: str) -> "type[Task]":
-    """Returns the task class called ``name``.
+    """Returns the task class called ``name``, or ``module:Class`` from outside this package.
 
     Raises:
       UserError: no such task; names the nearest.
@@ -57,7 +60,7 @@ def load_task(name: str) -> "type[Task]":
 
 def build_task(config: Any) -> "Task":
     """Makes the task of the config's section ``task``."""
-    fields = {key: value for key, value in config.items() if key != "name"}
+    fields = {key: value for key, value in config.items() if key not in ("name", "revision")}
     return load_task(config.name)(**fields)
 
 
@@ -80,7 +83,37 @@ def build_model(config: Any, task: "Task") -> "Backbone":
 
 
 def _load(kind: str, name: str, registry: dict[str, str]) -> Any:
+    if ":" in name:
+        return _load_from_outside(kind, name)
     if name not in registry:
         raise UserError(f"unknown {kind} {name!r}{suggest(name, registry)} (`lrnn list {kind}s` shows all)")
     module, attribute = registry[name].split(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+@functools.cache
+def _load_from_outside(kind: str, name: str) -> Any:
+    """Imports ``module:Class`` from the working directory or from wherever Python finds modules."""
+    module_name, _, attribute = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # a user's code
+        said = next(iter(str(error).splitlines()), "")
+        raise UserError(f"{kind} {name!r}: cannot import {module_name!r}: {type(error).__name__}: {said}") from error
+    cls = getattr(module, attribute, None)
+    if not isinstance(cls, type):
+        known = [key for key, value in vars(module).items() if isinstance(value, type) and value.__module__ == module_name]
+        raise UserError(f"{kind} {name!r}: {module_name!r} has no class {attribute!r}{suggest(attribute, known)}")
+    _check_contract(kind, name, cls)
+    return cls
+
+
+def _check_contract(kind: str, name: str, cls: type) -> None:
+    from lrnn_jax.parts.layer import RecurrentLayer
+    from lrnn_jax.tasks.base import Task
+
+    base: type = RecurrentLayer if kind == "layer" else Task
+    if not issubclass(cls, base):
+        raise UserError(f"{kind} {name!r} is no {base.__module__}.{base.__qualname__}")

@@ -14,9 +14,6 @@ from lrnn_jax.cli.sweep import resolve_flags
 from lrnn_jax.config.identity import config_hash
 from lrnn_jax.sweeps.sweep import resolve_sweep, take_part
 
-# ml_collections loads config files by a deprecated call
-pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
-
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "slurm.py"
 

@@ -10,10 +10,9 @@ from lrnn_jax.registry import LAYERS
 
 CONFIGS = sorted(file.name for file in data_folder("configs").glob("*.py"))
 # every config with its own first layer, and every layer with the first task
-CASES = [*(f"configs/{name}:scale=smoke" for name in CONFIGS), *(f"configs/parity.py:{layer},scale=smoke" for layer in LAYERS)]
+CASES = [*(f"configs/{name}:smoke" for name in CONFIGS), *(f"configs/parity.py:{layer},smoke" for layer in LAYERS)]
 
 
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections' own
 @pytest.mark.parametrize("spec", CASES)
 def test_smoke(spec, tmp_path, capsys):
     workdir = tmp_path / "run"

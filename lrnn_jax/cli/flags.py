@@ -30,68 +30,98 @@ def refuse_positional(positional: list[str]) -> None:
         raise UserError(f"unexpected argument {positional[0]!r}; flags start with --")
 
 
-def define_config_flags(verb: str, rest: list[str], values: flags.FlagValues) -> list[str]:
-    """Finds the config file, checks every override against it, and defines the flags of ml_collections.
+CONFIG_HELP = "config FILE[:ARG]; --config.SECTION.FIELD=VALUE overrides a field"
+
+
+class ConfigFlag(flags.Flag):
+    """``--config=FILE[:ARG]`` with its overrides; its value is the resolved config.
+
+    Attributes:
+      spec: ``FILE[:ARG]``.
+      overrides: dotted path -> value.
+    """
+
+    def __init__(self, spec: str, overrides: dict[str, Any], config: Any) -> None:
+        """Takes what `define_config_flags` has read."""
+        super().__init__(flags.ArgumentParser(), None, "config", None, CONFIG_HELP)
+        self.spec, self.overrides, self.value = spec, overrides, config
+
+
+def config_flag(values: flags.FlagValues) -> ConfigFlag:
+    """Returns the flag --config of a command that was given one."""
+    flag = values["config"]
+    assert isinstance(flag, ConfigFlag)
+    return flag
+
+
+def define_config_flags(rest: list[str], values: flags.FlagValues) -> list[str]:
+    """Reads ``--config`` and its overrides, defines the flag --config, and returns the other arguments.
 
     Raises:
-      UserError: no such file or field.
+      UserError: no such file or field, or a value that the field does not hold.
     """
-    from ml_collections import config_flags
+    from lrnn_jax.config.fields import COMPONENTS, base_config, check_field, find_section, set_field
+    from lrnn_jax.config.files import load_config
 
-    from lrnn_jax.config.fields import base_config, check_field
-    from lrnn_jax.config.files import find_config, load_config
-
-    rest = list(rest)
-    spec, where = _flag_value(rest, "config")
-    if spec is not None:
-        path, colon, arg = spec.partition(":")
-        rest[where : where + 1] = [f"--config={find_config(path)}{colon}{arg}"]
-        config = load_config(spec)
-        for word in rest:
-            name = word.lstrip("-").partition("=")[0]
-            if word.startswith("-") and name.removeprefix("no").startswith("config."):
-                check_field(config, name.removeprefix("no").removeprefix("config."))
-    for word in rest if spec is None else ():
-        if word.lstrip("-").startswith("config."):
-            check_field(base_config(), word.lstrip("-").split(".")[1].partition("=")[0])
-            raise UserError("--config.FIELD needs --config=FILE first")
-    config_flags.register_flag_parser_for_type(list, _ListParser())
-    config_flags.DEFINE_config_file("config", None, "config FILE[:ARG]", values, sys_argv=[f"lrnn {verb}", *rest])
-    return rest
+    spec, words, others = _split_config(rest)
+    if spec is None:
+        for path, _ in words:
+            check_field(base_config(), path.partition(".")[0])
+            raise UserError(f"--config.{path} needs --config=FILE")
+        return others
+    config = load_config(spec, {path: text for path, text in words if path.removesuffix(".name") in COMPONENTS})
+    overrides: dict[str, Any] = {}
+    for path, text in words:
+        check_field(config, path)
+        section, name = find_section(config, path)
+        overrides[path] = _read_value(path, section[name], text)
+        set_field(config, path, overrides[path])
+    values["config"] = ConfigFlag(spec, overrides, config)
+    return others
 
 
-class _ListParser(flags.ArgumentParser):
-    """Reads a Python list, such as ``[3,40]``; ml_collections itself has no parser for lists."""
+def _split_config(rest: list[str]) -> tuple[str | None, list[tuple[str, str]], list[str]]:
+    """Returns what --config says, (path, text) of each override, and the other arguments."""
+    spec, words, others = None, [], []
+    left = list(rest)
+    while left:
+        word = left.pop(0)
+        name, equals, text = word.lstrip("-").partition("=")
+        if not word.startswith("-") or name.removeprefix("no").split(".")[0] != "config":
+            others.append(word)
+            continue
+        # as with any flag: a value may come after a space, and one that is true or false needs none
+        negated = name.startswith("no")
+        if not equals:
+            takes_next = not negated and left and not left[0].startswith("--")
+            text = left.pop(0) if takes_next else "" if name == "config" else str(not negated).lower()
+        if name == "config":
+            spec = text
+        else:
+            words.append((name.partition(".")[2], text))
+    return spec, words, others
 
-    syntactic_help = "a list, such as [3,40]"
 
-    def parse(self, argument: Any) -> list[Any]:
-        try:
-            value = ast.literal_eval(argument) if isinstance(argument, str) else argument
-        except (ValueError, SyntaxError):
-            value = None
-        if not isinstance(value, list):
-            raise ValueError(f"{argument!r} is not {self.syntactic_help}")
-        return value
+def _read_value(path: str, old: Any, text: str) -> Any:
+    """Reads an override's text as the type that the field holds."""
+    from lrnn_jax.config.fields import check_type
 
-    def flag_type(self) -> str:
-        return "list"
-
-
-def _flag_value(arguments: list[str], name: str) -> tuple[str | None, int]:
-    """Finds ``--name=value`` or ``--name value``; the second form is rewritten as the first."""
-    for i, word in enumerate(arguments):
-        if word.lstrip("-") == name and word.startswith("-") and i + 1 < len(arguments):
-            arguments[i : i + 2] = [f"--{name}={arguments[i + 1]}"]
-        if arguments[i].startswith((f"--{name}=", f"-{name}=")):
-            return arguments[i].partition("=")[2], i
-    return None, -1
+    try:
+        if isinstance(old, bool):
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+        if isinstance(old, (int, float)):
+            return type(old)(text)
+        value = ast.literal_eval(text) if isinstance(old, list) else text
+        return check_type(path, value, old)
+    except (ValueError, KeyError, SyntaxError, MemoryError, RecursionError) as error:
+        kind = "a list, such as [3,40]" if isinstance(old, list) else type(old).__name__
+        raise UserError(f"config field {path!r}={text!r}: it holds {kind}") from error
 
 
 def define_config(values: flags.FlagValues) -> None:
     """Adds --config where no config file has brought it along."""
     if "config" not in values:
-        flags.DEFINE_string("config", None, "config FILE[:ARG]; --config.SECTION.FIELD=VALUE overrides a field", values)
+        flags.DEFINE_string("config", None, CONFIG_HELP, values)
 
 
 def define_ray(values: flags.FlagValues) -> None:

@@ -74,7 +74,13 @@ def _list_tasks() -> list[tuple[str, ...]]:
 
 
 def _list_configs() -> list[tuple[str, ...]]:
-    return [("config", "what"), *_list_files("configs", suffix=".py")]
+    from lrnn_jax.config.files import find_config, load_get_config
+
+    rows: list[tuple[str, ...]] = [("config", "settings", "what")]
+    for path, what in _list_files("configs", suffix=".py"):
+        settings = getattr(load_get_config(find_config(path)), "settings", {})
+        rows.append((path, ", ".join(settings), what))
+    return rows
 
 
 def _list_tables() -> list[tuple[str, ...]]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from absl import flags
 
+from lrnn_jax.cli.config import define_show, run_show
 from lrnn_jax.cli.eval import define_eval, run_eval
 from lrnn_jax.cli.flags import define_config_flags, describe_flags
 from lrnn_jax.cli.generate import define_generate, run_generate
@@ -85,8 +86,10 @@ def parse_flags(verb: str, rest: list[str]) -> tuple[flags.FlagValues, list[str]
       UserError, flags.Error: a flag that there is not, or a value that it does not take; see `main`.
     """
     values = flags.FlagValues()
-    if verb in ("train", "sweep"):
-        rest = define_config_flags(verb, rest, values)
+    if verb == "config" and rest and not rest[0].startswith("-"):
+        rest = [f"--config={rest[0]}", *rest[1:]]
+    if verb in ("train", "sweep", "config"):
+        rest = define_config_flags(rest, values)
     COMMANDS[verb].define(values)
     try:
         return values, values([f"lrnn {verb}", *rest])[1:]
@@ -103,7 +106,7 @@ def _help() -> str:
         "",
         "lrnn COMMAND --help shows a command's flags. To start:",
         "  lrnn train --config=configs/parity.py",
-        "  lrnn train --config=configs/parity.py:mamba,positive --config.optim.lr=1e-3 --workdir=runs/x",
+        "  lrnn train --config=configs/parity.py:mamba/positive --config.optim.lr=1e-3 --workdir=runs/x",
         "  lrnn reproduce grazzi2025_fig1 --scale=cpu",
     ]
     return "\n".join(lines)
@@ -115,6 +118,12 @@ COMMANDS = {
         "--config=FILE[:ARG] [--config.SECTION.FIELD=VALUE ...] [--workdir=DIR]",
         define_train,
         run_train,
+    ),
+    "config": Command(
+        "shows every field of a config, and the rule and the source that set it",
+        "FILE[:ARG] [--config.SECTION.FIELD=VALUE ...] [--changed]",
+        define_show,
+        run_show,
     ),
     "sweep": Command(
         "trains a config's sweep: many runs, side by side where they can share a program",

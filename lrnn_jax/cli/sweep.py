@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import flags
 
-from lrnn_jax.cli.flags import define_config, define_ray, refuse_positional
+from lrnn_jax.cli.flags import config_flag, define_config, define_ray, refuse_positional
 from lrnn_jax.cli.runs import run_all
 from lrnn_jax.errors import UserError
 
@@ -31,12 +31,10 @@ def resolve_flags(values: flags.FlagValues) -> list[Any]:
     """
     if values.config is None:
         raise UserError("lrnn sweep needs --config=FILE, such as --config=configs/parity.py")
-    from ml_collections import config_flags
-
     from lrnn_jax.sweeps.sweep import resolve_sweep
 
-    flag = values["config"]
-    return resolve_sweep(config_flags.get_config_filename(flag), values.sweep, config_flags.get_override_values(flag))
+    flag = config_flag(values)
+    return resolve_sweep(flag.spec, values.sweep, flag.overrides)
 
 
 def run_sweep(values: flags.FlagValues, positional: list[str]) -> int:

@@ -112,16 +112,15 @@ def _check_sections(config: ConfigDict) -> None:
 
 
 def _check_component(section: str, config: ConfigDict, cls: type) -> None:
-    known = own_fields(cls)
-    arg = "the part after the colon of --config=FILE:LAYER" if section == "model.layer" else "another config file"
+    known, advice = own_fields(cls), f"set_field, or --config.{section}.name=NAME, changes the name and the fields together"
     for key in known:
         if key not in config:
-            raise UserError(f"{section}.{key} is missing, which {config.name!r} needs (to change {section}.name, use {arg})")
+            raise UserError(f"{section}.{key} is missing, which {config.name!r} needs ({advice})")
     for key in config:
         if key != "name" and key not in known:
-            raise UserError(
-                f"{section}.{key} is not a field of {config.name!r}{suggest(key, known)} (to change {section}.name, use {arg})"
-            )
+            raise UserError(f"{section}.{key} is not a field of {config.name!r}{suggest(key, known)} ({advice})")
+    if config.get("revision", 0) != known.get("revision", 0):
+        raise UserError(f"{section}.revision={config.revision}, but this version makes data of revision {known['revision']}")
 
 
 def _check_choice(config: ConfigDict, path: str, choices: Sequence[str]) -> None:

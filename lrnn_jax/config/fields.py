@@ -1,15 +1,18 @@
-"""Configs: their fields with defaults, and the part after the colon."""
+"""Configs: their fields with defaults, and setting one by its dotted path."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from lrnn_jax.errors import UserError, suggest
-from lrnn_jax.registry import LAYERS, load_layer, load_task
+from lrnn_jax.registry import load_layer, load_task
 
-SCALES = ("cpu", "smoke", "paper")  # the default first
+# The sections that belong to one layer or task: a new name there means other fields.
+COMPONENTS = ("task", "model.layer")
+_GIVEN = ("width", "depth", "index", "dtype", "parent", "name")
 
 
 def base_config() -> ConfigDict:
@@ -79,29 +82,49 @@ def layer_config(name: str, **fields: Any) -> ConfigDict:
     return _component_config(load_layer(name), name, fields)
 
 
-def set_eigenvalue_range(layer: ConfigDict, chosen: str) -> None:
-    """Sets the section ``model.layer`` to eigenvalues in [-1, 1], "negative", or in [0, 1], "positive".
-
-    A layer without that choice keeps its own range, which is "negative" to it.
-
-    Raises:
-      UserError: "positive" for such a layer.
-    """
-    if "negative_eigenvalues" in layer:
-        layer.update(load_layer(layer.name).VARIANTS[chosen])
-    elif chosen == "positive":
-        raise UserError(f"config argument 'positive': {layer.name!r} has no choice of eigenvalue range")
-
-
 def task_config(name: str, **fields: Any) -> ConfigDict:
     """Returns the section ``task``: the task's own fields at their defaults, but for ``fields``."""
     return _component_config(load_task(name), name, fields)
 
 
 def own_fields(cls: type) -> dict[str, Any]:
-    """A component's fields and defaults, without those that the backbone and the module system set."""
-    given = ("width", "depth", "index", "dtype", "parent", "name")
-    return {f.name: f.default for f in dataclasses.fields(cls) if f.name not in given}
+    """Returns a component's fields and defaults, without those that the backbone and the module system set.
+
+    A task whose data have changed has one more, ``revision``, which names the runs by the data that they were trained on.
+
+    Raises:
+      UserError: a field without a default, or with one that no config can hold.
+    """
+    fields = {}
+    for field in dataclasses.fields(cls):
+        if field.name in _GIVEN:
+            continue
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if not isinstance(default, (bool, int, float, str, list)):
+            said = "no default" if default is dataclasses.MISSING else f"the default {default!r}"
+            where = f"{cls.__module__}:{cls.__qualname__}"
+            raise UserError(f"field {field.name!r} of {where} has {said}; a config holds bool, int, float, str and list")
+        fields[field.name] = default
+    revision = getattr(cls, "REVISION", 0)
+    return fields | ({"revision": revision} if revision else {})
+
+
+def default_fields(task: str, layer: str) -> dict[str, Any]:
+    """Returns every field of a config of this task and this layer at its default, by dotted path."""
+    fields = base_fields()
+    for section, name, cls in (("task", task, load_task(task)), ("model.layer", layer, load_layer(layer))):
+        fields |= {f"{section}.name": name, **{f"{section}.{field}": value for field, value in own_fields(cls).items()}}
+    return fields
+
+
+def base_fields() -> dict[str, Any]:
+    """Returns every common field at its default, by dotted path."""
+    return dict(_flat_base())
+
+
+@functools.cache
+def _flat_base() -> tuple[tuple[str, Any], ...]:
+    return tuple(flatten(base_config()))
 
 
 def _component_config(cls: type, name: str, fields: Mapping[str, Any]) -> ConfigDict:
@@ -112,53 +135,36 @@ def _component_config(cls: type, name: str, fields: Mapping[str, Any]) -> Config
     return ConfigDict({"name": name, **defaults, **fields})
 
 
-def parse_arg(arg: str | None, **options: Sequence[str]) -> ConfigDict:
-    """Reads the part after the colon of ``--config=FILE:ARG``: comma-separated values or ``option=value`` pairs.
-
-    Args:
-      arg: such as "mamba,positive,scale=smoke"; None or empty takes every option's first value.
-      **options: option name to its allowed values, the default first. A bare value belongs to the option that has it.
-
-    Raises:
-      UserError: a value that no option allows; names the nearest.
-    """
-    chosen = ConfigDict({name: values[0] for name, values in options.items()})
-    given: set[str] = set()
-    for word in filter(None, (part.strip() for part in (arg or "").split(","))):
-        name, _, value = word.rpartition("=")
-        if name and name not in options:
-            raise UserError(f"config argument {word!r}: unknown option {name!r}{suggest(name, options)}")
-        owners = [name] if name else [option for option, values in options.items() if value in values]
-        allowed = options[name] if name else [value for values in options.values() for value in values]
-        if not owners or value not in options[owners[0]]:
-            raise UserError(f"config argument {word!r} is not one of {', '.join(allowed)}{suggest(value, allowed)}")
-        if owners[0] in given:
-            raise UserError(f"config argument {word!r}: {owners[0]} is given twice")
-        given.add(owners[0])
-        chosen[owners[0]] = value
-    return chosen
-
-
-def layer_names(first: str) -> list[str]:
-    """Returns all registered layers, ``first`` leading, for `parse_arg`."""
-    return [first, *(name for name in LAYERS if name != first)]
-
-
 def set_field(config: ConfigDict, path: str, value: Any) -> None:
-    """Sets one field by its dotted path.
+    """Sets one field by its dotted path. Another name of a layer or a task brings that one's own fields along.
 
     Raises:
-      UserError: no such field, or a value of another type.
+      UserError: no such field, layer or task, or a value of another type.
     """
     check_field(config, path)
     section, name = find_section(config, path)
-    old = section[name]
-    if value is None or isinstance(old, ConfigDict) or isinstance(value, bool) != isinstance(old, bool):
+    value = check_type(path, value, section[name])
+    component = path.removesuffix(".name")
+    if component in COMPONENTS and value != section[name]:
+        renamed = (task_config if component == "task" else layer_config)(value)
+        section, name = find_section(config, component)
+        value = renamed.lock() if config.is_locked else renamed
+    section[name] = value
+
+
+def check_type(path: str, value: Any, old: Any) -> Any:
+    """Returns a field's new value as it is kept: of the old one's type, an integer for a float as that float.
+
+    Raises:
+      UserError: another type; names the field at ``path``.
+    """
+    if isinstance(old, float) and type(value) is int:
+        return float(value)
+    if isinstance(old, list) and isinstance(value, tuple):
+        return list(value)
+    if isinstance(old, ConfigDict) or not isinstance(value, type(old)) or isinstance(value, bool) != isinstance(old, bool):
         raise UserError(f"config field {path!r}={value!r}: it holds {type(old).__name__}")
-    try:
-        section[name] = value
-    except TypeError as error:
-        raise UserError(f"config field {path!r}={value!r}: {str(error).splitlines()[0]}") from error
+    return value
 
 
 def find_section(config: ConfigDict, path: str) -> tuple[ConfigDict, str]:

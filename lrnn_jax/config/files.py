@@ -1,13 +1,17 @@
 """Config files and experiment files: where they are, and running what they define."""
 
+import ast
 import importlib.util
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from lrnn_jax.config.fields import COMPONENTS, default_fields, flatten, set_field
+from lrnn_jax.config.rule_checks import check_rules
+from lrnn_jax.config.settings import Choices, Origin, Setting
 from lrnn_jax.errors import UserError, suggest
 
 
@@ -33,27 +37,74 @@ def find_config(path: str) -> Path:
     raise UserError(f"no config file {path!r}{suggest(path, names)} (`lrnn list configs` shows all)")
 
 
-def load_config(spec: str) -> ConfigDict:
-    """Runs ``get_config`` of the file in ``FILE[:ARG]`` and returns the locked config, overrides not yet applied.
+def load_config(spec: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
+    """Runs ``get_config`` of the file in ``FILE[:ARG]`` and returns the locked config.
+
+    Args:
+      spec: ``FILE[:ARG]``.
+      overrides: dotted path -> value. The name of a layer means what the file's settings say for that layer, as if it stood
+        in ``ARG``; names come first, whatever their place.
 
     Raises:
-      UserError: no such file, an argument that the file refuses, or a file that fails.
+      UserError: no such file, an argument that the file refuses, a file that fails, or an override that does not fit.
     """
     path, _, arg = spec.partition(":")
     file = find_config(path)
+    get_config = load_get_config(file)
+    fields = dict(overrides or {})
+    more = {"layer": fields["model.layer.name"]} if "model.layer.name" in fields and isinstance(get_config, Choices) else {}
+    config = _call(file, lambda: get_config(arg or None, **more))
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"get_config of {file} returns no ConfigDict but {type(config).__name__}")
+    config = ConfigDict(config).lock()
+    names = [f"{component}.name" for component in COMPONENTS if f"{component}.name" in fields]
+    for field in dict.fromkeys([*names, *fields]):
+        set_field(config, field, fields[field])
+    return config
+
+
+def explain_config(spec: str, overrides: Mapping[str, Any]) -> dict[str, Origin]:
+    """Returns what set each field of `load_config` with the same arguments, by dotted path.
+
+    Raises:
+      UserError: as there, or a rule of the file that says nothing: see `check_rules`.
+    """
+    path, _, arg = spec.partition(":")
+    file = find_config(path)
+    get_config = load_get_config(file)
+    values = dict(flatten(load_config(spec, overrides)))
+    if isinstance(get_config, Choices):
+        check_rules(get_config, file.name)
+        _, origins = get_config.resolve(get_config.parse(arg, layer=overrides.get("model.layer.name", "")))
+        if "task.name" in overrides:
+            origins |= {field: Origin("default") for field in values if field.startswith("task.")}
+    else:
+        defaults = default_fields(values["task.name"], values["model.layer.name"])
+        origins = {field: Origin("default" if values[field] == defaults.get(field) else "config file") for field in values}
+    return {field: Origin("command line") if field in overrides else origins[field] for field in values}
+
+
+def load_own_config(spec: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
+    """As `load_config`, but only ever from the project's own files, whatever the working directory holds."""
+    path, colon, arg = spec.partition(":")
+    return load_config(f"{data_folder('configs').parent / path}{colon}{arg}", overrides)
+
+
+def load_get_config(file: Path) -> Callable[..., Any]:
+    """Returns the function ``get_config`` of a config file; a `Choices` where the file declares settings.
+
+    Raises:
+      UserError: the file fails, or has none.
+    """
     get_config = _find_function(file, "get_config")
     if get_config is None:
         raise UserError(f"{file} defines no get_config(arg)")
-    config = _call(file, get_config, arg or None)
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"get_config of {file} returns no ConfigDict but {type(config).__name__}")
-    return config.lock()
+    return get_config
 
 
-def load_own_config(spec: str) -> ConfigDict:
-    """As `load_config`, but only ever from the project's own files, whatever the working directory holds."""
-    path, colon, arg = spec.partition(":")
-    return load_config(f"{data_folder('configs').parent / path}{colon}{arg}")
+def load_settings(name: str) -> dict[str, Setting]:
+    """Returns the ``SETTINGS`` of another of the project's configs, for a config that begins where that one ends."""
+    return _load_module(data_folder("configs") / f"{name}.py").SETTINGS
 
 
 def load_sweep(path: str, name: str) -> list[dict[str, Any]]:
@@ -78,12 +129,23 @@ def load_sweep(path: str, name: str) -> list[dict[str, Any]]:
 
 
 def _load_module(file: Path) -> Any:
+    _call(file, _check_settings, file)
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if spec is None or spec.loader is None:
         raise UserError(f"{file} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     _call(file, spec.loader.exec_module, module)
     return module
+
+
+def _check_settings(file: Path) -> None:
+    """Refuses two settings of one name, of which Python would silently take the second."""
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict) and ast.unparse(node.targets[0]) == "SETTINGS":
+            names = [ast.literal_eval(key) for key in node.value.keys if isinstance(key, ast.Constant)]
+            for name in names:
+                if names.count(name) > 1:
+                    raise UserError(f"{file}:{node.lineno}: two settings are called {name!r}")
 
 
 def _find_function(file: Path, name: str) -> Callable[..., Any] | None:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from lrnn_jax.config.fields import set_field
 from lrnn_jax.config.files import load_config, load_sweep
 from lrnn_jax.config.identity import config_hash, structure, structure_key
 from lrnn_jax.errors import UserError
@@ -36,9 +35,7 @@ def resolve_sweep(spec: str, name: str, overrides: Mapping[str, Any]) -> list[Co
     for point in load_sweep(path, name):
         fields = {field: plain(value) for field, value in point.items()}
         words = [word for word in (arg, str(fields.pop("arg", ""))) if word]
-        config = load_config(f"{path}:{','.join(words)}")
-        for field, value in {**overrides, **fields}.items():
-            set_field(config, field, value)
+        config = load_config(f"{path}:{','.join(words)}", {**overrides, **fields})
         if config.seeds != 1:
             raise UserError(f"seeds={config.seeds} in a sweep: let the sweep run over the field 'seed'")
         configs.append(config)

@@ -22,16 +22,13 @@ from lrnn_jax.data.tokenizers import UnknownText, byte_tokenizer
 from lrnn_jax.registry import build_model, build_task
 from lrnn_jax.training.loop import train
 
-# ml_collections loads config files by a deprecated call
-pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
-
 SCRIPT = Path(__file__).parents[2] / "scripts" / "compare_with_gzip.py"
 PROMPT = "def ü("
 
 
 def untrained(layer, scale=3.0):
     """A model with random weights, large enough for sharp and varied answers; the opening token is never the likeliest."""
-    config = load_own_config(f"configs/language_modeling.py:{layer},scale=smoke")
+    config = load_own_config(f"configs/language_modeling.py:{layer},smoke")
     task = build_task(config.task)
     model = build_model(config.model, task)
     variables = model.init(jax.random.key(1), jnp.zeros((1, 1), jnp.int32))
@@ -124,7 +121,7 @@ def run(tmp_path_factory):
     rows = ["".join(moment.choice("abc") for _ in range(moment.randint(20, 60))) for _ in range(300)]
     rows.append("ü" * 1500)
     (folder / "text.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
-    config = load_own_config("configs/language_modeling.py:diagonal,scale=smoke").unlock()
+    config = load_own_config("configs/language_modeling.py:diagonal,smoke").unlock()
     fields = {"task.data": str(folder / "text.jsonl"), "train.length": [16, 16], "eval.lengths": [[16, 16]]}
     fields |= {"eval.headline": [16, 16], "eval.examples": 8, "eval.batch_size": 8, "model.width": 8}
     config.update_from_flattened_dict(fields)

@@ -17,9 +17,6 @@ from lrnn_jax.tasks.parity import Parity
 from lrnn_jax.training.evaluation import restore_run
 from lrnn_jax.training.loop import train
 
-# ml_collections loads config files by a deprecated call
-pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
-
 WIDTH, VOCABULARY, LENGTH = 8, 5, 5
 FIELDS = {
     "deltanet": {"heads": 2},
@@ -148,7 +145,7 @@ HEADS = 2
 @pytest.fixture(scope="module", params=["negative", "positive"])
 def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    config = load_own_config(f"configs/parity.py:deltanet,{request.param},scale=smoke").unlock()
+    config = load_own_config(f"configs/parity.py:deltanet/{request.param},smoke").unlock()
     config.update_from_flattened_dict({**SMALL, "model.layer.heads": HEADS, "model.layer.conv_width": 4})
     train(config.lock(), folder)
     return folder, 2.0 if request.param == "negative" else 1.0

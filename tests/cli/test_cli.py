@@ -11,9 +11,6 @@ from lrnn_jax import __version__
 from lrnn_jax.cli.main import COMMANDS, main
 from lrnn_jax.registry import LAYERS, TASKS
 
-# ml_collections loads config files by a deprecated call
-pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
-
 PARITY = "--config=configs/parity.py"
 SMALL = [
     "--config=configs/parity.py:diagonal",
@@ -105,7 +102,7 @@ def test_version():
     [
         ("layers", ["layer", "methods", "source"], list(LAYERS)),
         ("tasks", ["task", "lengths", "what"], list(TASKS)),
-        ("configs", ["config", "what"], ["configs/parity.py"]),
+        ("configs", ["config", "settings", "what"], ["configs/parity.py"]),
         ("tables", ["table", "what"], []),
     ],
 )
@@ -138,7 +135,7 @@ def test_list_verbose_writes_the_sizes_out_over_the_width():
     [
         (["trian"], ["'trian'", "did you mean 'train'"]),
         (["--config=configs/parity.py"], ["unknown command"]),
-        (["xyzzy"], ["train, sweep, runs, eval, generate, spectra, reproduce, list"]),
+        (["xyzzy"], ["train, config, sweep, runs, eval, generate, spectra, reproduce, list"]),
         # train: the config file
         (["train"], ["--config=FILE"]),
         (["train", "--config"], ["config"]),
@@ -146,8 +143,10 @@ def test_list_verbose_writes_the_sizes_out_over_the_width():
         (["train", "--config=configs/partiy.py"], ["did you mean 'configs/parity.py'"]),
         (["train", "--config", "configs/partiy.py"], ["did you mean 'configs/parity.py'"]),
         (["train", "--config=configs/parity.py:dellanet"], ["'dellanet'", "did you mean 'deltanet'"]),
-        (["train", "--config=configs/parity.py:scale=papr"], ["'scale=papr'", "did you mean 'paper'"]),
-        (["train", "--config=configs/parity.py:sclae=cpu"], ["'sclae'", "did you mean 'scale'"]),
+        (["train", "--config=configs/parity.py:setting=smok"], ["'setting=smok'", "did you mean 'smoke'"]),
+        (["train", "--config=configs/parity.py:settign=cpu"], ["'settign'", "did you mean 'setting'"]),
+        (["train", "--config=configs/parity.py:mamba/postive"], ["'mamba/postive'", "did you mean 'positive'"]),
+        (["train", "--config=configs/parity.py:lstm/positive"], ["'lstm/positive'", "no variants"]),
         # train: the overrides
         (["train", PARITY, "--config.modle.width=3"], ["'modle'", "did you mean 'model'"]),
         (["train", PARITY, "--config.model.widht=3"], ["'model.widht'", "did you mean 'width'"]),
@@ -158,7 +157,6 @@ def test_list_verbose_writes_the_sizes_out_over_the_width():
         (["train", PARITY, "--noconfig.model.residul"], ["'model.residul'", "did you mean 'residual'"]),
         (["train", "--config.modle.width=3"], ["'modle'", "did you mean 'model'"]),
         (["train", "--config.model.width=3"], ["--config=FILE"]),
-        (["train", "--config.model.width=3", PARITY], ["--config.model.width=3", "before", "--config"]),
         (["train", "--config.model.width=3", "--config=configs/partiy.py"], ["did you mean 'configs/parity.py'"]),
         (["train", PARITY, "--config.train.batch_size=abc"], ["batch_size", "abc"]),
         (["train", PARITY, "--config.train.batch_size=1.5"], ["batch_size", "1.5"]),
@@ -172,7 +170,12 @@ def test_list_verbose_writes_the_sizes_out_over_the_width():
         (["train", PARITY, "--config.eval.headline=[1,2]"], ["eval.headline"]),
         (["train", PARITY, "--config.train.duration=10 stesp"], ["train.duration", "did you mean 'steps'"]),
         (["train", PARITY, "--config.model.norm=layernrm"], ["model.norm", "did you mean 'layernorm'"]),
-        (["train", PARITY, "--config.model.layer.name=lru"], ["model.layer", "lru"]),
+        (["train", PARITY, "--config.model.layer.name=lruu"], ["'lruu'", "did you mean 'lru'"]),
+        (["train", PARITY, "--config.model.layer.name=nowhere:Layer"], ["'nowhere:Layer'", "cannot import 'nowhere'"]),
+        (["train", PARITY, "--config.model.layer.name=json:Layer"], ["'json:Layer'", "no class 'Layer'"]),
+        (["train", PARITY, "--config.model.layer.name=json:JSONDecoder"], ["is no lrnn_jax.parts.layer.RecurrentLayer"]),
+        (["train", PARITY, "--config.task.name=json:JSONDecoder"], ["is no lrnn_jax.tasks.base.Task"]),
+        (["train", PARITY, "--config.model.layer.name=lru", "--config.model.layer.heads=2"], ["'model.layer.heads'"]),
         (["train", PARITY, "--config.task.name=parrity"], ["did you mean 'parity'"]),
         (["train", PARITY, "--config.optim.groups=[['nosuch',1,1]]"], ["optim.groups", "nosuch"]),
         (["train", PARITY, "--config.seed=-1"], ["seed"]),

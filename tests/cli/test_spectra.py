@@ -13,9 +13,6 @@ from lrnn_jax.cli.main import main
 from lrnn_jax.config.files import load_own_config
 from lrnn_jax.training.loop import train
 
-# ml_collections loads config files by a deprecated call
-pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
-
 SMALL = {
     "train.duration": "6 steps",
     "train.batch_size": 8,
@@ -46,7 +43,7 @@ def train_small(spec, folder, **fields):
 
 @pytest.fixture(scope="module")
 def parity(tmp_path_factory):
-    spec = "configs/parity.py:diagonal,positive,scale=smoke"
+    spec = "configs/parity.py:diagonal/positive,smoke"
     return train_small(spec, tmp_path_factory.mktemp("parity") / "run", **PARITY)
 
 
@@ -57,7 +54,7 @@ def text(tmp_path_factory):
     rows = ["".join(moment.choice("abcdefghijklmnop\n") for _ in range(moment.randint(5, 60))) for _ in range(300)]
     (folder / "text.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
     fields = {**TEXT, "task.data": str(folder / "text.jsonl"), "model.layer.heads": 2}
-    return train_small("configs/language_modeling.py:deltanet,scale=smoke", folder / "run", **fields)
+    return train_small("configs/language_modeling.py:deltanet,smoke", folder / "run", **fields)
 
 
 @pytest.fixture

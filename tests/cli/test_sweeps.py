@@ -16,21 +16,18 @@ from lrnn_jax.sweeps import executors, sweep
 from lrnn_jax.tables import reproducing as reproduce
 from lrnn_jax.tables.declaring import Row, Table
 
-# ml_collections loads config files by a deprecated call
-pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
-
 FILE = """
-from lrnn_jax.config.fields import parse_arg
-from lrnn_jax.config.identity import split_seeds
-from lrnn_jax.config.files import load_own_config
+from lrnn_jax.config.files import load_settings
+from lrnn_jax.config.settings import Choices, on
 from lrnn_jax.sweeps.combinators import grid, seeds, zip
 
+SMALL = load_settings("parity")["smoke"] + on({
+    "train.duration": "6 steps", "train.length": [3, 8], "train.batch_size": 8,
+    "eval.every": "50%", "eval.lengths": [[40, 48]], "eval.examples": 8, "eval.batch_size": 8,
+})
+
 def get_config(arg=None):
-    parse_arg(arg, layer=["diagonal"], scale=["smoke", "cpu"])
-    config = load_own_config("configs/parity.py:diagonal,scale=smoke").unlock()
-    config.train.update({"duration": "6 steps", "length": [3, 8], "batch_size": 8})
-    config.eval.update({"every": "50%", "lengths": [[40, 48]], "examples": 8, "batch_size": 8})
-    return config.lock()
+    return Choices("parity", {"smoke": SMALL, "cpu": SMALL})(arg, layer="diagonal")
 
 def sweep():
     return grid({"optim.lr": [1e-3, 1e-2]}, seeds(2))

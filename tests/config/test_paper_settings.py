@@ -1,4 +1,4 @@
-"""The configs' settings at the scales ``paper`` and ``released``, from the paper and from its released files."""
+"""The configs' settings that are named after a paper, beside what the paper and its released files say."""
 
 import pytest
 
@@ -20,8 +20,8 @@ from lrnn_jax.config.files import data_folder, load_config
     ],
 )
 def test_settings_of_the_paper_and_of_its_released_files(arg, paper, released):
-    for scale, expected in (("paper", paper), ("released", released)):
-        c = load_config(f"{data_folder('configs')}/{arg},scale={scale}")
+    for setting, expected in (("grazzi2025", paper), ("grazzi2025-released", released)):
+        c = load_config(f"{data_folder('configs')}/{arg},{setting}")
         found = c.model.depth, c.model.width, c.train.batch_size, train_steps(c), c.optim.weight_decay, c.optim.clip_norm
         assert (*found, c.model.layer.conv_width) == expected
 
@@ -29,15 +29,15 @@ def test_settings_of_the_paper_and_of_its_released_files(arg, paper, released):
 @pytest.mark.parametrize(
     ("arg", "expected"),
     [
-        ("parity.py:mlstm,scale=paper", {"train.batch_size": 512, "model.layer.heads": 4}),
-        ("parity.py:deltanet,scale=released", {"optim.lr": 1e-3, "optim.final_lr": 1e-6, "model.dtype": "bfloat16"}),
-        ("modular_arithmetic.py:slstm,scale=paper", {"model.layer.bias_init": "standard", "model.layer.heads": 1}),
-        ("modular_arithmetic.py:slstm,scale=paper", {"model.mixer": "geglu", "model.mixer_hidden": 128}),
-        ("parity.py:slstm,scale=released", {"model.mixer": "geglu", "model.mixer_hidden": 192, "model.norm": "layernorm"}),
-        ("parity.py:mlstm,scale=released", {"model.mixer": "none", "model.norm": "layernorm"}),
-        ("modular_arithmetic.py:mamba,positive,scale=released", {"optim.lr": 1e-4, "optim.final_lr": 1e-7}),
-        ("word_problem.py:full_matrix,scale=paper", {"model.depth": 1, "model.layer.size": 32, "optim.lr": 1e-4}),
-        ("word_problem.py:mamba,scale=paper", {"model.depth": 5, "model.width": 128, "train.batch_size": 512}),
+        ("parity.py:mlstm,grazzi2025", {"train.batch_size": 512, "model.layer.heads": 4}),
+        ("parity.py:deltanet,grazzi2025-released", {"optim.lr": 1e-3, "optim.final_lr": 1e-6, "model.dtype": "bfloat16"}),
+        ("modular_arithmetic.py:slstm,grazzi2025", {"model.layer.bias_init": "standard", "model.layer.heads": 1}),
+        ("modular_arithmetic.py:slstm,grazzi2025", {"model.mixer": "geglu", "model.mixer_hidden": 128}),
+        ("parity.py:slstm,grazzi2025-released", {"model.mixer": "geglu", "model.mixer_hidden": 192, "model.norm": "layernorm"}),
+        ("parity.py:mlstm,grazzi2025-released", {"model.mixer": "none", "model.norm": "layernorm"}),
+        ("modular_arithmetic.py:mamba/positive,grazzi2025-released", {"optim.lr": 1e-4, "optim.final_lr": 1e-7}),
+        ("word_problem.py:full_matrix,grazzi2025", {"model.depth": 1, "model.layer.size": 32, "optim.lr": 1e-4}),
+        ("word_problem.py:mamba,grazzi2025", {"model.depth": 5, "model.width": 128, "train.batch_size": 512}),
     ],
 )
 def test_settings_of_single_layers_in_the_paper(arg, expected):

@@ -23,7 +23,7 @@ def tiny_config():
     """A function from fields by dotted path to a config of ``configs/parity.py`` at its smallest."""
 
     def make(arg="diagonal", **fields):
-        config = load_own_config(f"configs/parity.py:{arg},scale=smoke").unlock()
+        config = load_own_config(f"configs/parity.py:{arg},smoke").unlock()
         config.update_from_flattened_dict({**SMALL, **fields})
         return config.lock()
 

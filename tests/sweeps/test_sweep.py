@@ -24,7 +24,7 @@ def sweep():
     return grid({"optim.lr": [1e-3, 1e-2]}, seeds(2))
 
 def sweep_args():
-    return [{"arg": "lstm"}, {"arg": "diagonal,positive", "optim.lr": 0.5}, {"seed": 7}]
+    return [{"arg": "lstm"}, {"arg": "diagonal/positive", "optim.lr": 0.5}, {"seed": 7}]
 
 def sweep_empty():
     return []
@@ -55,14 +55,14 @@ def resolve_points(tmp_path, points):
 
 
 def test_each_point_is_a_config_in_the_order_of_the_sweep(file):
-    configs = resolve_sweep(f"{file}:diagonal,scale=smoke", "", {})
+    configs = resolve_sweep(f"{file}:diagonal,smoke", "", {})
     assert [(c.optim.lr, c.seed) for c in configs] == [(1e-3, 0), (1e-3, 1), (1e-2, 0), (1e-2, 1)]
     assert {(c.model.layer.name, c.train.duration) for c in configs} == {("diagonal", "100 steps")}
     assert len({config_hash(c) for c in configs}) == 4
 
 
 def test_a_points_arg_is_added_to_the_part_after_the_colon(file):
-    lstm, diagonal, default = resolve_sweep(f"{file}:scale=smoke", "args", {})
+    lstm, diagonal, default = resolve_sweep(f"{file}:smoke", "args", {})
     assert (lstm.model.layer.name, lstm.train.duration) == ("lstm", "100 steps")
     assert diagonal.model.layer.negative_eigenvalues is False and diagonal.optim.lr == 0.5
     assert default.model.layer.name == "deltanet" and default.seed == 7
@@ -75,13 +75,13 @@ def test_a_file_without_a_part_after_the_colon(file):
 
 def test_overrides_hold_for_every_point_and_the_points_own_fields_win(file):
     overrides = {"optim.lr": 0.25, "model.width": 16, "eval.lengths": [[40, 48]]}
-    lstm, diagonal, default = resolve_sweep(f"{file}:scale=smoke", "args", overrides)
+    lstm, diagonal, default = resolve_sweep(f"{file}:smoke", "args", overrides)
     assert [c.optim.lr for c in (lstm, diagonal, default)] == [0.25, 0.5, 0.25]
     assert all(c.model.width == 16 and c.eval.lengths == [[40, 48]] for c in (lstm, diagonal, default))
 
 
 def test_parity_has_a_sweep_of_learning_rates_and_seeds_for_every_layer():
-    configs = resolve_sweep("configs/parity.py:scale=smoke", "layers", {})
+    configs = resolve_sweep("configs/parity.py:smoke", "layers", {})
     points = {(c.model.layer.name, c.optim.lr, c.seed) for c in configs}
     assert len(points) == len(configs)
     for layer in LAYERS:

@@ -18,7 +18,7 @@ TABLE = Table(
     source="Table 9.",
     claim="A claim.",
     metric="scaled_accuracy",
-    rows=(Row("easy", "configs/parity.py:lstm", 1.0), Row("hard", "configs/parity.py:diagonal,positive", None)),
+    rows=(Row("easy", "configs/parity.py:lstm", 1.0), Row("hard", "configs/parity.py:diagonal/positive", None)),
     seeds=2,
 )
 ORIGIN = {"versions": {"jax": "0.0", "python": "3.0"}, "git_commit": "abc", "device": "cpu", "config_hash": "h"}

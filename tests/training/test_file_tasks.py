@@ -26,9 +26,6 @@ from lrnn_jax.training.loop import train, train_members
 from lrnn_jax.training.program import make_program, take_member
 from lrnn_jax.training.steps import stream_key
 
-# ml_collections loads config files by a deprecated call
-pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
-
 SMALL = {
     "train.duration": "20 steps",
     "train.batch_size": 4,
@@ -56,7 +53,7 @@ def data(tmp_path_factory):
 
 
 def tiny_config(data, arg="diagonal", **fields):
-    config = load_own_config(f"configs/language_modeling.py:{arg},scale=smoke").unlock()
+    config = load_own_config(f"configs/language_modeling.py:{arg},smoke").unlock()
     config.update_from_flattened_dict({**SMALL, "task.data": str(data), **fields})
     return config.lock()
 
@@ -64,7 +61,7 @@ def tiny_config(data, arg="diagonal", **fields):
 def arguments(data, *more):
     fields = {**SMALL, "task.data": str(data)}
     return [
-        "--config=configs/language_modeling.py:diagonal,scale=smoke",
+        "--config=configs/language_modeling.py:diagonal,smoke",
         *(f"--config.{k}={v}" for k, v in fields.items()),
         *more,
     ]

@@ -39,7 +39,7 @@ LRU = {"model.layer.state_size": 4, "model.width": 8, "model.norm": "batchnorm",
 
 
 def tiny_config(arg="diagonal", **fields):
-    config = load_own_config(f"configs/parity.py:{arg},scale=smoke").unlock()
+    config = load_own_config(f"configs/parity.py:{arg},smoke").unlock()
     config.update_from_flattened_dict({**SMALL, **fields})
     return config.lock()
 

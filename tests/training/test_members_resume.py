@@ -13,9 +13,6 @@ import pytest
 from lrnn_jax.cli.main import main
 from lrnn_jax.sweeps import packs
 
-# ml_collections loads config files by a deprecated call
-pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
-
 # Some seconds of training after start-up. Patience ends one of the members at 200 steps and another at 550.
 ARGUMENTS = [
     "--config=configs/parity.py:diagonal",
@@ -34,7 +31,7 @@ ARGUMENTS = [
     "--config.log.every=60 steps",  # some checkpoints lie between two training lines
 ]
 QUICK = [
-    "--config=configs/parity.py:diagonal,scale=smoke",
+    "--config=configs/parity.py:diagonal,smoke",
     "--config.train.duration=6 steps",
     "--config.train.length=[3,8]",
     "--config.eval.every=50%",
