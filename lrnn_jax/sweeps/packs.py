@@ -34,13 +34,14 @@ def arrange(todo: Sequence[ConfigDict], wanted: Sequence[ConfigDict], store: Pat
     groups = pack(todo, wanted, store) if executor == "vmap" else [[config] for config in todo]
     # one of each structure is made in full; the others differ from it in numbers only
     made: dict[str, Program] = {}
+    programs = []
     for members in groups:
-        key = structure_key(members[0])
-        made[key] = made[key].with_members(members) if key in made else make_program(*members)
-    for members in groups:
-        program = made[structure_key(members[0])].with_members(members)
+        like = made.get(structure_key(members[0]))
+        programs.append(like.with_members(members) if like else make_program(*members))
+        made.setdefault(structure_key(members[0]), programs[-1])
+    for program in programs:
         # what was interrupted goes on as it was, whatever memory there is now
-        interrupted = (_program_folder(members, store) / "checkpoints").exists()
+        interrupted = (_program_folder(program.configs, store) / "checkpoints").exists()
         yield from [program] if interrupted else split_to_fit(program)
 
 

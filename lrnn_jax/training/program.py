@@ -86,8 +86,6 @@ class Program:
           ValueError: it shapes another program.
         """
         known = {id(config) for config in self.configs}
-        if [id(config) for config in configs] == [id(config) for config in self.configs]:
-            return self
         for config in configs:
             if id(config) not in known:
                 validate_config(config)
