@@ -130,6 +130,8 @@ def show(folder: Path) -> str:
         entries = content["pieces"].items()
         rows = [{**({"run": e["run"]} if several else {}), **row} for _, e in entries for row in e.get("rows", [])]
         columns = list(dict.fromkeys(key for row in rows for key in row))
+        if checks := [row["passed"] for row in rows if "passed" in row]:
+            parts += [f"{sum(checks)} of {len(checks)} checks passed.", ""]
         parts += [
             _line(columns),
             _line(["---"] * len(columns)),

@@ -11,7 +11,7 @@ from scripts.gpu.pieces import Piece
 # ml_collections loads config files by a deprecated call
 pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
 
-CHEAP = {"correct": ["scan diagonal", "layer diagonal"], "methods": ["copy", "diagonal 16 float32"], "seeds": ["1 members"]}
+CHEAP = {"correct": ["scan diagonal", "layer diagonal"], "methods": ["copy", "diagonal 16 bfloat16"], "seeds": ["1 members"]}
 ORIGIN = {"date": "now", "git_commit": None, "versions": {"jax": "1"}, "device": "none"}
 
 
