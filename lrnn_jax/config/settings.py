@@ -115,8 +115,7 @@ class Chosen(NamedTuple):
     options: Mapping[str, str]
 
 
-@dataclasses.dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """What set a field: "default", a layer's variant, a task option or a setting's rule.
 
     Attributes:
@@ -192,7 +191,7 @@ class Choices:
         }
         task, _ = of_options.get("task.name", (self.task, ""))
         fields = default_fields(task, chosen.layer)
-        origins = {path: Origin("default") for path in fields}
+        origins = dict.fromkeys(fields, Origin("default"))
         origins |= {"task.name": Origin("config file"), "model.layer.name": Origin("layer")}
 
         def put(path: str, value: Any, by: str, rule: Rule | None = None) -> None:
