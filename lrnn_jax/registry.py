@@ -111,9 +111,18 @@ def _load_from_outside(kind: str, name: str) -> Any:
 
 
 def _check_contract(kind: str, name: str, cls: type) -> None:
-    from lrnn_jax.parts.layer import RecurrentLayer
-    from lrnn_jax.tasks.base import Task
+    from lrnn_jax.parts.layer import missing_parts
 
-    base: type = RecurrentLayer if kind == "layer" else Task
-    if not issubclass(cls, base):
-        raise UserError(f"{kind} {name!r} is no {base.__module__}.{base.__qualname__}")
+    missing = missing_parts(cls) if kind == "layer" else _missing_task_parts(cls)
+    if missing:
+        raise UserError(f"{kind} {name!r} lacks {', '.join(missing)}")
+
+
+def _missing_task_parts(cls: type) -> list[str]:
+    from lrnn_jax.tasks.base import FileTask, SyntheticTask
+
+    own = {SyntheticTask: ["batch"], FileTask: ["rows", "collate"]}
+    for base, names in own.items():
+        if issubclass(cls, base):
+            return [f"method {name}" for name in ["vocab_size", "outputs", *names] if getattr(cls, name) is getattr(base, name)]
+    return ["the base class lrnn_jax.tasks.base.SyntheticTask or FileTask"]

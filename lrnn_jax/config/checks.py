@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lrnn_jax.config.durations import interval_steps, train_steps
-from lrnn_jax.config.fields import base_config, flatten, own_fields
+from lrnn_jax.config.fields import COMPONENTS, base_fields, default_fields, flatten, own_fields
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.registry import build_task, load_layer, load_task
 
@@ -22,19 +22,72 @@ def validate_config(config: ConfigDict) -> None:
     Raises:
       UserError: one line that names the field, the rule and the nearest right value.
     """
-    from lrnn_jax.models.backbone import NORM_POSITIONS
-    from lrnn_jax.models.mixer import MIXERS, SECOND_BRANCH
-    from lrnn_jax.parts.norm import NORMS
-
     _check_sections(config)
     layer = load_layer(config.model.layer.name)
     _check_component("model.layer", config.model.layer, layer)
     _check_component("task", config.task, load_task(config.task.name))
-    for path, value in flatten(config):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{path}={value} must be a finite number")
+    _check_types(config)
     task = build_task(config.task)
     layer.check({"width": config.model.width, **config.model.layer})
+    _check_choices(config, layer, task)
+    _check_ranges(config)
+    _check_mixer(config)
+    _check_lengths(config, task)
+    _check_durations(config)
+    _check_batches(config)
+    if config.log.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise UserError("log.tensorboard=True needs the extra: pip install -e '.[tensorboard]'")
+    if config.eval.patience and not config.eval.best_metric:
+        raise UserError(f"eval.patience={config.eval.patience} needs eval.best_metric")
+
+
+# The upper ends are far above what any machine trains: they catch a slip of the keyboard, before it asks for the memory.
+_RANGES = (
+    ("seed", 0, 2**32 - 1),
+    ("seeds", 1, 100_000),
+    ("model.width", 1, 2**20),
+    ("model.depth", 1, 10_000),
+    ("model.mixer_hidden", 0, 2**22),
+    ("model.dropout", 0.0, 0.999),
+    ("optim.lr", 0.0, 1e6),
+    ("optim.final_lr", 0.0, 1e6),
+    ("optim.weight_decay", 0.0, 1e6),
+    ("optim.beta1", 0.0, 0.9999999),
+    ("optim.beta2", 0.0, 0.9999999),
+    ("optim.eps", 1e-30, 1.0),
+    ("optim.clip_norm", 0.0, 1e30),
+    ("train.batch_size", 1, 2**24),
+    ("train.microbatches", 1, 2**24),
+    ("train.steps_per_dispatch", 1, 10**6),
+    ("eval.examples", 0, 2**31 - 1),
+    ("eval.batch_size", 1, 2**24),
+    ("eval.patience", 0, 10**6),
+    ("checkpoint.keep", 1, 10**6),
+)
+
+
+def _check_ranges(config: ConfigDict) -> None:
+    fields = dict(flatten(config))
+    for path, low, high in _RANGES:
+        if not low <= fields[path] <= high:
+            raise UserError(f"{path}={fields[path]} must be between {low:.10g} and {high:.10g}")
+
+
+def _check_types(config: ConfigDict) -> None:
+    defaults = default_fields(config.task.name, config.model.layer.name)
+    for path, value in flatten(config):
+        right: tuple[type, ...] = (list, tuple) if isinstance(defaults[path], list) else (type(defaults[path]),)
+        if type(value) not in right:
+            raise UserError(f"{path}={value!r} must be {right[0].__name__}, not {type(value).__name__}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{path}={value} must be a finite number")
+
+
+def _check_choices(config: ConfigDict, layer: Any, task: Any) -> None:
+    from lrnn_jax.models.backbone import NORM_POSITIONS
+    from lrnn_jax.models.mixer import MIXERS
+    from lrnn_jax.parts.norm import NORMS
+
     for path, choices in {
         "model.norm": NORMS,
         "model.norm_position": NORM_POSITIONS,
@@ -46,65 +99,41 @@ def validate_config(config: ConfigDict) -> None:
         "log.wandb": ("off", "offline", "online"),
     }.items():
         _check_choice(config, path, choices)
-    fields = dict(flatten(config))
-    for path, low, high in _RANGES:
-        if not low <= fields[path] <= high:
-            rule = f"between {low:.10g} and {high:.10g}" if high < math.inf else f"at least {low}"
-            raise UserError(f"{path}={fields[path]} must be {rule}")
+
+
+def _check_mixer(config: ConfigDict) -> None:
+    from lrnn_jax.models.mixer import SECOND_BRANCH
+
     if config.model.mixer in SECOND_BRANCH and config.model.mixer_hidden < 1:
         raise UserError(f"model.mixer={config.model.mixer!r} needs model.mixer_hidden of at least 1")
-    _check_lengths(config, task)
-    if train_steps(config) < 1:
+
+
+def _check_durations(config: ConfigDict) -> None:
+    total = train_steps(config)
+    if total < 1:
         raise UserError(f"train.duration={config.train.duration!r} is no training at all")
     for path in ("eval.every", "checkpoint.every", "log.every"):
         if interval_steps(config, path, least=0) < 1:
-            raise UserError(f"{path}={fields[path]!r} must be more than nothing")
-    if interval_steps(config, "optim.warmup", least=0) > train_steps(config):
+            raise UserError(f"{path}={config[path]!r} must be more than nothing")
+    if interval_steps(config, "optim.warmup", least=0) > total:
         raise UserError(f"optim.warmup={config.optim.warmup!r} is longer than train.duration={config.train.duration!r}")
-    _check_batches(config)
-    if config.log.tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise UserError("log.tensorboard=True needs the extra: pip install -e '.[tensorboard]'")
-    if config.eval.patience and not config.eval.best_metric:
-        raise UserError(f"eval.patience={config.eval.patience} needs eval.best_metric")
-
-
-_RANGES = (
-    ("seed", 0, 2**32 - 1),
-    ("seeds", 1, 100_000),
-    ("model.width", 1, math.inf),
-    ("model.depth", 1, math.inf),
-    ("model.dropout", 0.0, 0.999),
-    ("optim.lr", 0.0, 1e6),
-    ("optim.final_lr", 0.0, 1e6),
-    ("optim.weight_decay", 0.0, 1e6),
-    ("optim.beta1", 0.0, 0.9999999),
-    ("optim.beta2", 0.0, 0.9999999),
-    ("optim.eps", 1e-30, 1.0),
-    ("optim.clip_norm", 0.0, 1e30),
-    ("train.batch_size", 1, math.inf),
-    ("train.microbatches", 1, math.inf),
-    ("train.steps_per_dispatch", 1, math.inf),
-    ("eval.examples", 0, math.inf),
-    ("eval.batch_size", 1, math.inf),
-    ("eval.patience", 0, math.inf),
-    ("checkpoint.keep", 1, math.inf),
-)
 
 
 def _check_batches(config: ConfigDict) -> None:
-    if config.train.batch_size % config.train.microbatches:
-        raise UserError(
-            f"train.microbatches={config.train.microbatches} must divide train.batch_size={config.train.batch_size}"
-        )
+    size = config.train.batch_size
+    if size % config.train.microbatches:
+        raise UserError(f"train.microbatches={config.train.microbatches} must divide train.batch_size={size}")
     if config.train.microbatches > 1 and config.model.norm == "batchnorm":
         raise UserError("model.norm='batchnorm' takes its statistics over a whole batch: train.microbatches must be 1")
+    if 0 < config.task.get("train_examples", 0) < size:
+        raise UserError(f"task.train_examples={config.task.train_examples} is less than train.batch_size={size}")
 
 
 def _check_sections(config: ConfigDict) -> None:
     """A config file may build its sections by hand, and a run may come from an older version."""
-    own = ("task", "model.layer")
-    expected = {path for path, _ in flatten(base_config())} | {f"{section}.name" for section in own}
-    present = {path for path, _ in flatten(config) if not path.startswith(own) or path.endswith(".name")}
+    own = tuple(f"{section}." for section in COMPONENTS)
+    expected = {*base_fields(), *(f"{section}name" for section in own)}
+    present = {path for path, _ in flatten(config) if not path.startswith(own) or path in expected}
     for path in sorted(expected - present):
         raise UserError(f"the config has no field {path!r}{suggest(path, present - expected)}")
     for path in sorted(present - expected):
@@ -134,7 +163,7 @@ def _check_lengths(config: ConfigDict, task: Any) -> None:
     pairs = [("train.length", config.train.length), ("eval.headline", config.eval.headline)]
     pairs += [("eval.lengths", bucket) for bucket in config.eval.lengths]
     for path, pair in pairs:
-        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(isinstance(n, int) for n in pair):
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(type(n) is int for n in pair):
             raise UserError(f"{path}={pair!r} must be [shortest, longest], two integers")
         if path != "eval.headline":
             task.check_length(path, tuple(pair))

@@ -5,7 +5,8 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
+from ml_collections.config_dict import RequiredValueError
 
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.registry import load_layer, load_task
@@ -132,7 +133,9 @@ def _component_config(cls: type, name: str, fields: Mapping[str, Any]) -> Config
     for key in fields:
         if key not in defaults:
             raise UserError(f"{name!r} has no field {key!r}{suggest(key, defaults)}")
-    return ConfigDict({"name": name, **defaults, **fields})
+    return ConfigDict(
+        {"name": name, **defaults, **{key: check_type(key, value, defaults[key]) for key, value in fields.items()}}
+    )
 
 
 def set_field(config: ConfigDict, path: str, value: Any) -> None:
@@ -193,6 +196,29 @@ def check_field(config: ConfigDict, path: str) -> None:
             rest = "" if nearest else f" ({here or 'config'} has {', '.join(level)})"
             raise UserError(f"unknown config field {prefix + part!r}{nearest}{rest}")
         level = level[part]
+
+
+def thaw(config: ConfigDict, prefix: str = "") -> ConfigDict:
+    """Returns a copy of plain sections and values, whatever frozen sections, references or placeholders a config is made of.
+
+    Raises:
+      UserError: a placeholder without a value; names its field.
+    """
+    copy = ConfigDict()
+    for key, value in config.items(preserve_field_references=True):
+        try:
+            value = value.get() if isinstance(value, FieldReference) else value
+        except RequiredValueError:
+            value = None
+        if value is None:
+            raise UserError(f"config field {prefix + key!r} holds nothing; give it a value")
+        copy[key] = thaw(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else _as_lists(value)
+    return copy
+
+
+def _as_lists(value: Any) -> Any:
+    """Frozen sections hold tuples for lists."""
+    return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

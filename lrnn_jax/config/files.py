@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config.fields import COMPONENTS, default_fields, flatten, set_field
+from lrnn_jax.config.fields import COMPONENTS, default_fields, flatten, set_field, thaw
 from lrnn_jax.config.rule_checks import check_rules
 from lrnn_jax.config.settings import Choices, Origin, Setting
 from lrnn_jax.errors import UserError, suggest
@@ -56,7 +56,7 @@ def load_config(spec: str, overrides: Mapping[str, Any] | None = None) -> Config
     config = _call(file, lambda: get_config(arg or None, **more))
     if not isinstance(config, ConfigDict):
         raise UserError(f"get_config of {file} returns no ConfigDict but {type(config).__name__}")
-    config = ConfigDict(config).lock()
+    config = thaw(config).lock()
     names = [f"{component}.name" for component in COMPONENTS if f"{component}.name" in fields]
     for field in dict.fromkeys([*names, *fields]):
         set_field(config, field, fields[field])

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator
 
-from lrnn_jax.config.settings import BLOCK, Choices, Chosen, Rule, layer_variants
+from lrnn_jax.config.settings import BLOCK, Choices, Chosen, Rule
 from lrnn_jax.errors import UserError
 from lrnn_jax.registry import LAYERS, load_layer
 
@@ -42,12 +42,12 @@ def combinations(choices: Choices) -> Iterator[Chosen]:
     """Returns everything that can stand after the colon."""
     options = [[(option, value) for value in values] for option, values in choices.options.items()]
     for layer, setting, values in itertools.product(LAYERS, choices.settings, itertools.product(*options)):
-        for variant in layer_variants(load_layer(layer)) or ("",):
+        for variant in load_layer(layer).VARIANTS or ("",):
             yield Chosen(layer, variant, setting, dict(values))
 
 
 def _check_variants(rule: Rule) -> None:
     layers = [name for name in LAYERS if rule.names(name)]
     for variant in rule.variants:
-        if not any(variant in layer_variants(load_layer(layer)) for layer in layers):
+        if not any(variant in load_layer(layer).VARIANTS for layer in layers):
             raise UserError(f"{rule.place}: a rule for the variant {variant!r}, which none of its layers has")

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config.fields import base_config, check_type, default_fields, find_section, own_fields
+from lrnn_jax.config.fields import base_config, check_type, default_fields, find_section
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.registry import LAYERS, load_layer
 
@@ -115,8 +115,7 @@ class Chosen(NamedTuple):
     options: Mapping[str, str]
 
 
-@dataclasses.dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """What set a field: "default", a layer's variant, a task option or a setting's rule.
 
     Attributes:
@@ -192,7 +191,7 @@ class Choices:
         }
         task, _ = of_options.get("task.name", (self.task, ""))
         fields = default_fields(task, chosen.layer)
-        origins = {path: Origin("default") for path in fields}
+        origins = dict.fromkeys(fields, Origin("default"))
         origins |= {"task.name": Origin("config file"), "model.layer.name": Origin("layer")}
 
         def put(path: str, value: Any, by: str, rule: Rule | None = None) -> None:
@@ -232,21 +231,12 @@ def _read_word(word: str, allowed: Mapping[str, Sequence[str]]) -> tuple[str, st
 
 def _find_variant(cls: Any, chosen: Chosen) -> tuple[str, Mapping[str, Any]]:
     """Returns the chosen variant's name, the layer's first where none is, and its fields."""
-    variants = layer_variants(cls)
+    variants: Mapping[str, Mapping[str, Any]] = cls.VARIANTS
     name = chosen.variant or next(iter(variants), "")
     if name and name not in variants:
         known = f"its variants are {', '.join(variants)}" if variants else "it has no variants"
         raise UserError(f"config argument '{chosen.layer}/{name}': {known}{suggest(name, variants)}")
     return name, variants.get(name, {})
-
-
-def layer_variants(cls: Any) -> Mapping[str, Mapping[str, Any]]:
-    """Returns the layer's variants: name -> own fields; the default first."""
-    if hasattr(cls, "VARIANTS"):
-        return cls.VARIANTS
-    if "negative_eigenvalues" not in own_fields(cls):
-        return {}
-    return {"negative": cls.NEGATIVE_RANGE, "positive": {"negative_eigenvalues": False}}
 
 
 def _fields_of(rule: Rule, cls: Any) -> Mapping[str, Any]:

@@ -64,8 +64,8 @@ def test_defaults_are_valid_for_every_layer(layer):
         ("model.head", "token", ["last, mean"]),
         ("optim.schedule", "cosin", ["did you mean 'cosine'"]),
         ("log.wandb", "offlin", ["did you mean 'off"]),
-        ("model.width", 0, ["must be at least 1"]),
-        ("model.depth", 0, ["must be at least 1"]),
+        ("model.width", 0, ["must be between 1 and"]),
+        ("model.depth", 0, ["must be between 1 and"]),
         ("model.dropout", 1.0, ["between"]),
         ("model.dropout", -0.1, ["between"]),
         ("optim.lr", -1e-3, ["between"]),
@@ -76,15 +76,18 @@ def test_defaults_are_valid_for_every_layer(layer):
         ("optim.beta1", 1.0, []),
         ("optim.beta2", 1.5, []),
         ("optim.eps", -1e-8, []),
-        ("train.batch_size", 0, ["must be at least 1"]),
-        ("train.steps_per_dispatch", 0, ["must be at least 1"]),
-        ("train.microbatches", 0, ["must be at least 1"]),
+        ("train.batch_size", 0, ["must be between 1 and"]),
+        ("train.steps_per_dispatch", 0, ["must be between 1 and"]),
+        ("train.microbatches", 0, ["must be between 1 and"]),
         ("train.microbatches", 7, ["train.batch_size"]),
-        ("eval.examples", -1, ["must be at least 0"]),
-        ("eval.batch_size", 0, ["must be at least 1"]),
-        ("checkpoint.keep", 0, ["must be at least 1"]),
+        ("eval.examples", -1, ["must be between 0 and"]),
+        ("eval.batch_size", 0, ["must be between 1 and"]),
+        ("checkpoint.keep", 0, ["must be between 1 and"]),
         ("seed", -1, []),
         ("seed", 2**40, ["between 0 and 4294967295"]),
+        ("model.width", 10**9, ["between 1 and 1048576"]),
+        ("model.depth", 10**6, ["between 1 and 10000"]),
+        ("train.batch_size", 2**40, ["between"]),
         ("train.duration", "100", ["steps"]),
         ("train.duration", "0 steps", ["no training"]),
         ("train.duration", "100 stpes", ["did you mean 'steps'"]),
@@ -204,6 +207,58 @@ def test_value_of_another_type_is_refused(config, path, value):
     assert repr(value) in message
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("model.width", None, "must be int, not NoneType"),
+        ("model.width", "64", "must be int, not str"),
+        ("model.width", True, "must be int, not bool"),
+        ("model.residual", 1, "must be bool, not int"),
+        ("train.length", "3-40", "must be list, not str"),
+        ("train.duration", 100, "must be str, not int"),
+        ("model.layer.gain", "10", "must be float, not str"),
+        ("task.train_examples", 0.5, "must be int, not float"),
+    ],
+)
+def test_a_config_made_by_hand_may_hold_no_other_type(path, value, said):
+    config = make_config()
+    *sections, name = path.split(".")
+    section = config
+    for part in sections:
+        section = section[part]
+    with config.ignore_type():
+        section[name] = value
+    assert f"{path}={value!r} {said}" in refusal(validate_config, config)
+
+
+PLACEHOLDER = """
+from ml_collections import FrozenConfigDict
+from ml_collections.config_dict import placeholder, required_placeholder
+from lrnn_jax.config.files import load_own_config
+def get_config(arg=None):
+    c = load_own_config("configs/parity.py:diagonal,smoke").unlock()
+    if arg == "frozen":
+        return FrozenConfigDict(c)
+    if arg == "section":
+        c.model = FrozenConfigDict(c.model)
+        return c
+    c.optim.lr = (required_placeholder if arg else placeholder)(float)
+    return c
+"""
+
+
+def test_frozen_sections_are_thawed_and_a_placeholder_without_a_value_is_refused(tmp_path):
+    file = tmp_path / "held.py"
+    file.write_text(PLACEHOLDER)
+    expected = load_config("configs/parity.py:diagonal,smoke", {"model.width": 12})
+    for arg in ("frozen", "section"):
+        config = load_config(f"{file}:{arg}", {"model.width": 12})
+        assert config.to_dict() == expected.to_dict()
+        validate_config(config)
+    for arg in ("", ":required"):
+        assert "'optim.lr' holds nothing" in refusal(load_config, f"{file}{arg}")
+
+
 def test_set_field_sets(config):
     for path, value in [("seed", 3), ("model.width", 8), ("model.layer.gain", 2.0), ("train.length", [4, 5])]:
         set_field(config, path, value)
@@ -318,6 +373,11 @@ def test_durations_of_a_config_in_steps(config):
     # tokens count padding: 64 examples of 40 positions
     config.train.duration = "25600 tokens"
     assert train_steps(config) == 10
+
+
+def test_a_training_set_smaller_than_a_batch_is_refused(config):
+    config.task.train_examples = 63
+    assert "task.train_examples=63 is less than train.batch_size=64" in refusal(validate_config, config)
 
 
 def test_batch_statistics_over_microbatches_are_refused(config):

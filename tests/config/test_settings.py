@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lrnn_jax.cli.main import main
 from lrnn_jax.config.checks import validate_config
 from lrnn_jax.config.durations import train_steps
 from lrnn_jax.config.fields import base_config, flatten
@@ -206,3 +207,61 @@ def test_a_task_named_by_an_override_brings_its_fields_along():
     assert config.task.modulus == 7
     validate_config(config)
     assert explain_config("configs/parity.py:smoke", overrides)["task.train_examples"].by == "default"
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def show(capsys, *arguments):
+    code = main(["config", *arguments])
+    printed = capsys.readouterr()
+    return code, [line.split() for line in printed.out.splitlines()], printed.err
+
+
+def test_the_command_shows_every_field_with_what_set_it(capsys):
+    spec = "configs/parity.py:mamba/positive,grazzi2025-released"
+    code, rows, _ = show(capsys, spec, "--config.seed=3", "--noconfig.model.residual")
+    assert code == 0 and rows[0][:2] == ["field", "value"]
+    fields = dict(flatten(load_config(spec)))
+    assert [row[0] for row in rows[1:]] == list(fields)
+    said = {row[0]: row[1:] for row in rows[1:]}
+    assert said["seed"] == ["3", "command", "line"] and said["model.residual"] == ["False", "command", "line"]
+    assert said["model.layer.negative_eigenvalues"] == ["False", "variant", "positive"]
+    assert said["optim.beta1"] == [repr(fields["optim.beta1"]), "default"]
+    assert said["train.batch_size"][:3] == ["256", "grazzi2025-released", "rule"] and "released" in said["train.batch_size"][5:]
+    changed = [row[0] for row in show(capsys, spec, "--changed")[1]]
+    assert "train.batch_size" in changed and "optim.beta1" not in changed
+
+
+FILE = """
+from lrnn_jax.config.settings import Choices, Setting, on
+SETTINGS = {"cpu": Setting(on({"model.width": 8}), RULE)}
+get_config = Choices("parity", SETTINGS)
+"""
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("on({'model.width': 16}, layer='mambo', why='x')", "'mambo'"),
+        ("on({'model.layer.heads': 16}, layer='lstm', why='x')", "'model.layer.heads'"),
+        ("on({'optim.beta1': 0.9})", "without effect"),
+        ("on({'optim.schedule': 'cosin'})", "did you mean 'cosine'"),
+    ],
+)
+def test_the_command_refuses_bad_rules_and_configs_that_cannot_run(tmp_path, capsys, rule, said):
+    file = tmp_path / "mine.py"
+    file.write_text(FILE.replace("RULE", rule))
+    code, _, err = show(capsys, f"--config={file}:lstm")
+    assert code == 2 and said in err and len(err.splitlines()) == 1
+
+
+def test_the_command_needs_a_config_and_explains_files_without_rules(tmp_path, capsys):
+    assert "needs a config" in show(capsys)[2]
+    file = tmp_path / "plain.py"
+    file.write_text(
+        "from lrnn_jax.config.files import load_own_config\n"
+        "def get_config(arg=None):\n    return load_own_config('configs/parity.py:lstm,smoke')\n"
+    )
+    said = {row[0]: row[1:] for row in show(capsys, str(file))[1]}
+    assert said["model.width"] == ["32", "config", "file"] and said["optim.beta1"] == ["0.9", "default"]
