@@ -201,7 +201,7 @@ def _train(workdir: Path, steps: int, environment: Mapping[str, str]) -> "subpro
         "log.every": "100 steps",
     }
     overrides = [f"--config.{field}={value}" for field, value in fields.items()]
-    command = [sys.executable, "-m", "lrnn_jax", "train", "--config=configs/parity.py:deltanet,scale=smoke", *overrides]
+    command = [sys.executable, "-m", "lrnn_jax", "train", "--config=configs/parity.py:deltanet,smoke", *overrides]
     with workdir.with_suffix(".log").open("a") as log:
         return subprocess.Popen([*command, f"--workdir={workdir}"], stdout=log, stderr=log, env=environment, text=True)
 
@@ -237,7 +237,7 @@ def largest_error(actual: Tree, expected: Tree) -> float:
 
 
 def _make_call(layer: nn.Module, method: str) -> Any:
-    return nn.apply(lambda module, x, state: module(x, state=state, method=method), layer)
+    return nn.apply(lambda module, x, state: module(x, state=state, scan=method), layer)
 
 
 def _float64(tree: Tree) -> Tree:
