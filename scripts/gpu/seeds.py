@@ -8,7 +8,7 @@ from scripts.gpu.pieces import Compiled, Piece, Row
 
 def list_pieces(tiny: bool) -> list[Piece]:
     """Returns one piece per number of members."""
-    spec = "configs/parity.py:diagonal,scale=smoke" if tiny else "configs/parity.py"
+    spec = "configs/parity.py:diagonal,smoke" if tiny else "configs/parity.py"
     sizes = (1, 2) if tiny else (1, 8, 32, 128)
     return [Piece(f"{members} members", functools.partial(time_members, spec, members), seconds=25.0) for members in sizes]
 
