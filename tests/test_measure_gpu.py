@@ -2,10 +2,13 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
+from lrnn_jax import scans
 from scripts import measure_gpu
+from scripts.gpu import cases
 from scripts.gpu.pieces import Piece
 
 # ml_collections loads config files by a deprecated call
@@ -46,6 +49,11 @@ def test_a_piece_of_each_item_runs_and_is_shown(item, tmp_path):
 def test_pieces_have_names_of_their_own(item, tiny):
     names = [piece.name for piece in measure_gpu.ITEMS[item](tiny)]
     assert len(names) == len(set(names)) > 1
+
+
+def test_every_public_scan_has_a_case():
+    text = Path(cases.__file__).read_text()
+    assert not [name for name in scans.__all__ if name.startswith("scan_") and f"scans.{name}(" not in text]
 
 
 def test_a_failure_is_one_line_and_stops_nothing_and_what_is_done_is_not_done_again(tmp_path):

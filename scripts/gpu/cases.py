@@ -1,7 +1,7 @@
 """Every scan family as a case: inputs of any size, our scan, and one step as the scan's docstring writes it."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -42,7 +42,7 @@ class Case(NamedTuple):
       exact: products are in full float32; else they follow JAX's default precision, TF32 on a GPU.
     """
 
-    methods: tuple[str, ...]
+    methods: Collection[str]
     scan: Callable[..., tuple[Tree, Tree]]
     step: Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
     constants: Callable[[Rng], Tree]
@@ -89,9 +89,7 @@ def make_cases(sizes: Sizes) -> dict[str, Case]:
         "delta_product_gated": _delta(sizes, writes=2, gated=True),
         "selective": Case(
             selective.METHODS,
-            lambda a, xs, h0, reset, method: scans.scan_selective(
-                *xs[:2], a, *xs[2:], negative_eigenvalues=True, h0=h0, reset=reset, method=method
-            ),
+            _scan_selective,
             _step_selective,
             lambda rng: -np.exp(rng.normal(size=(sizes.width, sizes.states))),
             functools.partial(_draw_selective, sizes),
@@ -177,6 +175,11 @@ def _draw_selective(sizes: Sizes, rng: Rng, lead: tuple[int, int]) -> Tree:
     u, dt = rng.normal(size=(*lead, sizes.width)), np.exp(rng.uniform(-4, 0, (*lead, sizes.width)))
     b, c = rng.normal(size=(2, *lead, sizes.states))
     return u, dt, b, c
+
+
+def _scan_selective(a: Tree, xs: Tree, h0: Tree, reset: Tree, method: str) -> tuple[Tree, Tree]:
+    u, dt, b, c = xs
+    return scans.scan_selective(u, dt, a, b, c, negative_eigenvalues=True, h0=h0, reset=reset, method=method)
 
 
 def _step_selective(a: Tree, h: Tree, x: Tree) -> tuple[Tree, Tree]:

@@ -134,7 +134,7 @@ def _pull_back(forward: Any, constants: Tree, xs: Tree, cotangents: Tree) -> tup
 
 
 def _list_programs(name: str, case: Case) -> list[tuple[str, str]]:
-    methods = [*case.methods, PLAIN] if name == "diagonal" else case.methods
+    methods = [*case.methods, *([PLAIN] if name == "diagonal" else [])]
     return [(method, kind) for method in methods for kind in ("forward", "gradients")]
 
 
