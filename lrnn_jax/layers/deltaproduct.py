@@ -21,22 +21,33 @@ class DeltaProduct(DeltaRuleLayer):
       output_gate: multiplies the readout with ``silu(W_g x)``.
       negative_eigenvalues: beta in [0, 2] instead of [0, 1]: each factor's eigenvalue 1 - beta is in [-1, 1] instead of [0, 1].
         For n_h > 1 the product may then have complex eigenvalues.
+      initial_values: matrices start normal with standard deviation 1/sqrt(fan_in), "default", or as in Differs, "released".
 
-    Parameters (symbol; name in `fla.layers.GatedDeltaProduct`, which stores matrices transposed; shape): ``q/kernel`` (W_q;
-    q_proj; [D HK]), ``k/kernel`` (W_k; k_proj; [D n_h*HK], all heads of the first write first, as there), ``v/kernel`` (W_v;
-    v_proj; [D n_h*HV]), ``conv/kernel`` (q_conv1d, k_conv1d, v_conv1d side by side, newest tap first where fla has it last;
-    [conv_width HK+n_h*H(K+V)]; there [features 1 conv_width] each), ``beta/kernel`` (W_b; b_proj; [D n_h*H], all heads of the
-    first write first), ``decay/kernel`` (W_a; a_proj; [D H]), ``decay/A_log`` (A_log; [H]), ``decay/dt_bias`` (dt_bias; [H]),
-    ``gate/kernel`` (W_g; g_proj; [D HV]), ``norm/scale`` (o_norm; [V]), ``out/kernel`` (W_o; o_proj; [HV D]). The state S is [K
-    V], as there. gated, output_gate, householders and negative_eigenvalues are fla's use_forget_gate, use_output_gate,
-    num_householder and allow_neg_eigval.
+    Parameters (name: symbol, shape; name in `fla.layers.GatedDeltaProduct`, which stores matrices transposed):
+      ``q/kernel``: W_q, [D HK]; q_proj.
+      ``k/kernel``: W_k, [D n_h*HK], all heads of the first write first; k_proj.
+      ``v/kernel``: W_v, [D n_h*HV], likewise; v_proj.
+      ``conv/kernel``: [conv_width HK+n_h*H(K+V)], newest tap first; q_conv1d, k_conv1d and v_conv1d side by side,
+        [features 1 conv_width] each and newest tap last there.
+      ``beta/kernel``: W_b, [D n_h*H], all heads of the first write first; b_proj.
+      ``decay/kernel``: W_a, [D H]; a_proj.
+      ``decay/A_log``: [H]; A_log.
+      ``decay/dt_bias``: [H]; dt_bias.
+      ``gate/kernel``: W_g, [D HV]; g_proj.
+      ``norm/scale``: [V]; o_norm.
+      ``out/kernel``: W_o, [HV D]; o_proj.
+
+    The state S is [K V], as there. gated, output_gate, householders and negative_eigenvalues are fla's use_forget_gate,
+    use_output_gate, num_householder and allow_neg_eigval.
 
     Source: Siems et al. 2025. State tracking as there: width 128, heads=8, head_dim=32, conv_width=0, gated and output_gate
     off.
     Numerics: keys and queries are normalised with 1e-6 added to the squared norm, outputs with 1e-5 added to the mean square.
     Differs: fla has no linear keys, always one head of keys per head of values here, and other defaults (6 heads of 256 for a
-    width of 2048, expand_v 2, gated, with output gate); its matrices start uniform in +-1/sqrt(fan_in), ours normal with
-    deviation 1/sqrt(fan_in).
+    width of 2048, expand_v 2, gated, with output gate). With initial_values="released" all matrices start as in the paper's
+    code, uniform with standard deviation 2^-2.5 sqrt(2 / (fan_in + fan_out)), where each write counts as a matrix of its own;
+    fla's layers of today start uniform in +-1/sqrt(fan_in), and its language models redraw every matrix and convolution, normal
+    with standard deviation 0.02.
     """
 
     heads: int = 4
@@ -48,5 +59,6 @@ class DeltaProduct(DeltaRuleLayer):
     gated: bool = False
     output_gate: bool = False
     negative_eigenvalues: bool = True
+    initial_values: str = "default"
 
     SOURCE = "Siems et al. 2025; Grazzi et al. 2025, Eq. 2, Section 4.2"

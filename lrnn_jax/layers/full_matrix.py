@@ -20,8 +20,11 @@ class FullMatrix(RecurrentLayer):
     Attributes:
       size: N.
 
-    Parameters (symbol, shape): ``matrix/kernel`` (W, [D N^2]), ``matrix/bias`` (c, [N^2]), ``out/kernel`` (W_o, [N^2 D]),
-    ``out/bias`` (c_o, [D]).
+    Parameters (name: symbol, shape):
+      ``matrix/kernel``: W, [D N^2].
+      ``matrix/bias``: c, [N^2].
+      ``out/kernel``: W_o, [N^2 D].
+      ``out/bias``: c_o, [D].
 
     Source: Grazzi et al. 2025, App. E.2, "Full matrix simple", with N = 32. We know of no published code.
     Numerics: the state is H_t / ||H_t|| with the logarithm of the Frobenius norm beside it: the same outputs, but products

@@ -16,21 +16,32 @@ class GatedDeltaNet(DeltaRuleLayer):
       expand_v: V / K.
       conv_width: taps of the convolutions on q, k and v; 0 leaves them out.
       negative_eigenvalues: beta in [0, 2] instead of [0, 1], so that the eigenvalue alpha (1 - beta) is in [-1, 1].
+      initial_values: matrices start normal with standard deviation 1/sqrt(fan_in), "default", or as in Differs, "released".
 
-    Parameters (symbol; name in `fla.layers.GatedDeltaNet`, which stores matrices transposed; shape): ``q/kernel`` (W_q; q_proj;
-    [D HK]), ``k/kernel`` (W_k; k_proj; [D HK]), ``v/kernel`` (W_v; v_proj; [D HV]), ``conv/kernel`` (q_conv1d, k_conv1d,
-    v_conv1d side by side, newest tap first where fla has it last; [conv_width 2HK+HV]; there [HK 1 conv_width], twice, and [HV
-    1 conv_width]), ``decay/kernel`` (W_a; a_proj; [D H]), ``decay/A_log`` (A_log; [H]), ``decay/dt_bias`` (dt_bias; [H]),
-    ``beta/kernel`` (W_b; b_proj; [D H]), ``gate/kernel`` (W_g; g_proj; [D HV]), ``norm/scale`` (o_norm; [V]), ``out/kernel``
-    (W_o; o_proj; [HV D]). negative_eigenvalues is fla's allow_neg_eigval. The state S is [K V]; the caches of fla 0.6.0 hold [V
-    K].
+    Parameters (name: symbol, shape; name in `fla.layers.GatedDeltaNet`, which stores matrices transposed):
+      ``q/kernel``: W_q, [D HK]; q_proj.
+      ``k/kernel``: W_k, [D HK]; k_proj.
+      ``v/kernel``: W_v, [D HV]; v_proj.
+      ``conv/kernel``: [conv_width 2HK+HV], newest tap first; q_conv1d, k_conv1d and v_conv1d side by side,
+        [features 1 conv_width] each and newest tap last there.
+      ``decay/kernel``: W_a, [D H]; a_proj.
+      ``decay/A_log``: [H]; A_log.
+      ``decay/dt_bias``: [H]; dt_bias.
+      ``beta/kernel``: W_b, [D H]; b_proj.
+      ``gate/kernel``: W_g, [D HV]; g_proj.
+      ``norm/scale``: [V]; o_norm.
+      ``out/kernel``: W_o, [HV D]; o_proj.
+
+    negative_eigenvalues is fla's allow_neg_eigval. The state S is [K V]; the caches of fla 0.6.0 hold [V K].
 
     Source: Yang et al. 2025, Sections 3.1 and 3.4; the range [-1, 1]: Grazzi et al. 2025, Eq. 2.
     Numerics: keys and queries are normalised with 1e-6 added to the squared norm, outputs with 1e-5 added to the mean square.
     Differs: heads of values equal heads of keys (fla's num_v_heads); fla's defaults are 6 heads of 256 for a width of 2048 and
-    the range [0, 1]; its matrices start uniform in +-1/sqrt(fan_in), ours normal with deviation 1/sqrt(fan_in). The
-    Qwen3NextGatedDeltaNet of transformers is this layer with the range [0, 1], with q, k, v and gate joined head by head in one
-    matrix, beta and decay in another, and with 1e-6 added to the mean square unless told otherwise.
+    the range [0, 1]. With initial_values="released" all matrices start as in fla of the paper's time, uniform with standard
+    deviation 2^-2.5 sqrt(2 / (fan_in + fan_out)); fla's layers of today start uniform in +-1/sqrt(fan_in), and its language
+    models redraw every matrix and convolution, normal with standard deviation 0.02. The Qwen3NextGatedDeltaNet of transformers
+    is this layer with the range [0, 1], with q, k, v and gate joined head by head in one matrix, beta and decay in another, and
+    with 1e-6 added to the mean square unless told otherwise.
     """
 
     heads: int = 4
@@ -38,6 +49,7 @@ class GatedDeltaNet(DeltaRuleLayer):
     expand_v: int = 2
     conv_width: int = 4
     negative_eigenvalues: bool = True
+    initial_values: str = "default"
 
     gated = True
     output_gate = True

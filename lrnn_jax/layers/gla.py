@@ -30,18 +30,25 @@ class GLA(RecurrentLayer):
       negative_eigenvalues: ``2 alpha - 1`` instead of alpha, in [-1, 1]; ours, not the paper's. It wants tau = 1: with 16 an
         eigenvalue of 0 needs ``W_2 W_1 x + b = -11``, and one of -0.9 needs -48.
 
-    Parameters (symbol, name in `fla.layers.GatedLinearAttention`, shape): ``q/kernel`` (W_Q, q_proj, [D HK]), ``k/kernel``
-    (W_K, k_proj, [D HK]), ``v/kernel`` (W_V, v_proj, [D HV]), ``conv/kernel`` (none, q_conv1d, k_conv1d and v_conv1d side by
-    side, [conv_width 2HK+HV], [features 1 conv_width] each there), ``gate_down/kernel`` (W_alpha^1, gk_proj.0, [D gate_rank]),
-    ``gate_up/kernel`` (W_alpha^2, gk_proj.1, [gate_rank HK]), ``gate_up/bias`` (b_alpha, gk_proj.1.bias, [HK]), ``norm/scale``
-    (none, g_norm_swish_gate.weight, [V]), ``output_gate/kernel`` (W_r, g_proj, [D HV]), ``out/kernel`` (W_O, o_proj, [HV D]).
+    Parameters (name: symbol, shape; name in `fla.layers.GatedLinearAttention`, whose kernels are [out in]):
+      ``q/kernel``: W_Q, [D HK]; q_proj.
+      ``k/kernel``: W_K, [D HK]; k_proj.
+      ``v/kernel``: W_V, [D HV]; v_proj.
+      ``conv/kernel``: [conv_width 2HK+HV], newest tap first; q_conv1d, k_conv1d and v_conv1d side by side,
+        [features 1 conv_width] each and newest tap last there.
+      ``gate_down/kernel``: W_alpha^1, [D gate_rank]; gk_proj.0.
+      ``gate_up/kernel``: W_alpha^2, [gate_rank HK]; gk_proj.1.
+      ``gate_up/bias``: b_alpha, [HK]; gk_proj.1.bias.
+      ``norm/scale``: [V]; g_norm_swish_gate.weight.
+      ``output_gate/kernel``: W_r, [D HV]; g_proj.
+      ``out/kernel``: W_O, [HV D]; o_proj.
+
     gate_rank and gate_normaliser are fla's gate_low_rank_dim and gate_logit_normalizer. The state S is [K V]; the caches of fla
     0.6.0 hold [V K].
 
     Source: Yang et al. 2024 (arXiv 2312.06635), Eq. 3 and Section 4.4; the range [-1, 1] as Grazzi et al. 2025, Eq. 2, who
     left GLA as it was.
-    Differs: fla's kernels are [out in] and its convolutions' taps run from the oldest input to the newest, ours the other way
-    round. RMSNorm and no bias on W_r, where the paper has LayerNorm and b_r, as fla. fla writes K and V as expand_k = 0.5 and
+    Differs: RMSNorm and no bias on W_r, where the paper has LayerNorm and b_r, as fla. fla writes K and V as expand_k = 0.5 and
     expand_v = 1 times D, has MQA, feature maps and a lower bound for the gate, and computes the gate's projection in the
     compute dtype, ours in float32. Weights start uniform in +-1/sqrt(fan in), as fla's layer; its models redraw them.
     """

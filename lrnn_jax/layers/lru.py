@@ -25,8 +25,15 @@ class LRU(RecurrentLayer):
       r_max: largest initial ``|lambda|``.
       max_phase: largest initial phase of ``lambda``, radians.
 
-    Parameters (shape): ``nu_log``, ``theta_log``, ``gamma_log`` ([N]), ``B_re``, ``B_im`` ([N D]), ``C_re``, ``C_im``
-    ([D N]), ``D`` ([D]), all named as in the paper.
+    Parameters (name, as in the paper: shape):
+      ``nu_log``: [N].
+      ``theta_log``: [N].
+      ``gamma_log``: [N].
+      ``B_re``: [N D].
+      ``B_im``: [N D].
+      ``C_re``: [D N].
+      ``C_im``: [D N].
+      ``D``: [D].
 
     Source: Orvieto et al. 2023, Section 3 and the listing of Appendix A.
     Differs: main text and listing disagree on the variance of C and on D; this is the listing (C of standard deviation

@@ -1,5 +1,6 @@
 """The LSTM, the nonlinear baseline: no parallel form exists."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -7,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.parts.dense import Dense
-from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State
+from lrnn_jax.parts.initializers import uniform
+from lrnn_jax.parts.layer import INITIAL_VALUES, MATRICES, NO_DECAY, RecurrentLayer, State, check_choice
 from lrnn_jax.scans.exact import matmul
 from lrnn_jax.scans.method import Serves
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
@@ -18,20 +20,36 @@ class LSTM(RecurrentLayer):
 
     ``(i, f, g, o) = W x_t + U h_{t-1} + b``, with a sigmoid on i, f and o.
 
-    Parameters (symbol, shape; name in ``torch.nn.LSTM``, whose matrices are [4D D]): ``input/kernel`` (W, [D 4D];
-    ``weight_ih_l0``), ``input/bias`` (b, [4D]; ``bias_ih_l0 + bias_hh_l0``; the forget gate's starts at 1),
-    ``recurrent_kernel`` (U, [D 4D]; ``weight_hh_l0``); the gates stand side by side as i, f, g, o, as there.
+    Attributes:
+      initial_values: "default" (W normal with variance 1/D, U orthogonal per gate, the forget gate's bias 1) or "released", as
+        ``torch.nn.LSTM``: everything uniform in +-1/sqrt(D), the bias a sum of two such draws.
+
+    Parameters (name: symbol, shape; name in ``torch.nn.LSTM``, whose matrices are [4D D]), gates side by side as i, f, g, o:
+      ``input/kernel``: W, [D 4D]; ``weight_ih_l0``.
+      ``input/bias``: b, [4D]; ``bias_ih_l0 + bias_hh_l0``.
+      ``recurrent_kernel``: U, [D 4D]; ``weight_hh_l0``.
 
     Source: Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000.
+    Differs: one bias where torch has two that are added; by default other initial values than torch's.
     """
+
+    initial_values: str = "default"
 
     SOURCE = "Hochreiter and Schmidhuber 1997; Gers et al. 2000"
     METHODS = {"sequential": Serves()}
     PARAM_GROUPS = {r"kernel$": MATRICES, r"bias$": NO_DECAY}
 
+    @classmethod
+    def check(cls, fields: Mapping[str, Any]) -> None:
+        check_choice("initial_values", fields["initial_values"], INITIAL_VALUES)
+
     def setup(self) -> None:
-        self.input = Dense(4 * self.width, bias_init=_init_bias, dtype=self.dtype)
-        self.recurrent_kernel = self.param("recurrent_kernel", _init_recurrent, (self.width, 4 * self.width))
+        kernel_init, bias_init, recurrent_init = nn.linear.default_kernel_init, _init_bias, _init_recurrent
+        if self.initial_values == "released":
+            kernel_init = recurrent_init = uniform(self.width**-0.5)
+            bias_init = _init_two_biases
+        self.input = Dense(4 * self.width, kernel_init=kernel_init, bias_init=bias_init, dtype=self.dtype)
+        self.recurrent_kernel = self.param("recurrent_kernel", recurrent_init, (self.width, 4 * self.width))
 
     def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
         (h, _), state = self._run(x, state, reset)
@@ -72,6 +90,11 @@ def _init_bias(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32)
     return jnp.zeros(shape, dtype).at[size : 2 * size].set(1.0)
 
 
-def _init_recurrent(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    blocks = [nn.initializers.orthogonal()(k, (shape[0], shape[0]), jnp.float32) for k in jax.random.split(key, 4)]
+def _init_two_biases(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    draws = uniform((shape[0] // 4) ** -0.5)(key, (2, *shape), dtype)
+    return draws[0] + draws[1]
+
+
+def _init_recurrent(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    blocks = [nn.initializers.orthogonal()(k, (shape[0], shape[0]), dtype) for k in jax.random.split(key, 4)]
     return jnp.concatenate(blocks, axis=1)

@@ -9,7 +9,16 @@ import jax.numpy as jnp
 
 from lrnn_jax.parts.conv import CausalConv, count_parameters, count_state, empty_history
 from lrnn_jax.parts.initializers import init_dt_bias
-from lrnn_jax.parts.layer import EIGENVALUE_RANGES, MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
+from lrnn_jax.parts.layer import (
+    EIGENVALUE_RANGES,
+    INITIAL_VALUES,
+    MATRICES,
+    NO_DECAY,
+    RecurrentLayer,
+    State,
+    check_at_least,
+    check_choice,
+)
 from lrnn_jax.scans import scan_selective
 from lrnn_jax.scans.selective import METHODS, transition_eigenvalues
 
@@ -26,21 +35,28 @@ class Mamba(RecurrentLayer):
       conv_width: taps of the convolution on u.
       dt_rank: rank of W_dt; 0 means ceil(D / 16).
       negative_eigenvalues: ``2 exp(dt A) - 1`` instead of ``exp(dt A)``; the input term is unchanged.
+      initial_values: W_in, W_x and W_o start normal with variance 1/fan_in, "default", or uniform in +-1/sqrt(fan_in),
+        "released".
 
-    Parameters (symbol, name in `mamba_ssm.modules.mamba_simple.Mamba`, shape): ``in_proj/kernel`` (none, in_proj.weight, u
-    before z, [D 2E]), ``conv/kernel`` (none, conv1d.weight, [conv_width E], [E 1 conv_width] there), ``conv/bias`` (none,
-    conv1d.bias, [E]), ``x_proj/kernel`` (s_Delta, s_B and s_C side by side, x_proj.weight, [E dt_rank+2N]), ``dt_proj/kernel``
-    (in s_Delta, dt_proj.weight, [dt_rank E]), ``dt_proj/bias`` (the parameter Delta, dt_proj.bias, [E]), ``A_log`` (A, A_log,
-    [E N]), ``D`` (none, D, [E]), ``out_proj/kernel`` (none, out_proj.weight, [E D]). The state h is [E N], as there; that of
-    the convolution, [E conv_width] there, holds the last conv_width - 1 inputs alone. MambaMixer of transformers has the same
-    names and shapes.
+    Parameters (name: symbol, shape; name in `mamba_ssm.modules.mamba_simple.Mamba`, whose kernels are [out in]; MambaMixer of
+    transformers has the same names and shapes):
+      ``in_proj/kernel``: W_in, [D 2E], u before z; in_proj.weight.
+      ``conv/kernel``: [conv_width E], newest tap first; conv1d.weight, [E 1 conv_width] and newest tap last.
+      ``conv/bias``: [E]; conv1d.bias.
+      ``x_proj/kernel``: W_x (s_Delta, s_B and s_C side by side), [E dt_rank+2N]; x_proj.weight.
+      ``dt_proj/kernel``: W_dt (in s_Delta), [dt_rank E]; dt_proj.weight.
+      ``dt_proj/bias``: c_dt (the parameter Delta), [E]; dt_proj.bias.
+      ``A_log``: [E N]; A_log.
+      ``D``: [E]; D.
+      ``out_proj/kernel``: W_o, [E D]; out_proj.weight.
+
+    The state h is [E N], as there; that of the convolution, [E conv_width] there, holds the last conv_width - 1 inputs alone.
 
     Source: Gu and Dao 2023 (arXiv 2312.00752), Algorithm 2, Sections 3.4 and 3.6; the range [-1, 1]: Grazzi et al. 2025, Eq. 2.
-    Differs: mamba_ssm's kernels are [out in] and its convolution's taps run from the oldest input to the newest, ours the other
-    way round; it has biases on in_proj and out_proj as an option. Below float32, dt is projected and D u added in float32 here;
-    the gate is in the compute dtype. Initialised as mamba_ssm (A_log = log(1..N), dt log-uniform in [1e-3, 1e-1], W_dt and
-    convolution uniform in +-1/sqrt(fan in)) but for W_in, W_x and W_o, which are normal with variance 1/fan in here, uniform in
-    +-1/sqrt(fan in) there; its language models also divide W_o by sqrt(number of blocks).
+    Differs: mamba_ssm has biases on in_proj and out_proj as an option. Below float32, dt is projected and D u added in float32
+    here; the gate is in the compute dtype. Initialised as mamba_ssm (A_log = log(1..N), dt log-uniform in [1e-3, 1e-1], W_dt
+    and convolution uniform in +-1/sqrt(fan_in)) but for W_in, W_x and W_o, which start 1.73 times as large by default and as
+    there with initial_values="released"; its language models also divide W_o by sqrt(number of blocks).
     """
 
     state_size: int = 16
@@ -48,6 +64,7 @@ class Mamba(RecurrentLayer):
     conv_width: int = 4
     dt_rank: int = 0
     negative_eigenvalues: bool = True
+    initial_values: str = "default"
 
     SOURCE = "Gu and Dao 2023, Algorithm 2; Grazzi et al. 2025, Table 1, Eq. 2"
     METHODS = METHODS
@@ -60,6 +77,7 @@ class Mamba(RecurrentLayer):
     def check(cls, fields: Mapping[str, Any]) -> None:
         check_at_least(1, fields, "state_size", "expand", "conv_width")
         check_at_least(0, fields, "dt_rank")
+        check_choice("initial_values", fields["initial_values"], INITIAL_VALUES)
 
     @property
     def _inner(self) -> int:
@@ -70,20 +88,23 @@ class Mamba(RecurrentLayer):
         return self.dt_rank or -(-self.width // 16)
 
     def setup(self) -> None:
-        self.in_proj = nn.Dense(2 * self._inner, use_bias=False, dtype=self.dtype)
+        released = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+        kernel_init = released if self.initial_values == "released" else nn.linear.default_kernel_init
+        self.in_proj = nn.Dense(2 * self._inner, use_bias=False, kernel_init=kernel_init, dtype=self.dtype)
         self.conv = CausalConv(self._inner, self.conv_width, activation=nn.silu, dtype=self.dtype)
-        self.x_proj = nn.Dense(self._rank + 2 * self.state_size, use_bias=False, dtype=self.dtype)
+        features = self._rank + 2 * self.state_size
+        self.x_proj = nn.Dense(features, use_bias=False, kernel_init=kernel_init, dtype=self.dtype)
         # float32 whatever the compute dtype: decays near 1 do not survive bfloat16
         self.dt_proj = nn.Dense(
             self._inner,
-            kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+            kernel_init=released,
             bias_init=init_dt_bias,
             dtype=jnp.float32,
             precision="highest",
         )
         self.A_log = self.param("A_log", _init_a_log, (self._inner, self.state_size))
         self.D = self.param("D", nn.initializers.ones, (self._inner,))
-        self.out_proj = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
+        self.out_proj = nn.Dense(self.width, use_bias=False, kernel_init=kernel_init, dtype=self.dtype)
 
     def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
         u, z, dt, b, c, history = self._project(x, state["conv"], reset)

@@ -29,19 +29,23 @@ class Mamba2(RecurrentLayer):
       groups: divides heads; H / groups heads share B and C, and each group is normalised by itself.
       negative_eigenvalues: ``2 exp(dt A) - 1`` instead of ``exp(dt A)``, the input term unchanged; ours, not the paper's.
 
-    Parameters (symbol, name in `mamba_ssm.modules.mamba2.Mamba2`, shape; P = E + 2 groups N): ``in_proj/kernel`` (W^(z), W^(x),
-    W^(B), W^(C), W^(Delta) side by side, in_proj.weight, [D E+P+H]), ``conv/kernel`` (conv, conv1d.weight, [conv_width P], [P 1
-    conv_width] there), ``conv/bias`` (none, conv1d.bias, [P]), ``dt_bias`` (none, dt_bias, [H]), ``A_log`` (A, A_log, [H]),
-    ``D`` (D, D, [H]), ``norm_scale`` (none, norm.weight, [E]), ``out_proj/kernel`` (W^(o), out_proj.weight, [E D]). Mamba2Mixer
-    of transformers has the same names and shapes.
+    Parameters (name: symbol, shape with P = E + 2 groups N; name in `mamba_ssm.modules.mamba2.Mamba2`, whose kernels are [out
+    in]; Mamba2Mixer of transformers has the same names and shapes):
+      ``in_proj/kernel``: W^(z), W^(x), W^(B), W^(C), W^(Delta) side by side, [D E+P+H]; in_proj.weight.
+      ``conv/kernel``: [conv_width P], newest tap first; conv1d.weight, [P 1 conv_width] and newest tap last.
+      ``conv/bias``: [P]; conv1d.bias.
+      ``dt_bias``: c_dt, [H]; dt_bias.
+      ``A_log``: [H]; A_log.
+      ``D``: [H]; D.
+      ``norm_scale``: [E]; norm.weight.
+      ``out_proj/kernel``: W^(o), [E D]; out_proj.weight.
 
     Source: Dao and Gu 2024 (arXiv 2405.21060), Sections 2 and 7; the range [-1, 1] as Grazzi et al. 2025, Eq. 2, who left
     Mamba-2 as it was.
-    Differs: mamba_ssm's kernels are [out in], its state is [V N], and its convolution's taps run from the oldest input to the
-    newest, ours the other way round. It names the size of a head (headdim = E / H, 64) instead of the number of heads, and has
-    a parallel MLP branch (d_ssm), D per channel, the norm before the gate and limits on dt. Initialised as mamba_ssm: A uniform
-    in [1, 16], dt log-uniform in [1e-3, 1e-1], other weights uniform in +-1/sqrt(fan in); its language models also divide
-    out_proj by sqrt(number of blocks). dt leaves in_proj in the compute dtype, as there, and is float32 from then on.
+    Differs: mamba_ssm's state is [V N]. It names the size of a head (headdim = E / H, 64) instead of the number of heads, and
+    has a parallel MLP branch (d_ssm), D per channel, the norm before the gate and limits on dt. Initialised as mamba_ssm: A
+    uniform in [1, 16], dt log-uniform in [1e-3, 1e-1], other weights uniform in +-1/sqrt(fan in); its language models also
+    divide out_proj by sqrt(number of blocks). dt leaves in_proj in the compute dtype, as there, and is float32 from then on.
     """
 
     heads: int = 4

@@ -29,19 +29,26 @@ class MLSTM(RecurrentLayer):
       conv_width: taps of the convolution on u; 0 leaves it and its silu out, so that c = u.
       block_size: width of the diagonal blocks of W_q, W_k and W_v; divides expand * D.
 
-    Parameters (symbol, name in xlstm's `mLSTMLayer`, shape): ``up/kernel`` (none, proj_up.weight, [D 2E]), ``conv/kernel``,
-    ``conv/bias`` (none, conv1d.conv, [conv_width E], [E]; the kernel is [E 1 conv_width] there), ``q_kernel``, ``k_kernel``,
-    ``v_kernel`` (W_q, W_k, W_v, q_proj.weight and so on, [E/block_size block_size block_size], in before out, there out before
-    in), ``input_gate/kernel``, ``input_gate/bias`` (w_i, b_i, mlstm_cell.igate, [3E H], [H]), ``forget_gate/kernel``,
-    ``forget_gate/bias`` (w_f, b_f, mlstm_cell.fgate, [3E H], [H]), ``norm_scale`` (none, 1 + mlstm_cell.outnorm.weight, [E]),
-    ``skip`` (none, learnable_skip, [E]), ``down/kernel`` (none, proj_down.weight, [E D]).
+    Parameters (name: symbol, shape; name in xlstm's `mLSTMLayer`, whose kernels are [out in]):
+      ``up/kernel``: W_up, [D 2E]; proj_up.weight.
+      ``conv/kernel``: [conv_width E], newest tap first; conv1d.conv.weight, [E 1 conv_width] and newest tap last.
+      ``conv/bias``: [E]; conv1d.conv.bias.
+      ``q_kernel``: W_q, [E/block_size block_size block_size], in before out; q_proj.weight, out before in.
+      ``k_kernel``: W_k, likewise; k_proj.weight.
+      ``v_kernel``: W_v, likewise; v_proj.weight.
+      ``input_gate/kernel``: W_i, [3E H]; mlstm_cell.igate.weight.
+      ``input_gate/bias``: b_i, [H]; mlstm_cell.igate.bias.
+      ``forget_gate/kernel``: W_f, [3E H]; mlstm_cell.fgate.weight.
+      ``forget_gate/bias``: b_f, [H]; mlstm_cell.fgate.bias.
+      ``norm_scale``: [E]; 1 + mlstm_cell.outnorm.weight.
+      ``skip``: [E]; learnable_skip.
+      ``down/kernel``: W_down, [E D]; proj_down.weight.
 
     Source: Beck et al. 2024 (arXiv 2405.04517), Eqs. 15-17, 19-27, Figure 11 and the layer that was released with it.
-    Differs: xlstm's kernels are [out in], its convolution's taps run from the oldest input to the newest, ours the other way
-    round, and E is rounded up to a multiple of 64 there (unless round_proj_up_to_multiple_of says otherwise), to nothing here.
-    Its proj_factor and qkv_proj_blocksize are expand and block_size. It has no conv_width=0. Of the paper's two forget gates it
-    is the sigmoid; the output gate is silu(z) outside of the norm, as released. Weights start as released, W_down with a
-    deviation of 2 / (depth sqrt(D)).
+    Differs: xlstm rounds E up to a multiple of 64 (unless round_proj_up_to_multiple_of says otherwise). Its proj_factor and
+    qkv_proj_blocksize are expand and block_size. It has no conv_width=0. Of the paper's two forget gates it is the sigmoid; the
+    output gate is silu(z) outside of the norm, as released. Weights start as released, W_down with a deviation of 2 / (depth
+    sqrt(D)).
     Numerics: C and n are kept divided by exp(m_t), ``m_t = max(log f_t + m_{t-1}, log i_t)``, with m = 0 at the start, as
     xlstm's step; its parallel form has no such start, which moves h by 1e-6 of itself at most. 1e-6 is added to the divisor
     after that division. As h does not depend on m otherwise, m is held constant in gradients.

@@ -9,7 +9,17 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.parts.initializers import uniform
-from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least, check_divides, check_heads_with_norm
+from lrnn_jax.parts.layer import (
+    INITIAL_VALUES,
+    MATRICES,
+    NO_DECAY,
+    RecurrentLayer,
+    State,
+    check_at_least,
+    check_choice,
+    check_divides,
+    check_heads_with_norm,
+)
 from lrnn_jax.scans.dplr import METHODS, scan_dplr, transition_matrices
 from lrnn_jax.scans.exact import matmul
 
@@ -29,28 +39,50 @@ class RWKV7(RecurrentLayer):
       decay_rank: rank of U_w; 0 means RWKV-LM's 32 round(2.5 sqrt(D) / 32), at least 32 but at most D / 2.
       rate_rank: rank of U_a; 0 means the same.
       gate_rank: rank of U_g; 0 means the same with 5 instead of 2.5.
+      initial_values: "default" or "released" (see Differs).
 
-    Parameters (symbol, shape; name in ``fla.layers.rwkv7.RWKV7Attention``, where it is not the same): ``x_r``, ``x_w``,
-    ``x_k``, ``x_v``, ``x_a``, ``x_g`` (mu, [D]; [1 1 D]), ``k_k`` ([D]), ``k_a`` ([D]), ``r_k`` ([H K]), ``r_proj/kernel``,
-    ``k_proj/kernel``, ``v_proj/kernel``, ``o_proj/kernel`` (W_r, W_k, W_v, W_o, [D D]), ``w_lora/down``, ``a_lora/down``,
-    ``g_lora/down`` (U, [D rank]; ``lora.0.weight``), ``w_lora/up``, ``a_lora/up``, ``g_lora/up`` (V, [rank D];
-    ``lora.2.weight``), ``w_lora/bias``, ``a_lora/bias`` (d, [D]; ``lora.2.bias``), ``norm/scale``, ``norm/bias`` ([H K];
-    ``g_norm``, [D]). Its matrices are [out in]. The state S is [K V], as in fla 0.6.0, which calls ``-kk`` and ``kk * a`` a and
-    b.
+    Parameters (name: symbol, shape; name in ``fla.layers.rwkv7.RWKV7Attention`` where it is another; matrices [out in] there):
+      ``x_r``: mu_r, [D]; [1 1 D] there, as the next five.
+      ``x_w``: mu_w, [D].
+      ``x_k``: mu_k, [D].
+      ``x_v``: mu_v, [D].
+      ``x_a``: mu_a, [D].
+      ``x_g``: mu_g, [D].
+      ``k_k``: [D].
+      ``k_a``: [D].
+      ``r_k``: [H K].
+      ``r_proj/kernel``: W_r, [D D].
+      ``k_proj/kernel``: W_k, [D D].
+      ``v_proj/kernel``: W_v, [D D].
+      ``o_proj/kernel``: W_o, [D D].
+      ``w_lora/down``: U_w, [D rank]; ``w_lora.lora.0.weight``.
+      ``w_lora/up``: V_w, [rank D]; ``w_lora.lora.2.weight``.
+      ``w_lora/bias``: d_w, [D]; ``w_lora.lora.2.bias``.
+      ``a_lora/down``: U_a, [D rank]; ``a_lora.lora.0.weight``.
+      ``a_lora/up``: V_a, [rank D]; ``a_lora.lora.2.weight``.
+      ``a_lora/bias``: d_a, [D]; ``a_lora.lora.2.bias``.
+      ``g_lora/down``: U_g, [D rank]; ``g_lora.lora.0.weight``.
+      ``g_lora/up``: V_g, [rank D]; ``g_lora.lora.2.weight``.
+      ``norm/scale``: [H K]; ``g_norm.weight``, [D].
+      ``norm/bias``: [H K]; ``g_norm.bias``, [D].
+
+    The state S is [K V], as in fla 0.6.0, which calls ``-kk`` and ``kk * a`` a and b.
 
     Source: Peng et al. 2025 (RWKV-7); constants, initial values and parameter groups from BlinkDL/RWKV-LM, RWKV-v7: d_w has
     twice the learning rate, only the four projections decay.
     Numerics: the norm adds 1e-5 K to the variance; ||.|| is at least 1e-12.
     Differs: no value residual, for the first layer's values are not there within one layer: this is the released layer 0. fla's
     default ranks grow with the size of a head, have no upper limit, and are its decay_low_rank_dim, a_low_rank_dim and
-    gate_low_rank_dim. What is initialised by depth starts as in layer 0 of 1. U and W_o, zero in the released code, start
-    uniform in +-1e-4, so that every parameter has a gradient from the first step.
+    gate_low_rank_dim. By default every block starts as the released block 0 of 1, and U and W_o, zero there, start uniform in
+    +-1e-4, so that every parameter has a gradient from the first step. With initial_values="released" both are as released: the
+    token shift's weights fade and the decay's curve steepens from block to block.
     """
 
     heads: int = 4
     decay_rank: int = 0
     rate_rank: int = 0
     gate_rank: int = 0
+    initial_values: str = "default"
 
     SOURCE = "Peng et al. 2025"
     PARAMETER_FORMULA = "4 D^2 + 2 D (rank_w + rank_a + rank_g) + 13 D"
@@ -68,6 +100,7 @@ class RWKV7(RecurrentLayer):
         check_divides("heads", fields["heads"], fields["width"])
         check_heads_with_norm(fields["heads"], fields["width"])
         check_at_least(0, fields, "decay_rank", "rate_rank", "gate_rank")
+        check_choice("initial_values", fields["initial_values"], INITIAL_VALUES)
 
     @property
     def _ranks(self) -> dict[str, int]:
@@ -83,11 +116,15 @@ class RWKV7(RecurrentLayer):
 
     def setup(self) -> None:
         width, size, ranks = self.width, self.width // self.heads, self._ranks
+        released = self.initial_values == "released"
+        fading = 1.0 - self.index / self.depth if released else 1.0
+        steepness = 1.0 + (self.index / max(self.depth - 1, 1)) ** 0.3 if released else 1.0
+        small = nn.initializers.zeros if released else uniform(1e-4)
         share = jnp.arange(width, dtype=jnp.float32) / (width - 1)
         centred = 2.0 * (jnp.arange(width) % size).astype(jnp.float32) / (size - 1) - 1.0
         zigzag = centred * jnp.abs(centred)
         self.shifts = {
-            name: self.param(f"x_{name}", _start_at(1.0 - (jnp.arange(width, dtype=jnp.float32) / width) ** power))
+            name: self.param(f"x_{name}", _start_at(1.0 - (jnp.arange(width, dtype=jnp.float32) / width) ** (power * fading)))
             for name, power in SHIFTS.items()
         }
         self.k_k = self.param("k_k", _start_at(0.71 - 0.1 * (share - 0.5)))
@@ -97,11 +134,11 @@ class RWKV7(RecurrentLayer):
         self.r_proj = nn.Dense(width, use_bias=False, kernel_init=uniform(0.5 * bound), dtype=self.dtype)
         self.k_proj = nn.Dense(width, use_bias=False, kernel_init=uniform(0.05 * bound), dtype=self.dtype)
         self.v_proj = nn.Dense(width, use_bias=False, kernel_init=uniform(0.5 * bound), dtype=self.dtype)
-        self.o_proj = nn.Dense(width, use_bias=False, kernel_init=uniform(1e-4), dtype=self.dtype)
+        self.o_proj = nn.Dense(width, use_bias=False, kernel_init=small, dtype=self.dtype)
         # decays and rates in float32 whatever the compute dtype
-        self.w_lora = LowRank(ranks["w"], jnp.tanh, _start_at(-5.5 + 6.0 * share + 2.5 * zigzag))
-        self.a_lora = LowRank(ranks["a"], None, _start_at(-0.19 + 0.3 * zigzag + 0.4 * (share - 0.5)))
-        self.g_lora = LowRank(ranks["g"], nn.sigmoid, None, self.dtype)
+        self.w_lora = LowRank(ranks["w"], jnp.tanh, small, _start_at(-5.5 + 6.0 * share**steepness + 2.5 * zigzag), jnp.float32)
+        self.a_lora = LowRank(ranks["a"], None, small, _start_at(-0.19 + 0.3 * zigzag + 0.4 * (share - 0.5)), jnp.float32)
+        self.g_lora = LowRank(ranks["g"], nn.sigmoid, small, None, self.dtype)
         self.norm = nn.LayerNorm(
             epsilon=1e-5 * size, use_fast_variance=False, reduction_axes=-1, feature_axes=(-2, -1), dtype=jnp.float32
         )
@@ -160,19 +197,21 @@ class LowRank(nn.Module):
     Attributes:
       rank: columns of U.
       activation: f; None for the identity.
+      down_init: of U.
       bias_init: of d; None for no d.
       dtype: compute dtype.
     """
 
     rank: int
     activation: Callable[[jax.Array], jax.Array] | None
+    down_init: nn.initializers.Initializer
     bias_init: nn.initializers.Initializer | None
-    dtype: Any = jnp.float32
+    dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps ``[B T D]`` to ``[B T D]``."""
-        down = self.param("down", uniform(1e-4), (x.shape[-1], self.rank), jnp.float32)
+        down = self.param("down", self.down_init, (x.shape[-1], self.rank), jnp.float32)
         up = self.param("up", nn.initializers.orthogonal(0.1), (self.rank, x.shape[-1]), jnp.float32)
         hidden = matmul(x.astype(self.dtype), down.astype(self.dtype))
         hidden = hidden if self.activation is None else self.activation(hidden)

@@ -24,7 +24,7 @@ from lrnn_jax.scans.method import Serves
 from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
 
 FORGET_GATES = ("sigmoid", "exp")
-BIAS_INITS = ("powerlaw", "standard")
+BIAS_INITS = ("powerlaw", "powerlaw_by_block", "standard")
 CELL = ("c", "n", "h", "m")
 
 
@@ -41,21 +41,28 @@ class SLSTM(RecurrentLayer):
       conv_width: taps of the convolution in front of the gates i and f; 0 leaves it and its silu out.
       forget_gate: "sigmoid", as released, or "exp", the paper's other choice.
       bias_init: the forget gate's bias starts at "powerlaw", 5 - 12 (j / (P - 1))^0.3 for feature j, with all other biases
-        at 0; or "standard", every bias uniform in +-1/sqrt(D).
+        at 0; at "powerlaw_by_block", the same with the exponent 0.3 + 1.3 index / (depth - 1), as released; or at "standard",
+        every bias uniform in +-1/sqrt(D).
 
-    Parameters (symbol, shape; name in ``sLSTMLayer`` of NX-AI's ``xlstm``): ``i_kernel``, ``f_kernel``, ``z_kernel``,
-    ``o_kernel`` (W, [H P P], input before output; ``fgate.weight``, ``igate.weight``, in this order: see below,
-    ``zgate.weight``, ``ogate.weight``, which are [H out in]), ``recurrent_kernel`` (R, [H P 4 P]: head, from, gate in the order
-    i f z o, to; ``slstm_cell.recurrent_kernel``, stored as ``_recurrent_kernel_``, which is [H 4P P], from last, in its backend
-    "vanilla"), ``bias`` (b, [H 4 P]; ``slstm_cell.bias``, stored as ``_bias_``, which is [4 H P] as a vector there),
-    ``norm/scale`` ([H P]; 1 + ``group_norm.weight``, which is [D]), ``conv/kernel`` ([conv_width D]; ``conv1d.conv.weight``,
-    which is [D 1 conv_width], last tap first), ``conv/bias`` ([D]; ``conv1d.conv.bias``). Its state is h, c, n and m stacked.
+    Parameters (name: symbol, shape; name in ``sLSTMLayer`` of NX-AI's ``xlstm``):
+      ``i_kernel``: W_i, [H P P], input before output; ``fgate.weight`` (see below), [H out in], as the next three.
+      ``f_kernel``: W_f; ``igate.weight``.
+      ``z_kernel``: W_z; ``zgate.weight``.
+      ``o_kernel``: W_o; ``ogate.weight``.
+      ``recurrent_kernel``: R, [H P 4 P]: head, from, gate in the order i f z o, to; ``slstm_cell.recurrent_kernel``, stored as
+        ``_recurrent_kernel_``, which is [H 4P P], from last, in its backend "vanilla".
+      ``bias``: b, [H 4 P]; ``slstm_cell.bias``, stored as ``_bias_``, which is [4 H P] as a vector there.
+      ``norm/scale``: [H P]; 1 + ``group_norm.weight``, which is [D].
+      ``conv/kernel``: [conv_width D]; ``conv1d.conv.weight``, which is [D 1 conv_width], last tap first.
+      ``conv/bias``: [D]; ``conv1d.conv.bias``.
+
+    Its state is h, c, n and m stacked.
 
     Source: Beck et al. 2024 (xLSTM), Section 2.2; initialised as released: W normal with variance 2 / (5 D), R zero.
     Numerics: the norm adds 1e-5 to the variance. Where n = 0, at the first step, m_t is i as released, and f' is 0.
     Differs: the released ``forward`` feeds the weights called ``fgate`` to the input gate and ``igate`` to the forget gate;
     ours are named by what they do. It divides by n, ours by max(n, 1): after the first step n >= 1. Its power law becomes
-    steeper with depth; ours is that of the first block, for a layer does not know its depth.
+    steeper with depth, ours with bias_init="powerlaw_by_block" alone; by default every block starts as the first.
     """
 
     heads: int = 4
@@ -85,7 +92,8 @@ class SLSTM(RecurrentLayer):
         init = nn.initializers.normal((0.4 / self.width) ** 0.5)
         self.kernels = {gate: self.param(f"{gate}_kernel", init, (heads, size, size)) for gate in "ifzo"}
         self.recurrent_kernel = self.param("recurrent_kernel", nn.initializers.zeros, (heads, size, 4, size))
-        bias_init = _init_powerlaw if self.bias_init == "powerlaw" else _init_uniform
+        share = self.index / max(self.depth - 1, 1) if self.bias_init == "powerlaw_by_block" else 0.0
+        bias_init = _init_uniform if self.bias_init == "standard" else functools.partial(_init_powerlaw, 0.3 + 1.3 * share)
         self.bias = self.param("bias", bias_init, (heads, 4, size))
         self.conv = CausalConv(self.width, self.conv_width, activation=nn.silu, dtype=self.dtype)
         self.norm = nn.LayerNorm(
@@ -152,9 +160,9 @@ def _step(forget_gate: str, recurrent: jax.Array, state: State, x: tuple[jax.Arr
     return {"c": c, "n": n, "h": h, "m": m_next}, (h, log_forget)
 
 
-def _init_powerlaw(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def _init_powerlaw(exponent: float, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     share = jnp.arange(shape[-1], dtype=jnp.float32) / (shape[-1] - 1)
-    return jnp.zeros(shape).at[:, 1].set(5.0 - 12.0 * share**0.3)
+    return jnp.zeros(shape).at[:, 1].set(5.0 - 12.0 * share**exponent)
 
 
 def _init_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

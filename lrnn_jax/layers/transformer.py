@@ -22,14 +22,18 @@ class Transformer(RecurrentLayer):
       heads: H; divides the width into heads of even size.
       window: positions that can be attended to, the own included.
 
-    Parameters (symbol, shape; name in ``fla.layers.attn.Attention``): ``q/kernel`` (W_q; ``q_proj``), ``k/kernel`` (W_k;
-    ``k_proj``), ``v/kernel`` (W_v; ``v_proj``), ``out/kernel`` (W_o; ``o_proj``), each [D D], [out in] there, without biases.
-    LlamaAttention of transformers has the same names.
+    Parameters (name: symbol, shape; name in ``fla.layers.attn.Attention``, [out in] there, without biases; LlamaAttention of
+    transformers has the same names):
+      ``q/kernel``: W_q, [D D]; ``q_proj``.
+      ``k/kernel``: W_k, [D D]; ``k_proj``.
+      ``v/kernel``: W_v, [D D]; ``v_proj``.
+      ``out/kernel``: W_o, [D D]; ``o_proj``.
 
     Source: Vaswani et al. 2017, Section 3.2; Su et al. 2021 (RoPE), with base 10000 and the feature pairs (j, j +
     K/2), as in fla. The comparison system of Grazzi et al. 2025, whose own configuration we have not found.
     Differs: fla has no window unless asked for one, and rounds each angle to float32. It makes positions start again where a
-    document starts; here only differences of positions are used.
+    document starts; here only differences of positions are used. Its matrices start uniform in +-1/sqrt(fan_in), ours normal
+    with standard deviation 1/sqrt(fan_in).
     """
 
     heads: int = 4

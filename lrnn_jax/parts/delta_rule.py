@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lrnn_jax.parts.conv import CausalConv, count_parameters, count_state, empty_history
-from lrnn_jax.parts.initializers import init_dt_bias
+from lrnn_jax.parts.initializers import init_dt_bias, xavier_uniform
 from lrnn_jax.parts.layer import (
     EIGENVALUE_RANGES,
+    INITIAL_VALUES,
     MATRICES,
     NO_DECAY,
     RecurrentLayer,
@@ -38,6 +39,7 @@ class DeltaRuleLayer(RecurrentLayer):
     heads: int = 4
     conv_width: int = 4
     negative_eigenvalues: bool = True
+    initial_values: str = "default"
 
     head_dim = 0
     expand_v = 1
@@ -59,6 +61,7 @@ class DeltaRuleLayer(RecurrentLayer):
         check_at_least(1, fields, "heads", "expand_v", "householders")
         check_at_least(0, fields, "head_dim", "conv_width")
         check_choice("key_activation", fields["key_activation"], KEY_ACTIVATIONS)
+        check_choice("initial_values", fields["initial_values"], INITIAL_VALUES)
         if not fields["head_dim"]:
             check_divides("heads", fields["heads"], fields["width"])
 
@@ -79,17 +82,18 @@ class DeltaRuleLayer(RecurrentLayer):
         return self._keys + self.householders * (self._keys + self._values)
 
     def setup(self) -> None:
-        self.q = nn.Dense(self._keys, use_bias=False, dtype=self.dtype)
-        self.k = nn.Dense(self.householders * self._keys, use_bias=False, dtype=self.dtype)
-        self.v = nn.Dense(self.householders * self._values, use_bias=False, dtype=self.dtype)
+        width, keys, values = self.width, self._keys, self._values
+        self.q = self._make_dense(width, keys)
+        self.k = self._make_dense(width, keys, self.householders)
+        self.v = self._make_dense(width, values, self.householders)
         self.conv = CausalConv(self._convolved, self.conv_width, use_bias=False, dtype=self.dtype)
-        self.beta = nn.Dense(self.householders * self.heads, use_bias=False, dtype=jnp.float32, precision="highest")
+        self.beta = self._make_dense(width, self.heads, self.householders, dtype=jnp.float32, precision="highest")
         if self.gated:
-            self.decay = ForgetGate(self.heads)
+            self.decay = ForgetGate(self.heads, self._kernel_init(width, self.heads))
         if self.output_gate:
-            self.gate = nn.Dense(self._values, use_bias=False, dtype=self.dtype)
+            self.gate = self._make_dense(width, values)
         self.norm = nn.RMSNorm(epsilon=1e-5, dtype=jnp.float32)
-        self.out = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
+        self.out = self._make_dense(values, width)
 
     def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
         q, k, v, beta, history = self._project(x, state["conv"], reset)
@@ -120,6 +124,15 @@ class DeltaRuleLayer(RecurrentLayer):
     def state_count(self) -> int:
         return self._key_dim * self._values + count_state(self._convolved, self.conv_width)
 
+    def _make_dense(self, inputs: int, outputs: int, matrices: int = 1, **how: Any) -> nn.Dense:
+        """Several matrices ``[inputs outputs]`` side by side."""
+        kernel_init = self._kernel_init(inputs, outputs)
+        return nn.Dense(matrices * outputs, use_bias=False, kernel_init=kernel_init, **{"dtype": self.dtype, **how})
+
+    def _kernel_init(self, inputs: int, outputs: int) -> nn.initializers.Initializer:
+        released = self.initial_values == "released"
+        return xavier_uniform(inputs, outputs, gain=2**-2.5) if released else nn.linear.default_kernel_init
+
     def _project(self, x: jax.Array, history: jax.Array, reset: jax.Array | None) -> tuple:
         """Returns q, k, v and beta per head, k, v and beta with an axis n_h after T, in float32, and the conv's state."""
         joined = jnp.concatenate([self.q(x), self.k(x), self.v(x)], axis=-1)
@@ -140,17 +153,19 @@ class ForgetGate(nn.Module):
 
     Attributes:
       heads: H.
+      kernel_init: of W_a.
 
     Source: Dao and Gu 2024; Yang et al. 2025, Section 3.1, whose code starts as this does: exp(A_log) uniform in [0, 16],
     softplus(dt_bias) log-uniform in [1e-3, 1e-1].
     """
 
     heads: int
+    kernel_init: nn.initializers.Initializer = nn.linear.default_kernel_init
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T H"]:
         """Returns the logarithm of the gate, at most 0."""
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.heads))
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.heads))
         a_log = self.param("A_log", _init_a_log, (self.heads,))
         dt_bias = self.param("dt_bias", init_dt_bias, (self.heads,))
         dt = nn.softplus(matmul(x.astype(jnp.float32), kernel) + dt_bias[None, None])

@@ -17,6 +17,17 @@ def uniform(bound: float) -> nn.initializers.Initializer:
     return init
 
 
+def xavier_uniform(inputs: int, outputs: int, gain: float = 1.0) -> nn.initializers.Initializer:
+    """Returns an initialiser that draws uniformly with standard deviation ``gain sqrt(2 / (inputs + outputs))``.
+
+    Args:
+      inputs: fan in.
+      outputs: fan out, which is not the array's where matrices stand side by side in it.
+      gain: factor.
+    """
+    return uniform(gain * (6.0 / (inputs + outputs)) ** 0.5)
+
+
 def init_dt_bias(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
     """Draws a bias whose softplus, a step size, is log-uniform in [1e-3, 1e-1]. Source: the code of Gu and Dao 2023."""
     dt = jnp.exp(jax.random.uniform(key, shape, dtype, math.log(1e-3), math.log(1e-1)))

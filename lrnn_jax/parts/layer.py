@@ -20,6 +20,9 @@ NO_DECAY = {"lr": 1.0, "wd": 0.0}
 
 METHODS_OF_A_LAYER = ("recur", "init_state", "transition", "parameter_count", "state_count")
 
+# The field `initial_values` of layers whose initial values differ from those of the papers' code.
+INITIAL_VALUES = ("default", "released")
+
 # The variants that most layers with a choice have.
 EIGENVALUE_RANGES = {"negative": {"negative_eigenvalues": True}, "positive": {"negative_eigenvalues": False}}
 

@@ -9,22 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import compile_quickly, sigmoid, silu
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.deltanet import DeltaNet
 from lrnn_jax.layers.deltaproduct import DeltaProduct
 from lrnn_jax.layers.gated_deltanet import GatedDeltaNet
 
-compile_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 WIDTH, HEADS, LENGTH, BATCH = 6, 2, 9, 2
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def silu(x):
-    return x * sigmoid(x)
 
 
 def unit(x):
@@ -207,7 +198,16 @@ def test_two_householders_rotate_only_with_negative_eigenvalues():
     ],
 )
 def test_check_refuses_what_does_not_fit(fields, message):
-    good = {"width": 8, "heads": 2, "head_dim": 0, "expand_v": 1, "householders": 2, "conv_width": 0, "key_activation": "silu"}
+    good = {
+        "initial_values": "default",
+        "width": 8,
+        "heads": 2,
+        "head_dim": 0,
+        "expand_v": 1,
+        "householders": 2,
+        "conv_width": 0,
+        "key_activation": "silu",
+    }
     DeltaProduct.check(good)
     DeltaProduct.check({**good, "heads": 8, "head_dim": 32})  # the papers' state tracking: the inner width is not the width
     with pytest.raises(UserError, match=message):

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import compile_quickly
 from lrnn_jax.layers.diagonal import Diagonal
-
-compile_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def noisy(layer, x):
@@ -20,11 +19,12 @@ def noisy(layer, x):
     return params, jax.tree.map(np.float64, params)
 
 
-@pytest.mark.parametrize("gain", [1.0, 10.0])
-@pytest.mark.parametrize("negative", [False, True], ids=["positive", "negative"])
-def test_equals_a_numpy_loop(negative, gain):
+@pytest.mark.parametrize(
+    ("negative", "gain", "input_gate"), [(False, 10.0, False), (True, 1.0, False), (True, 10.0, True), (False, 1.0, True)]
+)
+def test_equals_a_numpy_loop(negative, gain, input_gate):
     rng = np.random.default_rng(0)
-    layer = Diagonal(width=3, negative_eigenvalues=negative, gain=gain)
+    layer = Diagonal(width=3, negative_eigenvalues=negative, gain=gain, input_gate=input_gate)
     x, h0 = np.float32(0.5 * rng.normal(size=(2, 9, 3))), np.float32(rng.normal(size=(2, 3)))
     params, exact = noisy(layer, x)
     y, state = compile_quickly(layer.apply)({"params": params}, jnp.asarray(x), state=h0)
@@ -34,7 +34,8 @@ def test_equals_a_numpy_loop(negative, gain):
         for t in range(9):
             logit = gain * (exact["decay"]["kernel"].T @ x[row, t] + exact["decay"]["bias"])
             decay = np.tanh(logit) if negative else 1 / (1 + np.exp(-logit))
-            h = decay * h + exact["input"]["kernel"].T @ x[row, t] + exact["input"]["bias"]
+            b = exact["input"]["kernel"].T @ x[row, t] + exact["input"]["bias"]
+            h = decay * h + (b * x[row, t] if input_gate else b)
             np.testing.assert_allclose(a[row, t], decay, atol=1e-5)
             np.testing.assert_allclose(y[row, t], h, atol=1e-5)
         np.testing.assert_allclose(state[row], h, atol=1e-5)

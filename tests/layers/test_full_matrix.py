@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import compile_quickly
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.full_matrix import FullMatrix
-
-compile_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 WIDTH, SIZE, LENGTH, BATCH = 5, 3, 30, 2
 

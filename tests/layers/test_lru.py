@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import compile_quickly
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.lru import LRU
-
-compile_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @functools.cache

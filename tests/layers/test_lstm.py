@@ -7,15 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import compile_quickly, sigmoid
 from lrnn_jax.layers.lstm import LSTM
 
-compile_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 WIDTH, LENGTH, BATCH = 3, 9, 2
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def test_equals_a_numpy_loop():

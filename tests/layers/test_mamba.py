@@ -8,16 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import compile_quickly, silu
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.mamba import Mamba
 
-compile_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 WIDTH, LENGTH, BATCH = 3, 9, 2
-
-
-def silu(x):
-    return x / (1 + np.exp(-x))
 
 
 def run_numpy(p, x, h, *, states, rank, negative):
@@ -130,7 +125,15 @@ def test_forgets_parity_with_the_same_weights_and_eigenvalues_above_0():
 
 @pytest.mark.parametrize("fields", [{"state_size": 0}, {"expand": 0}, {"conv_width": 0}, {"dt_rank": -1}])
 def test_check_refuses_what_does_not_fit(fields):
-    good = {"width": 8, "state_size": 1, "expand": 1, "conv_width": 1, "dt_rank": 0, "negative_eigenvalues": True}
+    good = {
+        "initial_values": "default",
+        "width": 8,
+        "state_size": 1,
+        "expand": 1,
+        "conv_width": 1,
+        "dt_rank": 0,
+        "negative_eigenvalues": True,
+    }
     Mamba.check(good)
     ((name, value),) = fields.items()
     with pytest.raises(UserError, match=f"{name}={value} must be at least"):

@@ -8,16 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import compile_quickly, silu
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.mamba2 import Mamba2
 
-compile_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 WIDTH, HEADS, STATES, LENGTH, BATCH = 6, 4, 5, 9, 2
-
-
-def silu(x):
-    return x / (1 + np.exp(-x))
 
 
 def run_numpy(p, u, h, *, groups, negative):

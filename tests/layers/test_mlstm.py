@@ -8,22 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import compile_quickly, sigmoid, silu
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.mlstm import MLSTM
-
-compile_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 WIDTH, HEADS, LENGTH, BATCH = 4, 2, 9, 2
 INNER = 2 * WIDTH
 SIZE = INNER // HEADS
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def silu(x):
-    return x * sigmoid(x)
 
 
 def multiply_blocks(x, kernel):

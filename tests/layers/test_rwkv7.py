@@ -7,17 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import compile_quickly, sigmoid
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.rwkv7 import RWKV7
 
-compile_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 WIDTH, HEADS, LENGTH, BATCH = 8, 2, 9, 2
 SIZE = WIDTH // HEADS
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def run_numpy(p, x, last, s):
@@ -131,7 +126,7 @@ def test_ranks_are_the_released_ones_or_half_the_width(width, ranks):
     ],
 )
 def test_check_refuses_what_does_not_fit(fields, message):
-    good = {"width": 8, "heads": 2, "decay_rank": 0, "rate_rank": 1, "gate_rank": 9}
+    good = {"initial_values": "default", "width": 8, "heads": 2, "decay_rank": 0, "rate_rank": 1, "gate_rank": 9}
     RWKV7.check(good)
     with pytest.raises(UserError, match=message):
         RWKV7.check({**good, **fields})

@@ -1,17 +1,14 @@
 """The Transformer layer against a plain [T T] softmax with rotary positions, in NumPy."""
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import compile_quickly
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.transformer import Transformer
-
-compile_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 WIDTH, HEADS, LENGTH, BATCH = 8, 2, 11, 2
 SIZE = WIDTH // HEADS

@@ -1,0 +1,114 @@
+"""What several test files share."""
+
+import functools
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lrnn_jax.registry import load_layer
+from lrnn_jax.scans import attention, delta_chunked, dplr, outer, selective
+
+# Compiling takes most of the time of these tests, so XLA optimises little: a fifth of the time of its default.
+FAST = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+compile_quickly = functools.partial(jax.jit, compiler_options=FAST)
+
+# Fields that make a layer small; a layer that is missing here has its defaults. N must differ from other sizes, so that a
+# diagonal transition is never mistaken for a square matrix.
+SMALL_LAYERS = {
+    "deltanet": {"heads": 2},
+    "deltaproduct": {"heads": 2},
+    "full_matrix": {"size": 3},
+    "gated_deltanet": {"heads": 2},
+    "gla": {"heads": 2, "key_size": 3, "gate_rank": 2},
+    "lru": {"state_size": 6},
+    "mamba": {"state_size": 4},
+    "mamba2": {"heads": 2, "state_size": 4},
+    "mlstm": {"heads": 2, "expand": 1},
+    "rwkv7": {"heads": 2},
+    "slstm": {"heads": 2},
+    "transformer": {"heads": 2, "window": 12},
+}
+# Sizes with which a few positions are many chunks, the last of them not full.
+SMALL_CHUNKS = (
+    (attention, "BLOCK", 16),
+    (delta_chunked, "BLOCK", 4),
+    (delta_chunked, "WRITES", (8, 8)),
+    (dplr, "CHUNK", 4),
+    (outer, "CHUNK", 4),
+    (outer, "BLOCK", 8),
+    (selective, "CHUNK", 4),
+)
+
+
+def make_layer(name, **fields):
+    """A small layer of the registry."""
+    return load_layer(name)(**{"width": 8, **SMALL_LAYERS.get(name, {}), **fields})
+
+
+def shrink_chunks(patch):
+    """Makes the chunks of all scans small, for programs that are traced as long as ``patch``, a MonkeyPatch, holds."""
+    for module, name, value in SMALL_CHUNKS:
+        patch.setattr(module, name, value)
+
+
+def trace_in_float64(run, *args):
+    """Compiles ``run`` for ``args`` in float64: what our code calls float32 is float64 while it is traced.
+
+    Args:
+      run: function of arrays.
+      *args: arrays or shapes; those in float32 become float64.
+
+    Returns:
+      A function of NumPy arrays of any float dtype, with NumPy results.
+    """
+
+    def widen(x):
+        return np.float64 if x.dtype == np.float32 else x.dtype
+
+    with jax.enable_x64(True), mock.patch.object(jnp, "float32", jnp.float64):
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), widen(x)), args)
+        compiled = compile_quickly(run).lower(*shapes).compile()
+
+    def call(*args):
+        with jax.enable_x64(True):
+            return to_numpy(compiled(*jax.tree.map(lambda x: np.asarray(x, widen(x)), args)))
+
+    return call
+
+
+def to_numpy(tree):
+    """The same tree with NumPy arrays, whose slices need no compiled program."""
+    return jax.tree.map(np.asarray, tree)
+
+
+def add_noise(tree, seed, scale):
+    """NumPy arrays moved off their values, so that none is zero or the same everywhere."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: np.asarray(x + scale * rng.normal(size=x.shape), x.dtype), to_numpy(tree))
+
+
+def assert_near(actual, expected, tolerance=1e-5, message=""):
+    """Two trees are alike: errors are relative to the largest entry of each expected array."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for (path, y), x in zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(actual), strict=True):
+        y = np.asarray(y, np.float64)
+        assert x.shape == y.shape
+        atol = tolerance * max(np.abs(y).max(initial=0), 1e-6)
+        where = f"{message} {jax.tree_util.keystr(path)}"
+        np.testing.assert_allclose(np.asarray(x, np.float64), y, rtol=0, atol=atol, err_msg=where)
+
+
+def sigmoid(x):
+    """In NumPy."""
+    return 1 / (1 + np.exp(-x))
+
+
+def silu(x):
+    """In NumPy."""
+    return x * sigmoid(x)
