@@ -22,5 +22,6 @@ def table(layer: str = "") -> Table:
             *newcomer(layer),
         ),
         seeds=3,
+        settings=("smoke", "cpu", "grazzi2025", "grazzi2025-released"),
         legend="eigenvalues",
     )
