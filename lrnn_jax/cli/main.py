@@ -107,7 +107,7 @@ def _help() -> str:
         "lrnn COMMAND --help shows a command's flags. To start:",
         "  lrnn train --config=configs/parity.py",
         "  lrnn train --config=configs/parity.py:mamba/positive --config.optim.lr=1e-3 --workdir=runs/x",
-        "  lrnn reproduce grazzi2025_fig1 --scale=cpu",
+        "  lrnn reproduce grazzi2025_fig1 --setting=cpu",
     ]
     return "\n".join(lines)
 
@@ -152,7 +152,7 @@ COMMANDS = {
     ),
     "reproduce": Command(
         "trains what a paper's table or figure needs and writes it beside the paper's numbers",
-        "TABLE [--scale=smoke|cpu|paper|released] [--cells=ROW ...] [--executor=vmap|local|ray] [--render]",
+        "TABLE [--setting=smoke|cpu|...] [--layer=LAYER] [--cells=ROW ...] [--executor=vmap|local|ray] [--plan] [--render]",
         define_reproduce,
         run_reproduce,
     ),

@@ -228,8 +228,3 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
-
-
-def less_is_better(metric: str) -> bool:
-    """Says which way a metric is good; ``metric`` may name a length bucket, as in "loss/40-64"."""
-    return metric.partition("/")[0] in ("loss", "perplexity", "bits_per_byte")

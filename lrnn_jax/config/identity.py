@@ -30,10 +30,18 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
     The names of layer and task always count; logging and checkpointing never do.
     """
-    values = _full_fields(config)
-    neutral = neutral_fields(config)
-    counted = {path: value for path, value in values.items() if path not in neutral or value != neutral[path]}
-    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]
+    return name_fields(named_fields(config))
+
+
+def named_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a run's name is the hash of: the fields that differ from the neutral values, by dotted path."""
+    values, neutral = _full_fields(config), neutral_fields(config)
+    return {path: value for path, value in values.items() if path not in neutral or value != neutral[path]}
+
+
+def name_fields(fields: Mapping[str, Any]) -> str:
+    """Returns the name of the run whose `named_fields` these are."""
+    return hashlib.sha256(json.dumps(dict(fields), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def neutral_fields(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,139 +1,196 @@
-"""A paper's table or figure: what it declares, the runs behind it, and what their records say."""
+"""A paper's table or figure as a file in ``experiments/`` declares it, and the runs behind it."""
 
 import dataclasses
 import importlib.util
-import json
-import math
-import statistics
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config.fields import less_is_better, set_field
+from lrnn_jax.config.fields import set_field
 from lrnn_jax.config.files import data_folder, load_own_config
-from lrnn_jax.config.identity import config_hash
 from lrnn_jax.errors import UserError, suggest
 
-Record = dict[str, Any]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from lrnn_jax.tables.cells import Cell
+
 Point = Mapping[str, Any]
 
 # A note of tables of sequence accuracy.
 MEAN_OVER_LENGTHS = (
     "ours: the mean over the lengths tested, the shortest of which is that of the training; the plot shows every length."
 )
+STANDINGS = ("read", "second-hand", "unknown")
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One published number and the runs that stand beside it.
+class Published:
+    """One number that a paper prints.
 
     Attributes:
-      name: what the paper calls the row.
-      config: ``FILE:ARG`` of our runs; the scale and the seed are added.
-      published: the paper's number; None where it gives none.
-      column: what the paper calls the column, or the panel of a figure; empty where there is only one.
+      value: the number.
+      place: where it stands, such as "Table 3".
+      standing: "read" in the paper or its released files; "second-hand", from somebody's report of it; "unknown".
+      unit: of the value; empty where it is that of the table's metric, and only then a gap to ours is a number.
+      spread: what the paper prints after ±; None where nothing.
+    """
+
+    value: float
+    place: str
+    standing: str = "read"
+    unit: str = ""
+    spread: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.standing not in STANDINGS:
+            raise UserError(f"standing {self.standing!r} of a published number is not one of {', '.join(STANDINGS)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One task of a table, or one panel of a figure.
+
+    Attributes:
+      name: what the paper calls it; empty where there is only one.
+      config: the config file of our runs.
+      options: the task's options in the part after the colon.
       fields: config fields that differ from the file's, by dotted path.
+      note: what has to be known of this column; printed under it.
     """
 
     name: str
     config: str
-    published: float | None
-    column: str = ""
+    options: str = ""
     fields: Point = dataclasses.field(default_factory=dict)
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One model of a table.
+
+    Attributes:
+      name: what the paper calls it.
+      layer: ``LAYER[/VARIANT]`` of our runs, as in the part after the colon.
+      published: column name -> the paper's number; a column that is not named has none.
+      fields: config fields that differ from the file's, by dotted path.
+      columns: names of the columns that have the row; all if empty.
+      settings: settings at which there is the row; all if empty.
+    """
+
+    name: str
+    layer: str
+    published: Mapping[str, Published] = dataclasses.field(default_factory=dict)
+    fields: Point = dataclasses.field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Which parameters are tested, and how a row's point of the grid is chosen.
+    """Which parameters are tested, and how a cell's point of the grid is chosen.
 
     Attributes:
       checkpoint: "last" or "best" (by the config's ``eval.best_metric``) parameters of each run.
       by: "mean" or "median" over a point's seeds of the validation metric of those parameters; the point where it is best is
         reported.
-      grids: scale -> points of config fields. One empty point, no choice, for a scale that is not named.
+      grids: setting -> points of config fields. One empty point, no choice, for a setting that is not named.
     """
 
     checkpoint: str = "last"
     by: str = "mean"
     grids: Mapping[str, Sequence[Point]] = dataclasses.field(default_factory=dict)
 
+    def points(self, setting: str) -> Sequence[Point]:
+        """Returns the grid that is tried for every cell at a setting."""
+        return self.grids.get(setting, ({},))
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What a file in ``experiments/`` declares as ``TABLE``.
+    """What ``table()`` of a file in ``experiments/`` returns.
 
     Attributes:
       title: one line.
       source: where the published numbers stand, and how they were read.
       claim: what the paper says that they show.
       metric: name in ``result.json``; also the validation metric of the curves.
-      rows: the rows, column by column.
-      seeds: seeds per row, 0..seeds-1.
-      scales: scales that the rows' configs have.
-      selection: how a point of each row's grid is chosen.
+      columns: the tasks.
+      rows: the models; each has a cell in every column, unless it says otherwise.
+      seeds: seeds per cell, 0..seeds-1.
+      settings: settings that the columns' configs have.
+      paper: the one of them that is the paper's own: where another trains or tests on something else, a column's head says so.
+        Empty where none is.
+      selection: how a point of each cell's grid is chosen.
       statistic: what stands beside the published number: "mean" of the seeds, "best" of them, or "median".
       positions: name of the task's curve by position (`lrnn_jax.tasks.base.Task.curves`) that the plot shows, of the longest
         bucket; empty for the metric over the length buckets.
       legend: what the rows are, over the plot's legend.
-      notes: what our setting does differently, and what was found.
+      notes: what our settings do differently, and what was found.
+      figure: draws the cells into an empty figure, where `lrnn_jax.tables.plots` has nothing that fits.
     """
 
     title: str
     source: str
     claim: str
     metric: str
+    columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     seeds: int
-    scales: tuple[str, ...] = ("smoke", "cpu", "paper")
+    settings: tuple[str, ...] = ("smoke", "cpu", "grazzi2025")
+    paper: str = "grazzi2025"
     selection: Selection = Selection()
     statistic: str = "mean"
     positions: str = ""
     legend: str = ""
     notes: tuple[str, ...] = ()
+    figure: "Callable[[Figure, Sequence[Cell]], None] | None" = None
+
+    def places(self, setting: str) -> Iterator[tuple[Column, Row]]:
+        """Yields every cell that the table has at a setting, column by column."""
+        for column in self.columns:
+            for row in self.rows:
+                if (not row.columns or column.name in row.columns) and (not row.settings or setting in row.settings):
+                    yield column, row
 
 
 class Run(NamedTuple):
     """One run behind a cell.
 
     Attributes:
+      column: whose it is.
       row: whose it is.
       point: of the selection's grid.
       seed: of the run.
+      spec: ``FILE:ARG`` of its config.
+      fields: what differs from that config, by dotted path.
       config: resolved.
     """
 
+    column: Column
     row: Row
     point: Point
     seed: int
+    spec: str
+    fields: Point
     config: ConfigDict
 
 
-class Cell(NamedTuple):
-    """One row with what its runs say.
+def newcomer(layer: str, models: Mapping[str, Point] | None = None) -> tuple[Row, ...]:
+    """Returns rows for a layer that the paper does not have; none where ``layer`` is empty.
 
-    Attributes:
-      row: as declared.
-      point: the chosen one.
-      chosen: the record of each seed at the chosen point; None where it is missing.
-      scores: each of them as a number; None where there is none.
-      seconds: wall time of all runs behind the row, those of other points included; a shared program's is shared out.
-      runs: behind the row, those of other points included.
-      ended: how many of them have a record.
+    Args:
+      layer: ``LAYER[/VARIANT]``, also from outside as ``module:Class[/VARIANT]``.
+      models: what to add to the row's name -> its config fields, such as {", 1 layer": {"model.depth": 1}}; one row with none
+        if left out.
     """
-
-    row: Row
-    point: Point
-    chosen: list[Record | None]
-    scores: list[float | None]
-    seconds: float | None
-    runs: int
-    ended: int
+    return tuple(Row(f"{layer}{name}", layer, fields=fields) for name, fields in (models or {"": {}}).items()) if layer else ()
 
 
-def load_table(name: str) -> Table:
-    """Returns the table that ``experiments/<name>.py`` declares.
+def load_table(name: str, **options: str) -> Table:
+    """Returns the table that ``table(**options)`` of ``experiments/<name>.py`` declares.
 
     Raises:
       UserError: no such table; names the nearest.
@@ -146,139 +203,31 @@ def load_table(name: str) -> Table:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.TABLE
+    return module.table(**options)
 
 
-def list_runs(table: Table, scale: str) -> list[Run]:
-    """Returns every run behind the table at one of its scales.
+def list_runs(table: Table, setting: str) -> list[Run]:
+    """Returns every run behind the table at one of its settings.
 
     Raises:
-      UserError: the table lacks the scale.
+      UserError: the table lacks the setting, or a config does not exist.
     """
-    if scale not in table.scales:
-        raise UserError(f"--scale={scale!r} is not one of {', '.join(table.scales)}{suggest(scale, table.scales)}")
+    if setting not in table.settings:
+        raise UserError(f"--setting={setting!r} is not one of {', '.join(table.settings)}{suggest(setting, table.settings)}")
     runs = []
-    for row in table.rows:
-        for point in list_points(table, scale):
+    for column, row in table.places(setting):
+        spec = find_spec(column, row, setting)
+        base = load_own_config(spec)
+        for point in table.selection.points(setting):
             for seed in range(table.seeds):
-                config = load_own_config(f"{row.config},scale={scale}")
-                for field, value in {**row.fields, **point, "seed": seed}.items():
+                fields = {**column.fields, **row.fields, **point, "seed": seed}
+                config = ConfigDict(base.to_dict()).lock()  # its sections too are its own
+                for field, value in fields.items():
                     set_field(config, field, value)
-                runs.append(Run(row, dict(point), seed, config))
+                runs.append(Run(column, row, dict(point), seed, spec, fields, config))
     return runs
 
 
-def list_points(table: Table, scale: str) -> Sequence[Point]:
-    """Returns the grid that is tried for every row at a scale."""
-    return table.selection.grids.get(scale, ({},))
-
-
-def record_name(run: Run) -> str:
-    """Returns the file name of one run's record."""
-    return f"{config_hash(run.config)}.json"
-
-
-def read_records(runs: Sequence[Run], folder: Path) -> list[Record | None]:
-    """Returns each run's record: None where it is missing, ``status`` "stale" where only an older config's is there.
-
-    Raises:
-      UserError: a file that is no record.
-    """
-    found = {file.name: _read_record(file) for file in sorted(folder.glob("*.json"))}
-    stale = {_place(r.get("column", ""), r.get("row"), r.get("point"), r.get("seed")) for r in found.values()}
-    records: list[Record | None] = []
-    for run in runs:
-        record = found.get(record_name(run))
-        if record is None and _place(run.row.column, run.row.name, run.point, run.seed) in stale:
-            record = {"status": "stale"}
-        records.append(record)
-    return records
-
-
-def _read_record(file: Path) -> Record:
-    try:
-        record = json.loads(file.read_text())
-        if record["status"] == "finished":
-            _ = record["metrics"].items(), record["best"], record["wall_time_s"], record["versions"]["jax"]
-        return record
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"{file} is not a record: {reason}; remove it, and the same command makes it anew") from error
-
-
-def fill_cells(table: Table, runs: Sequence[Run], records: Sequence[Record | None]) -> list[Cell]:
-    """Returns one cell per row, with the point of the grid that the selection chooses."""
-    cells = []
-    for row in table.rows:
-        own = [(run, record) for run, record in zip(runs, records, strict=True) if run.row is row]
-        point = _choose_point(table, own)
-        chosen = [record for run, record in own if run.point == point]
-        there = [record for _, record in own if record]
-        seconds = sum(record.get("wall_time_s", 0.0) / record.get("trained_together", 1) for record in there)
-        scores, ended = [score(table, record) for record in chosen], sum(record["status"] != "stale" for record in there)
-        cells.append(Cell(row, point, chosen, scores, seconds if there else None, len(own), ended))
-    return cells
-
-
-def score(table: Table, record: Record | None) -> float | None:
-    """Returns a run's number by the table's selection; None where it is missing, stale, failed or not finite."""
-    part = tested_part(table, record)
-    value = part["metrics"].get(table.metric) if part else None
-    return value if value is not None and math.isfinite(value) else None
-
-
-def tested_part(table: Table, record: Record | None) -> Record | None:
-    """Returns the record's part on the parameters that the selection takes: ``metrics``, and curves by position if any."""
-    if not record or record["status"] != "finished":
-        return None
-    return record["best"] if table.selection.checkpoint == "best" else record
-
-
-def summarise(table: Table, scores: Sequence[float | None]) -> tuple[float, float] | None:
-    """Returns the table's statistic of the seeds that finished, and its deviation; None where none did.
-
-    The deviation is the standard deviation (of n - 1) beside a mean or a best, the median absolute deviation beside a median.
-    """
-    good = [value for value in scores if value is not None]
-    if not good:
-        return None
-    if table.statistic == "median":
-        median = statistics.median(good)
-        return median, statistics.median(abs(value - median) for value in good)
-    deviation = statistics.stdev(good) if len(good) > 1 else 0.0
-    if table.statistic == "best":
-        return (min if less_is_better(table.metric) else max)(good), deviation
-    return statistics.fmean(good), deviation
-
-
-def _place(column: str, row: Any, point: Any, seed: Any) -> tuple[Any, ...]:
-    return (column, row, json.dumps(point, sort_keys=True), seed)
-
-
-def _choose_point(table: Table, own: Sequence[tuple[Run, Record | None]]) -> Point:
-    """The point with the fewest failed or missing runs, and among these the best in validation by `Selection.by`."""
-    sign = -1.0 if less_is_better(table.metric) else 1.0
-    points: list[tuple[Point, list[float | None]]] = []
-    for run, record in own:
-        if not points or points[-1][0] != run.point:
-            points.append((run.point, []))
-        points[-1][1].append(_validated(table, record))
-
-    def quality(values: Sequence[float | None]) -> tuple[int, float]:
-        good = [sign * value for value in values if value is not None]
-        if not good:
-            return -len(values), 0.0
-        centre = statistics.fmean(good) if table.selection.by == "mean" else statistics.median(good)
-        return len(good) - len(values), centre
-
-    return max(points, key=lambda pair: quality(pair[1]))[0]
-
-
-def _validated(table: Table, record: Record | None) -> float | None:
-    """The validation metric of the parameters that are reported."""
-    if not record or record["status"] != "finished":
-        return None
-    curve = dict(map(tuple, record.get("curve", [])))
-    step = record["best"]["step"] if table.selection.checkpoint == "best" and record["best"] else max(curve, default=None)
-    value = curve.get(step)
-    return value if value is not None and math.isfinite(value) else None
+def find_spec(column: Column, row: Row, setting: str) -> str:
+    """Returns the ``FILE:ARG`` of a cell's config at a setting."""
+    return f"{column.config}:{','.join(filter(None, (row.layer, setting, column.options)))}"

@@ -2,81 +2,102 @@
 
 import fnmatch
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from lrnn_jax.config.files import data_folder
 from lrnn_jax.errors import UserError, suggest
-from lrnn_jax.runs.folder import RunFolder, write_json
-from lrnn_jax.runs.results import Result
-from lrnn_jax.runs.store import default_workdir, locked_store, read_status
+from lrnn_jax.runs.store import locked_store, read_status
 from lrnn_jax.sweeps.executors import check_executor, execute
 from lrnn_jax.sweeps.ray_executor import check_cluster
-from lrnn_jax.tables.declaring import Run, Table, list_runs, load_table, read_records, record_name
+from lrnn_jax.sweeps.sweep import count_repeated, format_plan, plan
+from lrnn_jax.tables.declaring import Run, list_runs, load_table
+from lrnn_jax.tables.records import read_records, record_file, write_record
 from lrnn_jax.tables.rendering import render
 from lrnn_jax.training.program import make_program
 
-POSITIONS = 60  # points of a plotted curve by position
+
+class Results(NamedTuple):
+    """Where a table's records are, and where it is drawn.
+
+    Attributes:
+      records: folder of the records of all runs, whichever tables need them.
+      table: folder of ``table.md``, ``table.csv`` and ``plot.png``.
+    """
+
+    records: Path
+    table: Path
 
 
 def reproduce(
     name: str,
     *,
-    scale: str,
+    setting: str,
     workdir: Path,
     results: str | None = None,
+    layer: str = "",
     executor: str = "vmap",
     cells: Sequence[str] = (),
     retry_failed: bool = False,
     only_missing: bool = False,
     only_render: bool = False,
+    only_plan: bool = False,
     ray_address: str | None = None,
     workers: int | None = None,
 ) -> tuple[str, int]:
-    """Trains what ``experiments/<name>.py`` needs at ``scale`` and renders it.
+    """Trains what ``experiments/<name>.py`` needs at ``setting`` and renders it.
 
     Args:
       name: the table.
-      scale: one of the table's scales.
+      setting: one of the table's settings.
       workdir: folder of the runs; finished ones are not run again.
       results: folder of the records and renderings; ``experiments/results`` if None.
+      layer: ``LAYER[/VARIANT]``, also ``module:Class[/VARIANT]``, that gets a row of its own in every column; drawn in a folder
+        of its own, so that the paper's table stays as it is.
       executor: one of `lrnn_jax.sweeps.executors.EXECUTORS`.
-      cells: rows to train, ROW or COLUMN/ROW, with wildcards; all if empty.
+      cells: cells to train, ROW or COLUMN/ROW, with wildcards; all if empty.
       retry_failed: tries failed runs again.
       only_missing: trains only runs that have no record, as where records came from another machine or session.
       only_render: trains nothing and reads no run, only the records.
+      only_plan: compiles and measures what would be trained, and trains nothing.
       ray_address: as in `execute`.
       workers: as there.
 
     Returns:
-      The table as Markdown, and how many of its runs failed.
+      The table as Markdown, or the plan; and how many of its runs failed.
 
     Raises:
-      UserError: no such table, scale or cell, or a config that cannot run.
+      UserError: no such table, setting, layer or cell, or a config that cannot run.
     """
     check_executor(executor)
-    table = load_table(name)
-    runs = _choose_cells(list_runs(table, scale), cells)
-    folder = (Path(results) if results else _results_folder()) / name / scale
+    table = load_table(name, **({"layer": layer} if layer else {}))
+    runs = _choose_cells(list_runs(table, setting), cells)
+    at = _results(results, name, setting, layer)
     if only_render:
-        if not any(folder.glob("*.json")):
-            raise UserError(f"{folder} holds no records to render")
-        return f"{render(table, scale, folder)}\nrendered in {folder}", 0
-    _check_writable(folder)
+        if not any(record_file(run, at.records).exists() for run in runs):
+            raise UserError(f"{at.records} holds no records of {name} at setting {setting} to render")
+        return f"{render(table, setting, at.records, at.table)}\nrendered in {at.table}", 0
     if only_missing:
-        records = read_records(runs, folder)
-        runs = [run for run, record in zip(runs, records, strict=True) if not record or record["status"] == "stale"]
+        records = read_records(runs, at.records)
+        runs = [run for run, record in zip(runs, records, strict=True) if not record or record.status == "stale"]
+    if only_plan:
+        configs = [run.config for run in runs]
+        planned = plan(configs, workdir, executor=executor, retry_failed=retry_failed)
+        return format_plan(planned, len(configs), count_repeated(configs)), 0
+    _check_writable(at.table)
+    _check_writable(at.records)
     if executor == "ray":
         check_cluster(ray_address)
     due = [run for run in runs if read_status(run.config, workdir) != "finished"]
-    for run in {(run.row.column, run.row.name): run for run in due}.values():
+    for run in {(run.column.name, run.row.name): run for run in due}.values():
         make_program(run.config)  # refuses what cannot be trained, absent data too, before hours go into other rows
     failed, text = 0, ""
     with locked_store(workdir):
-        # row by row, so that what is there can be looked at while the rest is trained
-        for row in dict.fromkeys((run.row.column, run.row.name) for run in runs):
-            own = [run for run in runs if (run.row.column, run.row.name) == row]
+        # cell by cell, so that what is there can be looked at while the rest is trained
+        for cell in dict.fromkeys(_cell_name(run) for run in runs):
+            own = [run for run in runs if _cell_name(run) == cell]
             found = execute(
                 [run.config for run in own],
                 workdir,
@@ -88,13 +109,17 @@ def reproduce(
             failed += sum(result is None or result["status"] != "finished" for result in found)
             for run, result in zip(own, found, strict=True):
                 if result:
-                    write_json(folder / record_name(run), _record(table, run, result, workdir))
+                    write_record(run, result, workdir, at.records)
             if any(found):
-                text = render(table, scale, folder)
-    if not text:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = render(table, scale, folder)
-    return f"{text}\nwritten to {folder}: table.md, table.csv, plot.png", failed
+                text = render(table, setting, at.records, at.table)
+    text = text or render(table, setting, at.records, at.table)
+    return f"{text}\nwritten to {at.table}: table.md, table.csv, plot.png", failed
+
+
+def _results(results: str | None, name: str, setting: str, layer: str) -> Results:
+    root = Path(results) if results else results_folder()
+    folder = root / name / setting
+    return Results(root / "runs", folder / re.sub(r"[^\w.-]+", "-", layer) if layer else folder)
 
 
 def _check_writable(folder: Path) -> None:
@@ -113,7 +138,7 @@ def _choose_cells(runs: Sequence[Run], cells: Sequence[str]) -> list[Run]:
 
 
 def _cell_name(run: Run) -> str:
-    return f"{run.row.column}/{run.row.name}" if run.row.column else run.row.name
+    return f"{run.column.name}/{run.row.name}" if run.column.name else run.row.name
 
 
 def _matches(name: str, cell: str) -> bool:
@@ -121,26 +146,7 @@ def _matches(name: str, cell: str) -> bool:
     return fnmatch.fnmatchcase(name, cell.replace("[", "[[]"))
 
 
-def _results_folder() -> Path:
-    """In a checkout the results stand beside the experiments; an installed wheel writes where it is called."""
+def results_folder() -> Path:
+    """Returns where results are kept: in a checkout beside the experiments; an installed wheel writes where it is called."""
     experiments = data_folder("experiments")
     return experiments / "results" if (experiments.parent / "pyproject.toml").exists() else Path("experiments/results")
-
-
-def _record(table: Table, run: Run, result: Result, store: Path) -> dict[str, Any]:
-    lines = RunFolder(default_workdir(run.config, store)).parse_metrics()
-    curve = [[line["step"], line[table.metric]] for line in lines if line["split"] == "validation" and table.metric in line]
-    place = {"column": run.row.column, "row": run.row.name, "point": dict(run.point), "curve": curve}
-    best = result.get("best") and _thin_curves(table, result["best"])
-    return {**place, **_thin_curves(table, result), **({"best": best} if "best" in result else {})}
-
-
-def _thin_curves(table: Table, part: Any) -> dict[str, Any]:
-    """Keeps of the curves by position what the table plots, of the longest bucket at some positions: records are small."""
-    kept = {name: value for name, value in part.items() if name != "curves"}
-    named = {name.partition("/"): curve for name, curve in part.get("curves", {}).items()}
-    own = {int(bucket.partition("-")[2]): curve for (name, _, bucket), curve in named.items() if name == table.positions}
-    values = own[max(own)] if own else []
-    there = [t for t, value in enumerate(values) if value is not None]
-    shown = sorted({there[round(i * (len(there) - 1) / (POSITIONS - 1))] for i in range(POSITIONS)}) if there else []
-    return {**kept, "positions": [[t + 1, round(values[t], 6)] for t in shown]} if shown else kept

@@ -70,7 +70,7 @@ def test_help_names_every_command(arguments):
         ("eval", ["--workdir", "--checkpoint", "--lengths", "--examples"]),
         ("generate", ["--workdir", "--prompt", "--tokens", "--temperature", "--top_k", "--top_p", "--seed"]),
         ("spectra", ["--workdir", "--checkpoint", "--examples", "--length"]),
-        ("reproduce", ["--scale"]),
+        ("reproduce", ["--setting", "--layer"]),
         ("list", []),
     ],
 )
@@ -213,7 +213,7 @@ def test_list_verbose_writes_the_sizes_out_over_the_width():
         (["list", "layers", "--verbose", "--width=10"], ["heads=4", "width=10"]),
         (["reproduce"], ["needs one TABLE"]),
         (["reproduce", "nonsense"], ["nonsense"]),
-        (["reproduce", "nonsense", "--scael=cpu"], ["--scael", "did you mean 'scale'"]),
+        (["reproduce", "nonsense", "--setitng=cpu"], ["--setitng", "did you mean 'setting'"]),
     ],
     ids=lambda value: " ".join(value) if value and isinstance(value, list) and value[0] in [*COMMANDS, "trian"] else "",
 )

@@ -14,7 +14,7 @@ from lrnn_jax.cli.main import main
 from lrnn_jax.runs.store import locked_store
 from lrnn_jax.sweeps import executors, sweep
 from lrnn_jax.tables import reproducing as reproduce
-from lrnn_jax.tables.declaring import Row, Table
+from lrnn_jax.tables.declaring import Column, Published, Row, Table
 
 FILE = """
 from lrnn_jax.config.files import load_settings
@@ -56,7 +56,6 @@ def sweep_value():
 def sweep_uneven():
     return zip({"optim.lr": [1e-3, 1e-2]}, seeds(3))
 """
-TABLE = Table("A title", "Table 1.", "A claim.", "accuracy", (), seeds=2, scales=("smoke",))
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +69,10 @@ def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("config") / "experiment.py"
     path.write_text(FILE)
     return path
+
+
+def make_table(*rows, seeds=1, columns=()):
+    return Table("t", "s", "c", "accuracy", columns, rows, seeds=seeds, settings=("smoke",), paper="")
 
 
 def call(*arguments):
@@ -132,11 +135,11 @@ FIGURE = ["reproduce", "grazzi2025_fig1", "--results=results", "--workdir=w"]
         (["runs", "nowhere"], ["nowhere"]),
         (["runs", "nowhere", "--clumns=x"], ["--clumns", "did you mean 'columns'"]),
         (["reproduce", "grazzi2025_fgi1", "--results=results"], ["'grazzi2025_fgi1'", "did you mean 'grazzi2025_fig1'"]),
-        ([*FIGURE, "--scale=papr"], ["--scale='papr'", "did you mean 'paper'"]),
-        ([*FIGURE, "--scale=smoke", "--cells=[2, 1]"], ["--cells='[2, 1]'", "[-1, 1]"]),
-        ([*FIGURE, "--scale=smoke", "--cells=nosuch*"], ["--cells='nosuch*'"]),
-        ([*FIGURE, "--scale=smoke", "--executor=locl"], ["'locl'", "did you mean 'local'"]),
-        ([*FIGURE, "--scale=smoke", "--render"], ["no records"]),
+        ([*FIGURE, "--setting=grazi2025"], ["--setting='grazi2025'", "did you mean 'grazzi2025'"]),
+        ([*FIGURE, "--setting=smoke", "--cells=[2, 1]"], ["--cells='[2, 1]'", "[-1, 1]"]),
+        ([*FIGURE, "--setting=smoke", "--cells=nosuch*"], ["--cells='nosuch*'"]),
+        ([*FIGURE, "--setting=smoke", "--executor=locl"], ["'locl'", "did you mean 'local'"]),
+        ([*FIGURE, "--setting=smoke", "--render"], ["no records"]),
         ([*FIGURE, "garbage"], ["one TABLE"]),
     ],
     ids=lambda value: " ".join(value) if value and value[0] in ("sweep", "runs", "reproduce") else "",
@@ -173,21 +176,21 @@ def test_a_config_file_that_fails_or_exits_is_one_line(tmp_path, command, where,
     assert said in err and "two" not in err and ("UserError" in line or f"{path}:{len(path.read_text().splitlines())}" in err)
 
 
-def test_a_scale_that_the_table_lacks_is_one_line(monkeypatch, tmp_path):
-    monkeypatch.setattr(reproduce, "load_table", lambda _: TABLE)
-    err = refuse("reproduce", "table", "--scale=cpu", "--results=results", "--workdir=w")
+def test_a_setting_that_the_table_lacks_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(reproduce, "load_table", lambda _: make_table())
+    err = refuse("reproduce", "table", "--setting=cpu", "--results=results", "--workdir=w")
     assert "'cpu'" in err and "smoke" in err
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", ["sweep", "train", "reproduce"])
 def test_two_commands_that_write_one_workdir_are_one_too_many(command, file, tmp_path, monkeypatch):
-    table = Table("t", "s", "c", "accuracy", (Row("row", f"{file}:diagonal", None),), seeds=1, scales=("smoke",))
+    table = make_table(Row("row", "diagonal"), columns=(Column("", str(file)),))
     monkeypatch.setattr(reproduce, "load_table", lambda _: table)
     arguments = {
         "sweep": [f"--config={file}"],
         "train": [f"--config={file}", "--config.seeds=2"],
-        "reproduce": ["table", "--scale=smoke", "--results=results"],
+        "reproduce": ["table", "--setting=smoke", "--results=results"],
     }
     with locked_store(tmp_path / "w"):
         code, out, err = call(command, *arguments[command], "--workdir=w")
@@ -212,12 +215,12 @@ def test_a_workdir_that_cannot_be_made_is_the_only_line(file, tmp_path):
 
 @pytest.mark.parametrize("command", ["sweep", "train", "reproduce"])
 def test_a_runs_own_folder_is_no_folder_of_runs(command, file, tmp_path, monkeypatch):
-    table = Table("t", "s", "c", "accuracy", (Row("row", f"{file}:diagonal", None),), seeds=1, scales=("smoke",))
+    table = make_table(Row("row", "diagonal"), columns=(Column("", str(file)),))
     monkeypatch.setattr(reproduce, "load_table", lambda _: table)
     arguments = {
         "sweep": [f"--config={file}"],
         "train": [f"--config={file}", "--config.seeds=2"],
-        "reproduce": ["table", "--scale=smoke", "--results=results"],
+        "reproduce": ["table", "--setting=smoke", "--results=results"],
     }
     (tmp_path / "runs" / "x").mkdir(parents=True)
     (tmp_path / "runs" / "x" / "config.json").write_text("{}")
@@ -227,11 +230,23 @@ def test_a_runs_own_folder_is_no_folder_of_runs(command, file, tmp_path, monkeyp
 
 
 def test_data_that_are_absent_are_missed_before_the_rows_ahead_of_them_are_trained(file, tmp_path, monkeypatch):
-    text = Row("text", "configs/language_modeling.py:diagonal", None, fields={"task.data": "absent.txt"})
-    rows = (Row("bits", f"{file}:diagonal", None), text)
-    monkeypatch.setattr(reproduce, "load_table", lambda _: Table("t", "s", "c", "accuracy", rows, seeds=1, scales=("smoke",)))
+    text = Column("text", "configs/language_modeling.py", fields={"task.data": "absent.txt"})
+    table = make_table(Row("row", "diagonal"), columns=(Column("bits", str(file)), text))
+    monkeypatch.setattr(reproduce, "load_table", lambda _: table)
     monkeypatch.setattr(reproduce, "execute", lambda *_, **__: pytest.fail("trained"))
-    assert "absent.txt" in refuse("reproduce", "table", "--scale=smoke", "--results=results", "--workdir=w")
+    assert "absent.txt" in refuse("reproduce", "table", "--setting=smoke", "--results=results", "--workdir=w")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tables_plan_trains_nothing_and_leaves_nothing(file, tmp_path, monkeypatch):
+    table = make_table(Row("row", "diagonal"), columns=(Column("", str(file)),), seeds=2)
+    monkeypatch.setattr(reproduce, "load_table", lambda _: table)
+    monkeypatch.setattr(reproduce, "execute", lambda *_, **__: pytest.fail("trained"))
+    planned = lambda configs, *_, **__: [sweep.PlannedProgram(configs, 1.0, 2**20)]  # noqa: E731
+    monkeypatch.setattr(reproduce, "plan", planned)
+    lines = succeed("reproduce", "table", "--setting=smoke", "--plan", "--results=results", "--workdir=w").splitlines()
+    assert "1 MiB" in lines[1] and "diagonal" in lines[1]
+    assert lines[-1].startswith("2 of 2 runs to train") and lines[-1].endswith("nothing was trained")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -239,7 +254,7 @@ def test_the_list_of_tables_trains_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(reproduce, "execute", lambda *_, **__: pytest.fail("trained"))
     assert "grazzi2025_fig1" in succeed("reproduce", "--list")
     # beside a table's name the flag still only lists
-    assert succeed(*FIGURE, "--scale=smoke", "--list") == succeed("reproduce", "--list")
+    assert succeed(*FIGURE, "--setting=smoke", "--list") == succeed("reproduce", "--list")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -344,15 +359,16 @@ def test_a_failed_run_is_told_with_its_reason_and_the_others_are_not_lost(file, 
 
 
 def test_a_table_that_is_complete_is_not_trained_again(file, tmp_path, monkeypatch):
-    rows = (Row("easy", f"{file}:diagonal", 1.0), Row("hard", f"{file}:diagonal", None, fields={"optim.lr": 0.5}))
-    monkeypatch.setattr(reproduce, "load_table", lambda _: Table("t", "s", "c", "accuracy", rows, seeds=2, scales=("smoke",)))
-    command = ("reproduce", "table", "--scale=smoke", "--results=results", "--workdir=w")
-    folder = tmp_path / "results" / "table" / "smoke"
+    rows = (Row("easy", "diagonal", {"": Published(1.0, "Table 1")}), Row("hard", "diagonal", fields={"optim.lr": 0.5}))
+    table = make_table(*rows, columns=(Column("", str(file)),), seeds=2)
+    monkeypatch.setattr(reproduce, "load_table", lambda _: table)
+    command = ("reproduce", "table", "--setting=smoke", "--results=results", "--workdir=w")
+    folder, records = tmp_path / "results" / "table" / "smoke", tmp_path / "results" / "runs"
     part = succeed(*command, "--cells=easy")
-    assert "| hard |  | missing |" in part and len(list(folder.glob("*.json"))) == 2
+    assert "| hard |  | missing |" in part and len(list(records.iterdir())) == 2
     out = succeed(*command)
     assert "| easy |" in out and "| hard |" in out and "missing" not in out and "stale" not in out
-    assert len(list(folder.glob("*.json"))) == 4 and {"table.md", "table.csv", "plot.png"} <= {p.name for p in folder.iterdir()}
+    assert len(list(records.iterdir())) == 4 and {p.name for p in folder.iterdir()} == {"table.md", "table.csv", "plot.png"}
     texts = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".png"}
     monkeypatch.setattr(executors, "train_pack", lambda *_: pytest.fail("trained"))
     # the last one as after a clone: records, but none of their runs
@@ -360,6 +376,6 @@ def test_a_table_that_is_complete_is_not_trained_again(file, tmp_path, monkeypat
     for again in (succeed(*command), succeed(*command, "--render"), succeed(*elsewhere, "--missing")):
         assert again.splitlines()[:-1] == out.splitlines()[:-1]
         assert {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".png"} == texts
-    next(folder.glob("*.json")).unlink()
+    next(records.iterdir()).unlink()
     with pytest.raises(pytest.fail.Exception, match="trained"):
         call(*elsewhere, "--missing")
