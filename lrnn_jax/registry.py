@@ -65,21 +65,48 @@ def build_task(config: Any) -> "Task":
 
 
 def build_model(config: Any, task: "Task") -> "Backbone":
-    """Makes the model of the config's section ``model`` with the inputs and outputs of ``task``."""
+    """Makes the model of the config's section ``model`` with the inputs and outputs of ``task``.
+
+    Raises:
+      UserError: fields that do not fit together.
+    """
+    return _make_model(config, vocab_size=task.vocab_size, outputs=task.outputs)
+
+
+def check_model(config: Any, task: "Task", *, longest: int) -> None:
+    """Refuses a section ``model`` that does not fit ``task``, whose data are not read.
+
+    Args:
+      config: the section.
+      task: the task.
+      longest: the longest sequence that the model will see, as the task counts lengths.
+
+    Raises:
+      UserError: a head that the task cannot use, a maximal length below ``longest``, or fields that do not fit together.
+    """
+    from lrnn_jax.models.names import HEADS
+
+    if config.head not in task.HEADS:
+        unfit = f"; task {type(task).__name__} has no use for it" if config.head in HEADS else suggest(config.head, task.HEADS)
+        raise UserError(f"model.head={config.head!r} is not one of {', '.join(task.HEADS)}{unfit}")
+    steps = task.example_spec(longest).steps
+    if 0 < config.max_length < steps:
+        raise UserError(f"model.max_length={config.max_length} is less than the {steps} positions of the longest sequence")
+    _make_model(config, vocab_size=1, outputs=1)
+
+
+def _make_model(config: Any, *, vocab_size: int, outputs: int) -> "Backbone":
     import jax.numpy as jnp
 
     from lrnn_jax.models.backbone import Backbone
 
     own = {key: value for key, value in config.items() if key not in ("layer", "dtype")}
     layer_fields = tuple(sorted((key, value) for key, value in config.layer.items() if key != "name"))
-    return Backbone(
-        layer_class=load_layer(config.layer.name),
-        layer_fields=layer_fields,
-        vocab_size=task.vocab_size,
-        outputs=task.outputs,
-        dtype=jnp.dtype(config.dtype),
-        **own,
-    )
+    layer, dtype = load_layer(config.layer.name), jnp.dtype(config.dtype)
+    try:
+        return Backbone(layer, layer_fields, vocab_size, outputs, dtype=dtype, **own)
+    except ValueError as error:
+        raise UserError(f"model.{error}") from error
 
 
 def _load(kind: str, name: str, registry: dict[str, str]) -> Any:

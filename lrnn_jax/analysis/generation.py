@@ -56,7 +56,7 @@ def load_language_model(workdir: Path, *, which: str) -> LanguageModel:
       which: "last", or "best" by the config's ``eval.best_metric``.
 
     Raises:
-      UserError: no run, no such checkpoint, or a run of another task.
+      UserError: no run, no such checkpoint, a run of another task, or a layer that reads both ways.
     """
     config = read_run(workdir)
     if not hasattr(load_task(config.task.name), "load_tokenizer"):
@@ -65,13 +65,16 @@ def load_language_model(workdir: Path, *, which: str) -> LanguageModel:
     chosen = kept["best" if which == "best" else "state"]
     task: Any = build_task(config.task)
     variables = {"params": chosen["params"], "batch_stats": chosen.get("batch_stats") or {}}
-    return LanguageModel(task.load_tokenizer(), build_model(config.model, task), variables, task)
+    model = build_model(config.model, task)
+    if not model.causal:
+        raise UserError(f"{workdir}: {config.model.layer.name!r} reads whole sequences, and cannot write token by token")
+    return LanguageModel(task.load_tokenizer(), model, variables, task)
 
 
 def generate(language: LanguageModel, prompt: str, *, tokens: int, sampling: Sampling) -> Iterator[int]:
     """Yields up to ``tokens`` tokens after the prompt, each as soon as it is drawn; the end of the document ends the text.
 
-    The prompt is read all at once, by the method that `model.method` names; after it, a step needs the states alone.
+    The prompt is read all at once, by the method that `model.scan` names; after it, a step needs the states alone.
 
     Args:
       language: the model.
@@ -81,9 +84,13 @@ def generate(language: LanguageModel, prompt: str, *, tokens: int, sampling: Sam
 
     Raises:
       UnknownText: the tokenizer does not know a character of the prompt.
+      UserError: more positions than the model has.
     """
     tokenizer = language.tokenizer
     beginning = np.concatenate([[tokenizer.start], tokenizer.encode(prompt)]).astype(np.int32)
+    positions, most = len(beginning) + tokens - 1, language.model.max_length
+    if 0 < most < positions:
+        raise UserError(f"the prompt and {tokens} tokens are {positions} positions, and the model has model.max_length={most}")
     key = jax.random.key(sampling.seed)
     prefill, step = _compile(language.model, sampling)
     token, states = prefill(language.variables, jnp.asarray(beginning[None]), jax.random.fold_in(key, 0))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.models.backbone import Backbone
+from lrnn_jax.models.backbone import Backbone, unroll_blocks
 from lrnn_jax.tasks.base import Batch, FileTask, SyntheticTask, Task
 from lrnn_jax.training.evaluation import read_run, restore_parameters
 from lrnn_jax.training.program import make_program
@@ -92,8 +92,9 @@ def _transitions(model: Backbone, variables: Tree, rows: jax.Array) -> list[jax.
             found.append(a if a.shape[:2] == axes else jnp.broadcast_to(a, (*axes, *a.shape)))
         return call(*args, **kwargs)
 
+    single, own = unroll_blocks(model, variables)
     with nn.intercept_methods(listen):
-        model.apply(variables, rows)
+        single.apply(own, rows)
     return found
 
 

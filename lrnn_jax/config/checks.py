@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from lrnn_jax.config.durations import interval_steps, train_steps
 from lrnn_jax.config.fields import COMPONENTS, base_fields, default_fields, flatten, own_fields
 from lrnn_jax.errors import UserError, suggest
-from lrnn_jax.registry import build_task, load_layer, load_task
+from lrnn_jax.registry import build_task, check_model, load_layer, load_task
 
 DTYPES = ("float32", "bfloat16")
 
@@ -29,10 +29,10 @@ def validate_config(config: ConfigDict) -> None:
     _check_types(config)
     task = build_task(config.task)
     layer.check({"width": config.model.width, **config.model.layer})
-    _check_choices(config, layer, task)
+    _check_choices(config, layer)
     _check_ranges(config)
-    _check_mixer(config)
     _check_lengths(config, task)
+    check_model(config.model, task, longest=max(longest for _, longest in (config.train.length, *config.eval.lengths)))
     _check_durations(config)
     _check_batches(config)
     if config.log.tensorboard and importlib.util.find_spec("tensorboardX") is None:
@@ -48,7 +48,10 @@ _RANGES = (
     ("model.width", 1, 2**20),
     ("model.depth", 1, 10_000),
     ("model.mixer_hidden", 0, 2**22),
+    ("model.norm_eps", 1e-30, 1.0),
+    ("model.norm_momentum", 0.0, 0.9999999),
     ("model.dropout", 0.0, 0.999),
+    ("model.max_length", 0, 2**24),
     ("optim.lr", 0.0, 1e6),
     ("optim.final_lr", 0.0, 1e6),
     ("optim.weight_decay", 0.0, 1e6),
@@ -83,29 +86,14 @@ def _check_types(config: ConfigDict) -> None:
             raise UserError(f"{path}={value} must be a finite number")
 
 
-def _check_choices(config: ConfigDict, layer: Any, task: Any) -> None:
-    from lrnn_jax.models.backbone import NORM_POSITIONS
-    from lrnn_jax.models.mixer import MIXERS
-    from lrnn_jax.parts.norm import NORMS
-
+def _check_choices(config: ConfigDict, layer: Any) -> None:
     for path, choices in {
-        "model.norm": NORMS,
-        "model.norm_position": NORM_POSITIONS,
-        "model.mixer": MIXERS,
         "model.dtype": DTYPES,
-        "model.method": ("auto", *layer.METHODS),
-        "model.head": task.HEADS,
+        "model.scan": ("auto", *layer.METHODS),
         "optim.schedule": ("cosine", "constant"),
         "log.wandb": ("off", "offline", "online"),
     }.items():
         _check_choice(config, path, choices)
-
-
-def _check_mixer(config: ConfigDict) -> None:
-    from lrnn_jax.models.mixer import SECOND_BRANCH
-
-    if config.model.mixer in SECOND_BRANCH and config.model.mixer_hidden < 1:
-        raise UserError(f"model.mixer={config.model.mixer!r} needs model.mixer_hidden of at least 1")
 
 
 def _check_durations(config: ConfigDict) -> None:

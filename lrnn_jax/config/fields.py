@@ -29,14 +29,23 @@ def base_config() -> ConfigDict:
     c.model.width = 64  # D, features between blocks
     c.model.depth = 2  # L, blocks
     c.model.norm = "layernorm"  # layernorm | rmsnorm | batchnorm | none
+    c.model.norm_eps = 1e-5  # added to the variance or the mean square
+    c.model.norm_momentum = 0.95  # share of batchnorm's running statistics that a step keeps
+    c.model.norm_bias = True  # layernorm and batchnorm have offsets
     c.model.norm_position = "pre"  # pre | post
-    c.model.mixer = "none"  # none | glu | mlp | swiglu | geglu
+    c.model.mixer = "none"  # none | glu | half_glu1 | half_glu2 | mlp | swiglu | geglu
     c.model.mixer_hidden = 0  # hidden features of mlp, swiglu and geglu
     c.model.residual = True  # add each branch to its input
     c.model.dropout = 0.0  # probability
-    c.model.head = "last"  # last | mean: one answer per sequence; token: one per position
+    c.model.positions = "none"  # vectors added to the encoded inputs: none | learned | sinusoidal
+    c.model.max_length = 0  # longest sequence of the positions and of the head autoencoder; 0: any
+    c.model.head = "last"  # last | mean | pair | regression: one answer per example; token | autoencoder: one per position
+    c.model.head_bias = True  # the head's last linear map has a bias
+    c.model.initial_values = "default"  # of all matrices outside the layer: default | released (normal, deviation 0.02)
+    c.model.remat = False  # compute a block's activations again in the backward pass: less memory, more time
+    c.model.scan_blocks = False  # run the blocks as a loop that is compiled once
     c.model.dtype = "float32"  # compute dtype: float32 | bfloat16; parameters and states are float32
-    c.model.method = "auto"  # how recurrences run: auto | sequential | associative | chunked | pallas
+    c.model.scan = "auto"  # how recurrences run: auto | sequential | associative | chunked | pallas
 
     c.optim = ConfigDict()  # AdamW
     c.optim.lr = 1e-3  # peak learning rate

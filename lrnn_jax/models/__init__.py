@@ -1,1 +1,1 @@
-"""What surrounds a layer: norms, convolution, channel mixers, the backbone."""
+"""What surrounds a layer: encoders, norms, blocks, channel mixers, heads, the backbone."""

@@ -8,81 +8,44 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from lrnn_jax.models.mixer import MLP, SECOND_BRANCH, GatedLinearUnit
-from lrnn_jax.parts.dense import Dense
-from lrnn_jax.parts.norm import make_norm
-
-HEADS = ("token", "last", "mean")
-NORM_POSITIONS = ("pre", "post")
-
-
-class Block(nn.Module):
-    """``x + dropout(layer(norm(x)))``, or the norm after the sum; then the channel mixer (see `lrnn_jax.models.mixer`).
-
-    Attributes: as for `Backbone`.
-    """
-
-    layer: nn.Module
-    width: int
-    norm: str
-    norm_position: str
-    mixer: str
-    mixer_hidden: int
-    residual: bool
-    dropout: float
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, state: Any, reset: jax.Array | None, method: str, train: bool) -> tuple[jax.Array, Any]:
-        """Maps ``[B T D]`` to ``[B T D]`` and carries the layer's state."""
-
-        def recur(u: jax.Array) -> tuple[jax.Array, Any]:
-            y, new_state = self.layer(u, state=state, reset=reset, scan=method)
-            if self.mixer == "glu":
-                y = GatedLinearUnit(self.width, self.dropout, self.dtype, name="glu")(y, train=train)
-            else:
-                y = nn.Dropout(self.dropout, deterministic=not train)(y)
-            return y, new_state
-
-        pre = self.norm_position == "pre"
-        # what a norm after the sum returns is the stream itself, which is float32
-        dtype = self.dtype if pre else jnp.float32
-        norm = make_norm(self.norm, train=train, dtype=dtype, name="norm")
-        y, state = recur(norm(x) if pre else x.astype(self.dtype))
-        x = self._join(x, y) if pre else norm(self._join(x, y))
-        if self.mixer not in SECOND_BRANCH:
-            return x, state
-        mlp = MLP(self.width, self.mixer_hidden, self.mixer, self.dtype, name="mlp")
-        drop = nn.Dropout(self.dropout, deterministic=not train)
-        norm = make_norm(self.norm, train=train, dtype=dtype, name="mlp_norm")
-        x = self._join(x, drop(mlp(norm(x)))) if pre else norm(self._join(x, drop(mlp(x))))
-        return x, state
-
-    def _join(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        # branches are computed in dtype and added up in float32, as mixed precision in PyTorch does
-        return x.astype(jnp.float32) + y.astype(jnp.float32) if self.residual else y
+from lrnn_jax.models.block import Block
+from lrnn_jax.models.encoders import Positions, make_encoder, matrix_init, sinusoids
+from lrnn_jax.models.names import INITIAL_VALUES, NORM_POSITIONS, POSITIONS, check_name, load_head, load_mixer
+from lrnn_jax.models.norms import Norm
 
 
 class Backbone(nn.Module):
-    """Embedding or linear encoder, L blocks, and a classification head.
+    """Embedding or linear encoder, L blocks, and a head.
 
     Attributes:
       layer_class: the `RecurrentLayer` of every block.
       layer_fields: its own fields, as a tuple of (name, value).
-      vocab_size: tokens of an embedding; 0 for a linear encoder of ``[B T F]`` inputs.
-      outputs: O, classes or output vocabulary.
+      vocab_size: tokens of an embedding; 0 for a linear encoder of features.
+      outputs: O, classes, output vocabulary, or numbers to predict.
       width: D.
       depth: L.
-      norm: one of `lrnn_jax.parts.norm.NORMS`.
+      norm: one of `lrnn_jax.models.names.NORMS`.
+      norm_eps: added to the variance or the mean square.
+      norm_momentum: share of BatchNorm's running statistics that a training step keeps.
+      norm_bias: LayerNorm and BatchNorm have offsets.
       norm_position: "pre" (one more norm before the head) or "post".
-      mixer: one of `lrnn_jax.models.mixer.MIXERS`.
+      mixer: one of `lrnn_jax.models.names.MIXERS`.
       mixer_hidden: hidden width of "mlp", "swiglu" and "geglu".
       residual: adds each branch to its input; off, a block returns the branch alone.
       dropout: probability of dropping an activation.
-      head: "token" (logits ``[B T O]``), "last" (``[B O]`` at each row's last position) or "mean" (``[B O]`` of the mean
-        over each row's positions).
-      method: how the recurrences run: "auto" or one of the layer's METHODS.
+      positions: vectors added to the encoded inputs: "none", "learned" or "sinusoidal".
+      max_length: longest sequence, for positions and for heads that need it; 0: any.
+      head: one of `lrnn_jax.models.names.HEADS`.
+      head_bias: the head's last linear map has a bias.
+      initial_values: of embedding, encoder, mixers and head: "default", or "released": every matrix from N(0, 0.02^2),
+        every bias 0, as the code of DeltaNet's models and of H-LRU and BD-LRU draws them.
+      remat: a training step keeps each block's input alone and computes the rest again: less memory for more time.
+      scan_blocks: runs the blocks as one loop, whose body is compiled once; parameters lie stacked under ``blocks``.
+      scan: how the recurrences run: "auto" or one of the layer's METHODS.
       dtype: compute dtype; parameters, the sum of the residual branches, norms' statistics, states and logits are float32.
+
+    Raises:
+      ValueError: fields that do not fit together; names the first.
     """
 
     layer_class: Any
@@ -92,13 +55,22 @@ class Backbone(nn.Module):
     width: int
     depth: int
     norm: str = "layernorm"
+    norm_eps: float = 1e-5
+    norm_momentum: float = 0.95
+    norm_bias: bool = True
     norm_position: str = "pre"
     mixer: str = "none"
     mixer_hidden: int = 0
     residual: bool = True
     dropout: float = 0.0
+    positions: str = "none"
+    max_length: int = 0
     head: str = "token"
-    method: str = "auto"
+    head_bias: bool = True
+    initial_values: str = "default"
+    remat: bool = False
+    scan_blocks: bool = False
+    scan: str = "auto"
     dtype: Any = jnp.float32
 
     # Parameters outside the recurrent layers: matrices and embeddings decay, gains and offsets do not.
@@ -107,80 +79,182 @@ class Backbone(nn.Module):
         r"(bias|scale)$": {"lr": 1.0, "wd": 0.0},
     }
 
-    def make_layer(self) -> nn.Module:
-        """Returns a detached copy of the layer, for its constants, state sizes and parameter counts."""
-        given = {"width": self.width, "depth": self.depth, "dtype": self.dtype}
-        return self.layer_class(parent=None, **given, **dict(self.layer_fields))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._norm()
+        check_name("norm_position", self.norm_position, NORM_POSITIONS)
+        check_name("positions", self.positions, POSITIONS)
+        check_name("initial_values", self.initial_values, INITIAL_VALUES)
+        if load_mixer(self.mixer).NEEDS_HIDDEN and self.mixer_hidden < 1:
+            raise ValueError(f"mixer={self.mixer!r} needs mixer_hidden of at least 1")
+        if self.positions != "none" and self.max_length < 1:
+            raise ValueError(f"positions={self.positions!r} needs max_length of at least 1")
+        if load_head(self.head).NEEDS_MAX_LENGTH and self.max_length < 1:
+            raise ValueError(f"head={self.head!r} needs max_length of at least 1")
+        if self.scan_blocks and self.layer_class.INDEXED:
+            name = self.layer_class.__name__
+            raise ValueError(f"scan_blocks=True needs blocks that start alike, and those of {name} depend on their index")
+
+    @property
+    def causal(self) -> bool:
+        """Whether the model can go on from a state, token by token: layer and head look at no later position."""
+        return self.layer_class.CAUSAL and load_head(self.head).CAUSAL
+
+    def make_layer(self, index: int = 0, layer_values: Mapping[str, Any] | None = None) -> nn.Module:
+        """Returns a detached copy of a block's layer.
+
+        Args:
+          index: which block's.
+          layer_values: layer fields to replace, also by traced floats.
+        """
+        given = {"width": self.width, "depth": self.depth, "dtype": self.dtype, "index": index}
+        return self.layer_class(parent=None, **given, **{**dict(self.layer_fields), **(layer_values or {})})
 
     def init_states(self, batch: int) -> tuple[Any, ...]:
-        """Returns every block's state before the first position."""
-        return tuple(self.make_layer().init_state(batch) for _ in range(self.depth))
+        """Returns every block's state before the first position and, with positions, the first position of each row."""
+        blocks = tuple(self.make_layer(i).init_state(batch) for i in range(self.depth))
+        return blocks if self.positions == "none" else (*blocks, jnp.zeros((batch,), jnp.int32))
 
     @nn.compact
     def __call__(
         self,
-        inputs: Int[Array, "B T"] | Float[Array, "B T F"],
+        inputs: Int[Array, "B *R T"] | Float[Array, "B *R T F"],
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Int[Array, " B *R"] | None = None,
         states: tuple[Any, ...] | None = None,
-        reset: Bool[Array, "B T"] | None = None,
+        reset: Bool[Array, "B *R T"] | None = None,
         train: bool = False,
+        layer_values: Mapping[str, Any] | None = None,
     ) -> tuple[Float[Array, "B *T O"], tuple[Any, ...]]:
         """Returns ``(logits, states)``.
 
         Args:
-          inputs: tokens, or features for the linear encoder.
-          lengths: positions that count in each row, for the heads "last" and "mean"; all if None.
-          states: one per block, from `init_states` or an earlier call.
+          inputs: tokens, or features for the linear encoder; with an axis R for a head of more than one row per example.
+          lengths: positions that count in each row, for all heads but "token"; all if None.
+          states: one per block and what `init_states` adds, from there or from an earlier call.
           reset: True where a new sequence starts inside a row.
           train: turns on dropout and BatchNorm's batch statistics.
+          layer_values: layer fields to replace, also by traced floats: hyper-parameters as arguments of a compiled program.
 
         Raises:
-          ValueError: states of another number of blocks, or not as `init_states` makes them.
+          ValueError: inputs of another rank, or longer than ``max_length``; states of another number, not as `init_states`
+            makes them, or for a model that is not `causal`.
         """
-        if states is not None and len(states) != self.depth:
-            raise ValueError(f"states: {len(states)} of them for {self.depth} blocks")
-        if self.vocab_size:
-            # In float32, so that the table's gradient is summed in it. A sum in bfloat16 stops growing after a few hundred of a
-            # batch's thousands of tokens, and on a GPU each addition waits for the one before.
-            x = nn.Embed(self.vocab_size, self.width, dtype=jnp.float32, name="embed")(inputs)
-        else:
-            x = Dense(self.width, dtype=self.dtype, name="encode")(inputs)
-        states = (None,) * self.depth if states is None else states
-        new_states = []
-        for i in range(self.depth):
-            block = Block(
-                self.make_layer(),
+        self._check(inputs, states)
+        head_class = load_head(self.head)
+        if head_class.ROWS > 1:
+            # the rows of an example pass the blocks as examples of their own
+            inputs, lengths, reset = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (inputs, lengths, reset))
+        batch, steps = inputs.shape[:2]
+        x = make_encoder(self.vocab_size, self.width, initial_values=self.initial_values, dtype=self.dtype)(inputs)
+        begun = None if states is None else states[: self.depth]
+        following: tuple[Any, ...] = ()
+        vectors = None
+        if self.positions != "none":
+            positions = Positions(self.positions, self.max_length, self.width, name="positions")
+            x, end = positions(x, None if states is None else states[-1], reset)
+            following, vectors = (end,), positions.table()[:steps]
+        elif head_class.NEEDS_MAX_LENGTH:
+            vectors = jnp.asarray(sinusoids(steps, self.width))
+        x, ended = self._run_blocks(x.astype(jnp.float32), begun, reset, train, layer_values)
+        lengths = jnp.full((batch,), steps, jnp.int32) if lengths is None else lengths
+        return self._answer(x, lengths, vectors, train), (*ended, *following)
+
+    def _check(self, inputs: jax.Array, states: tuple[Any, ...] | None) -> None:
+        rows = load_head(self.head).ROWS
+        shape = f"[B{f' {rows}' if rows > 1 else ''} T{'' if self.vocab_size else ' F'}]"
+        if inputs.ndim != shape.count(" ") + 1 or (rows > 1 and inputs.shape[1] != rows):
+            raise ValueError(f"inputs: shape {inputs.shape} is not {shape}, as for the head {self.head!r}")
+        steps = inputs.shape[1 + (rows > 1)]
+        if self.max_length and steps > self.max_length:
+            raise ValueError(f"inputs: {steps} positions are more than max_length={self.max_length}")
+        if states is None:
+            return
+        if not self.causal:
+            name = self.layer_class.__name__
+            raise ValueError(f"states: {name} with the head {self.head!r} reads whole sequences; it cannot go on from states")
+        if len(states) != self.depth + (self.positions != "none"):
+            extra = "" if self.positions == "none" else " and their positions"
+            raise ValueError(f"states: {len(states)} of them for {self.depth} blocks{extra}")
+
+    def _norm(self) -> Norm:
+        return Norm(self.norm, self.norm_eps, self.norm_momentum, self.norm_bias)
+
+    def _run_blocks(
+        self,
+        x: jax.Array,
+        states: tuple[Any, ...] | None,
+        reset: jax.Array | None,
+        train: bool,
+        layer_values: Mapping[str, Any] | None,
+    ) -> tuple[jax.Array, tuple[Any, ...]]:
+        block_class = nn.remat(Block, prevent_cse=not self.scan_blocks) if self.remat else Block
+
+        def make(block_class: Any, index: int, name: str) -> Any:
+            return block_class(
+                self.make_layer(index, layer_values),
                 self.width,
-                self.norm,
+                self._norm(),
                 self.norm_position,
                 self.mixer,
                 self.mixer_hidden,
                 self.residual,
                 self.dropout,
                 self.dtype,
-                name=f"block_{i}",
+                matrix_init(self.initial_values),
+                self.scan,
+                train,
+                name=name,
             )
-            x, state = block(x, state=states[i], reset=reset, method=self.method, train=train)
-            new_states.append(state)
-        early = self.head == "last" and self.norm != "batchnorm"
+
+        if self.scan_blocks and self.depth:
+            stacked = None if states is None else jax.tree.map(lambda *parts: jnp.stack(parts), *states)
+            x, last = make(_scan_over(block_class, self.depth), 0, "blocks")(x, stacked, reset)
+            return x, tuple(_take(last, i) for i in range(self.depth))
+        ended = []
+        for i in range(self.depth):
+            x, state = make(block_class, i, f"block_{i}")(x, None if states is None else states[i], reset)
+            ended.append(state)
+        return x, tuple(ended)
+
+    def _answer(self, x: jax.Array, lengths: jax.Array, vectors: jax.Array | None, train: bool) -> jax.Array:
+        head_class = load_head(self.head)
+        normed = self.norm_position == "pre" and not head_class.OWN_NORM
+        # BatchNorm's statistics are those of all positions
+        early = self.norm != "batchnorm"
         if early:
-            x = _pool(x, self.head, lengths)
-        if self.norm_position == "pre":
-            x = make_norm(self.norm, train=train, dtype=self.dtype, name="norm")(x)
+            x = head_class.select(x, lengths)
+        if normed:
+            x = self._norm().make(train=train, dtype=self.dtype, name="norm")(x)
         if not early:
-            x = _pool(x, self.head, lengths)
-        logits = Dense(self.outputs, dtype=self.dtype, name="head")(x)
-        return logits.astype(jnp.float32), tuple(new_states)
+            x = head_class.select(x, lengths)
+        init = matrix_init(self.initial_values)
+        head = head_class(self.outputs, self.width, self.head_bias, self._norm(), train, self.dtype, init, name="head")
+        return head(x, lengths=lengths, positions=vectors).astype(jnp.float32)
 
 
-def _pool(x: jax.Array, head: str, lengths: jax.Array | None) -> jax.Array:
-    if head == "token":
-        return x
-    if lengths is None:
-        lengths = jnp.full(x.shape[:1], x.shape[1], jnp.int32)
-    if head == "last":
-        return jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)[:, 0]
-    counts = jnp.arange(x.shape[1])[None] < lengths[:, None]
-    total = jnp.sum(jnp.where(counts[..., None], x.astype(jnp.float32), 0.0), axis=1)
-    return (total / lengths[:, None].astype(jnp.float32)).astype(x.dtype)
+def _scan_over(block_class: Any, depth: int) -> Any:
+    """A loop over blocks whose parameters, statistics and states are stacked."""
+    return nn.scan(
+        block_class,
+        variable_axes={"params": 0, "batch_stats": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=(0, nn.broadcast),
+        length=depth,
+    )
+
+
+def unroll_blocks(model: Backbone, variables: Mapping[str, Any]) -> tuple[Backbone, dict[str, Any]]:
+    """Returns the model without ``remat`` and ``scan_blocks``, and its variables under the names of single blocks.
+
+    What looks into the blocks from outside (`flax.linen.intercept_methods`) needs them so.
+    """
+    unrolled = {}
+    for collection, tree in variables.items():
+        single = {f"block_{i}": _take(tree["blocks"], i) for i in range(model.depth)} if "blocks" in tree else {}
+        unrolled[collection] = {**{name: part for name, part in tree.items() if name != "blocks"}, **single}
+    return model.clone(remat=False, scan_blocks=False), unrolled
+
+
+def _take(tree: Any, index: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[index], tree)

@@ -59,6 +59,11 @@ class Example(NamedTuple):
         return self.inputs.shape[0] if self.inputs.ndim == (2 if self.tokens else 3) else 1
 
     @property
+    def steps(self) -> int:
+        """T, positions of a row."""
+        return self.inputs.shape[-1 if self.tokens else -2]
+
+    @property
     def tokens(self) -> bool:
         """Whether inputs are tokens, and not features."""
         return bool(jnp.issubdtype(self.inputs.dtype, jnp.integer))

@@ -13,6 +13,7 @@ from lrnn_jax.config.files import load_own_config
 from lrnn_jax.errors import UserError
 from lrnn_jax.models.backbone import Backbone
 from lrnn_jax.registry import LAYERS, load_layer
+from lrnn_jax.tasks.base import Example
 from lrnn_jax.tasks.parity import Parity
 from lrnn_jax.training.evaluation import restore_run
 from lrnn_jax.training.loop import train
@@ -201,6 +202,8 @@ def test_what_would_fill_the_memory_is_refused(run, monkeypatch):
 
 
 def test_a_task_without_tokens_is_refused(run, monkeypatch):
+    features = Example(jax.ShapeDtypeStruct((1, 1), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32))
     monkeypatch.setattr(Parity, "vocab_size", 0)
+    monkeypatch.setattr(Parity, "example_spec", lambda task, length: features)
     with pytest.raises(UserError, match="'parity' has none"):
         measure_run(run[0], which="last", examples=1, length=None)

@@ -54,7 +54,7 @@ def test_defaults_are_valid_for_every_layer(layer):
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ("model.method", "asociative", ["did you mean 'associative'"]),
+        ("model.scan", "asociative", ["did you mean 'associative'"]),
         ("model.dtype", "flot32", ["did you mean 'float32'"]),
         ("model.dtype", "float16", ["float32, bfloat16"]),
         ("model.norm", "layer_norm", ["did you mean 'layernorm'"]),
@@ -126,16 +126,16 @@ def test_bad_value_is_refused_in_one_line_that_names_it(config, path, value, sai
 @pytest.mark.parametrize("mixer", ["mlp", "swiglu", "geglu"])
 def test_mixer_needs_its_hidden_width(config, mixer):
     config.model.mixer = mixer
-    assert "model.mixer_hidden" in refusal(validate_config, config)
+    assert "needs mixer_hidden of at least 1" in refusal(validate_config, config)
     config.model.mixer_hidden = 8
     validate_config(config)
 
 
 def test_method_that_the_layer_lacks_is_refused():
     config = make_config("lstm")
-    config.model.method = "associative"
+    config.model.scan = "associative"
     message = refusal(validate_config, config)
-    assert "model.method='associative'" in message
+    assert "model.scan='associative'" in message
     assert "sequential" in message
 
 

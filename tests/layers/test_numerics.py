@@ -76,7 +76,7 @@ def additions(jaxpr):
 def test_gradients_in_bfloat16_are_summed_over_the_batch_in_float32(name, method, mixer, vocabulary):
     """Such a sum in bfloat16 stops growing after a few hundred terms."""
     fields = {"width": 16, "depth": 1, "mixer": mixer, "mixer_hidden": 8, "vocab_size": vocabulary, "outputs": 3}
-    model = Backbone(layer_class=load_layer(name), layer_fields=(), method=method, dtype=jnp.bfloat16, **fields)
+    model = Backbone(layer_class=load_layer(name), layer_fields=(), scan=method, dtype=jnp.bfloat16, **fields)
     x = jnp.zeros((4, 40), jnp.int32) if vocabulary else jnp.zeros((4, 40, 3), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
     program = jax.make_jaxpr(jax.grad(lambda params: jnp.sum(model.apply({"params": params}, x)[0])))(params)

@@ -1,7 +1,6 @@
 """The backbone: encoder, blocks and heads, against hand-made cases and NumPy."""
 
 import functools
-import math
 import re
 
 import jax
@@ -9,54 +8,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from small_models import (
+    LENGTH,
+    NUMPY_NORMS,
+    OUTPUTS,
+    TOKENS,
+    WIDTH,
+    apply,
+    batch_norm,
+    compile_quickly,
+    dense,
+    initialise,
+    layer_norm,
+    make_model,
+    merge,
+    mix,
+)
 
 from lrnn_jax.layers.diagonal import Diagonal
-from lrnn_jax.models.backbone import HEADS, Backbone, Block
-from lrnn_jax.models.mixer import MIXERS
-from lrnn_jax.parts.norm import NORMS, make_norm
-from lrnn_jax.registry import LAYERS, load_layer
-
-compile_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-WIDTH, VOCAB, OUTPUTS, LENGTH = 4, 5, 3, 6
-TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, VOCAB, (2, LENGTH)), jnp.int32)
-
-
-def make_model(**fields):
-    defaults = {
-        "layer_class": Diagonal,
-        "layer_fields": (("gain", 2.0),),
-        "vocab_size": VOCAB,
-        "outputs": OUTPUTS,
-        "width": WIDTH,
-        "depth": 1,
-        "mixer_hidden": 7,
-    }
-    return Backbone(**{**defaults, **fields})
-
-
-def initialise(model, inputs=TOKENS):
-    """Random variables without a compiled `init`: matrices of unit gain, gains and variances near one, offsets near zero."""
-    rng = np.random.default_rng(1)
-
-    def draw(path, p):
-        kind = path[-1].key
-        deviation = max(1, np.prod(p.shape[:-1])) ** -0.5 if kind.endswith("kernel") else 0.5
-        around = 1.0 if kind in ("scale", "var") else 0.0
-        return jnp.asarray(around + deviation * rng.uniform(-1.7, 1.7, p.shape), p.dtype)
-
-    return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(model.init, jax.random.key(0), inputs))
-
-
-@functools.cache
-def program(model, **flags):
-    return compile_quickly(functools.partial(model.apply, **flags))
-
-
-def apply(model, variables, inputs=TOKENS, **kw):
-    """Runs the compiled model; arrays may change from call to call, flags are part of the program."""
-    arrays = {name: kw.pop(name) for name in ("lengths", "states", "reset", "rngs") if name in kw}
-    return program(model, **kw)(variables, inputs, **arrays)
-
+from lrnn_jax.models.backbone import Backbone
+from lrnn_jax.models.block import Block
+from lrnn_jax.models.names import HEADS, MIXERS, NORMS
+from lrnn_jax.models.norms import Norm
+from lrnn_jax.registry import load_layer
 
 HAND_MADE = {  # embeddings (1, 0), (0, 1), (2, 4); logits (x, 10 y, x + y + 1)
     "embed": {"embedding": np.float32([[1, 0], [0, 1], [2, 4]])},
@@ -76,67 +50,11 @@ HAND_MADE = {  # embeddings (1, 0), (0, 1), (2, 4); logits (x, 10 y, x + y + 1)
 )
 def test_heads_on_a_case_made_by_hand(head, lengths, expected):
     model = make_model(vocab_size=3, width=2, depth=0, norm="none", head=head)
-    tokens = jnp.array([[0, 1, 2], [2, 2, 0]])
-    lengths = None if lengths is None else jnp.array(lengths)
+    tokens = np.int32([[0, 1, 2], [2, 2, 0]])
+    lengths = None if lengths is None else np.int32(lengths)
     logits, states = apply(model, {"params": HAND_MADE}, tokens, lengths=lengths)
     np.testing.assert_allclose(logits, expected, rtol=1e-6)
     assert states == ()
-
-
-@pytest.mark.parametrize("head", ["last", "mean"])
-def test_padding_beyond_the_lengths_does_not_matter(head):
-    model = make_model(depth=2, head=head)
-    variables, lengths = initialise(model), jnp.array([2, 5])
-    logits, _ = apply(model, variables, lengths=lengths)
-    padded = jnp.arange(LENGTH)[None] >= lengths[:, None]
-    other, _ = apply(model, variables, jnp.where(padded, (TOKENS + 1) % VOCAB, TOKENS), lengths=lengths)
-    np.testing.assert_array_equal(logits, other)
-    for row, length in enumerate([2, 5]):
-        alone, _ = apply(model, variables, TOKENS[row : row + 1, :length])
-        np.testing.assert_allclose(logits[row : row + 1], alone, rtol=1e-5)
-    inside, _ = apply(model, variables, TOKENS.at[:, 1].add(1) % VOCAB, lengths=lengths)
-    assert np.all(np.abs(np.asarray(inside - logits)).max(axis=1) > 1e-4)
-
-
-def dense(p, x):
-    return x @ p["kernel"] + p.get("bias", 0.0)
-
-
-def layer_norm(p, x):
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * p["scale"] + p["bias"]
-
-
-def rms_norm(p, x):
-    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * p["scale"]
-
-
-def batch_norm(p, x):
-    return (x - p["mean"]) / np.sqrt(p["var"] + 1e-5) * p["scale"] + p["bias"]
-
-
-NUMPY_NORMS = {"layernorm": layer_norm, "rmsnorm": rms_norm, "batchnorm": batch_norm, "none": lambda p, x: x}
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def gelu(x):
-    """The tanh approximation, flax's default."""
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-
-
-def mix(kind, p, x):
-    if kind == "glu":
-        u = gelu(x)
-        return dense(p["value"], u) * sigmoid(dense(p["gate"], u))
-    up = dense(p["up"], x)
-    if kind == "mlp":
-        return dense(p["down"], gelu(up))
-    if kind == "geglu":
-        return dense(p["down"], up * (1 + np.vectorize(math.erf)(up / np.sqrt(2))) / 2 * dense(p["gate"], x))
-    return dense(p["down"], up * sigmoid(up) * dense(p["gate"], x))
 
 
 @functools.cache
@@ -155,13 +73,13 @@ def run_numpy(p, *, norm, norm_position, mixer, residual):
 
     def recur(x):
         y = np.float64(compile_layer()(jax.tree.map(np.float32, block["layer"]), np.float32(x)))
-        return mix("glu", block["glu"], y) if mixer == "glu" else y
+        return mix(mixer, block["glu"], y) if "glu" in block else y
 
     block, pre = p["block_0"], norm_position == "pre"
     x = p["embed"]["embedding"][np.asarray(TOKENS)]
     own = block.get("norm")
     x = join(x, recur(normalise(own, x))) if pre else normalise(own, join(x, recur(x)))
-    if mixer not in ("none", "glu"):
+    if "mlp" in block:
         own = block.get("mlp_norm")
         y = mix(mixer, block["mlp"], normalise(own, x) if pre else x)
         x = join(x, y) if pre else normalise(own, join(x, y))
@@ -170,14 +88,6 @@ def run_numpy(p, *, norm, norm_position, mixer, residual):
     else:
         assert "norm" not in p
     return dense(p["head"], x)
-
-
-def merge(variables):
-    """Joins BatchNorm's running statistics to its parameters, in float64."""
-    flat = {}
-    for collection in variables.values():
-        flat.update(traverse_util.flatten_dict(jax.tree.map(np.float64, collection)))
-    return traverse_util.unflatten_dict(flat)
 
 
 CASES = [
@@ -198,13 +108,13 @@ def test_a_block_equals_its_formula(norm, norm_position, mixer, residual):
 
 
 def test_batchnorm_updates_its_statistics_in_training_only():
-    model = make_model(depth=0, norm="batchnorm")
+    model = make_model(depth=0, norm="batchnorm", norm_momentum=0.8)
     variables = initialise(model)
     x = np.float64(variables["params"]["embed"]["embedding"])[np.asarray(TOKENS)].reshape(-1, WIDTH)
     (trained, _), update = apply(model, variables, train=True, mutable="batch_stats")
     before, after = variables["batch_stats"]["norm"], update["batch_stats"]["norm"]
-    np.testing.assert_allclose(after["mean"], 0.95 * before["mean"] + 0.05 * np.float32(x.mean(0)), rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(after["var"], 0.95 * before["var"] + 0.05 * np.float32(x.var(0)), rtol=1e-5)
+    np.testing.assert_allclose(after["mean"], 0.8 * before["mean"] + 0.2 * np.float32(x.mean(0)), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(after["var"], 0.8 * before["var"] + 0.2 * np.float32(x.var(0)), rtol=1e-5)
     p = merge(variables)
     p["norm"].update(mean=x.mean(0), var=x.var(0))
     expected = dense(p["head"], batch_norm(p["norm"], x)).reshape(trained.shape)
@@ -242,16 +152,7 @@ def test_dropout_drops_whole_branches_and_keeps_the_residual(mixer):
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
-def test_features_pass_a_linear_encoder():
-    model = make_model(vocab_size=0, depth=0, norm="none")
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, LENGTH, 7)), jnp.float32)
-    variables = initialise(model, x)
-    p = merge(variables)
-    assert set(p) == {"encode", "head"}
-    np.testing.assert_allclose(apply(model, variables, x)[0], dense(p["head"], dense(p["encode"], np.float64(x))), atol=1e-5)
-
-
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", ["deltanet", "lstm"])
 def test_states_carried_token_by_token_equal_the_full_pass(name):
     layer_class = load_layer(name)
     fields = (("heads", 2),) if hasattr(layer_class, "heads") else ()
@@ -278,7 +179,7 @@ def test_states_of_another_number_of_blocks_are_refused(count):
 def test_a_reset_makes_packed_documents_independent():
     model = make_model(layer_class=load_layer("deltanet"), layer_fields=(("heads", 2),), depth=2)
     variables = initialise(model)
-    reset = jnp.zeros((2, LENGTH), bool).at[:, 2].set(True)
+    reset = np.tile(np.arange(LENGTH) == 2, (2, 1))
     packed, last = apply(model, variables, reset=reset)
     first, _ = apply(model, variables, TOKENS[:, :2])
     second, states = apply(model, variables, TOKENS[:, 2:])
@@ -286,16 +187,16 @@ def test_a_reset_makes_packed_documents_independent():
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), last, states)
 
 
-def test_the_method_reaches_the_layers():
+def test_the_scan_reaches_the_layers():
     model = make_model(depth=2)
     variables = initialise(model)
     expected, _ = apply(model, variables)
-    np.testing.assert_allclose(apply(make_model(depth=2, method="associative"), variables)[0], expected, atol=1e-5)
+    np.testing.assert_allclose(apply(make_model(depth=2, scan="associative"), variables)[0], expected, atol=1e-5)
     with pytest.raises(ValueError, match="'chunky'"):
-        make_model(method="chunky").apply(variables, TOKENS)
+        make_model(scan="chunky").apply(variables, jnp.asarray(TOKENS))
 
 
-@pytest.mark.parametrize(("norm", "head"), list(zip(["layernorm", "batchnorm", "rmsnorm"], HEADS, strict=True)))
+@pytest.mark.parametrize(("norm", "head"), [("layernorm", "token"), ("batchnorm", "last"), ("rmsnorm", "mean")])
 def test_bfloat16_keeps_parameters_states_and_logits_in_float32(norm, head):
     fields = {"depth": 2, "norm": norm, "mixer": "glu", "head": head}
     model = make_model(**fields, dtype=jnp.bfloat16)
@@ -312,7 +213,7 @@ def test_bfloat16_keeps_parameters_states_and_logits_in_float32(norm, head):
 def test_branches_in_bfloat16_are_added_up_in_float32(norm_position):
     model = make_model(depth=2, mixer="mlp", norm_position=norm_position, dtype=jnp.bfloat16)
     _, seen = model.apply(
-        initialise(model), TOKENS, capture_intermediates=lambda module, _: isinstance(module, (Block, Diagonal))
+        initialise(model), jnp.asarray(TOKENS), capture_intermediates=lambda module, _: isinstance(module, (Block, Diagonal))
     )
     for block in ("block_0", "block_1"):
         ((stream, _),) = seen["intermediates"][block]["__call__"]
@@ -334,17 +235,105 @@ def test_an_embedding_in_bfloat16_gets_the_gradient_of_every_token():
     np.testing.assert_allclose(gradient(4096), 4096 * gradient(1), rtol=0.01)
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("mixer", MIXERS)
-def test_every_parameter_outside_the_layers_is_in_exactly_one_group(mixer, norm):
-    model = make_model(mixer=mixer, norm=norm)
-    paths = traverse_util.flatten_dict(jax.eval_shape(model.init, jax.random.key(0), TOKENS)["params"], sep="/")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"mixer": mixer} for mixer in MIXERS),
+        *({"norm": norm, "mixer": "mlp"} for norm in NORMS),
+        *({"head": head, "max_length": LENGTH, "positions": "learned"} for head in HEADS),
+    ],
+)
+def test_every_parameter_outside_the_layers_is_in_exactly_one_group(fields):
+    model = make_model(**fields)
+    inputs = np.stack([TOKENS, TOKENS], axis=1) if model.head == "pair" else TOKENS
+    paths = traverse_util.flatten_dict(jax.eval_shape(model.init, jax.random.key(0), inputs)["params"], sep="/")
     outside = [path for path in paths if "/layer/" not in path]
     assert len(outside) < len(paths)
     for path in outside:
         assert sum(bool(re.search(pattern, path)) for pattern in Backbone.PARAM_GROUPS) == 1, path
 
 
+@pytest.mark.parametrize("norm", ["layernorm", "rmsnorm", "batchnorm"])
+def test_the_norm_has_the_epsilon_and_the_offsets_of_its_fields(norm):
+    model = make_model(depth=0, norm=norm, norm_eps=0.3, norm_bias=False)
+    variables = initialise(model)
+    p = merge(variables)
+    assert "bias" not in p["norm"]
+    x = NUMPY_NORMS[norm](p["norm"], p["embed"]["embedding"][TOKENS], 0.3)
+    np.testing.assert_allclose(apply(model, variables)[0], dense(p["head"], x), rtol=1e-5, atol=1e-5)
+
+
+def test_released_initial_values_are_normal_with_deviation_0_02_outside_the_layers():
+    fields = {"vocab_size": 500, "outputs": 70, "width": 64, "mixer_hidden": 60, "mixer": "mlp"}
+    default, released = (
+        compile_quickly(make_model(**fields, initial_values=values).init)(jax.random.key(0), TOKENS)["params"]
+        for values in ("default", "released")
+    )
+    jax.tree.map(np.testing.assert_array_equal, default["block_0"].pop("layer"), released["block_0"].pop("layer"))
+    for path, values in traverse_util.flatten_dict(released, sep="/").items():
+        if path.endswith(("kernel", "embedding")):
+            np.testing.assert_allclose(np.std(values), 0.02, rtol=0.05, err_msg=path)
+        elif path.endswith("bias"):
+            assert not np.any(values)
+
+
+def test_a_head_without_bias_is_a_product():
+    model = make_model(depth=0, head_bias=False)
+    variables = initialise(model)
+    assert set(variables["params"]["head"]) == {"kernel"}
+
+
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"head": "lats"}, "head='lats' is not one of token, last, .*; did you mean 'last'"),
+    ({"mixer": "half_glu"}, "mixer='half_glu' is not one of"),
+    ({"norm_position": "prior"}, "norm_position='prior'"),
+    ({"initial_values": "release"}, "initial_values='release'.*'released'"),
+    ({"positions": "learnt", "max_length": 3}, "positions='learnt'.*'learned'"),
+    ({"positions": "learned"}, "positions='learned' needs max_length of at least 1"),
+    ({"head": "autoencoder"}, "head='autoencoder' needs max_length of at least 1"),
+    ({"mixer": "geglu", "mixer_hidden": 0}, "mixer='geglu' needs mixer_hidden of at least 1"),
+])  # fmt: skip
+def test_fields_that_do_not_fit_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        make_model(**fields)
+
+
+@pytest.mark.parametrize(("fields", "shape", "message"), [
+    ({}, (2, 3, 4), r"shape \(2, 3, 4\) is not \[B T\], as for the head 'token'"),
+    ({"vocab_size": 0}, (2, 3, 4, 5), r"is not \[B T F\]"),
+    ({"head": "pair"}, (2, 3), r"is not \[B 2 T\]"),
+    ({"head": "pair"}, (2, 3, 4), r"is not \[B 2 T\]"),
+    ({"max_length": 3}, (2, 4), "4 positions are more than max_length=3"),
+])  # fmt: skip
+def test_inputs_that_do_not_fit_are_refused(fields, shape, message):
+    model = make_model(**fields)
+    inputs = jax.ShapeDtypeStruct(shape, jnp.int32 if model.vocab_size else jnp.float32)
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(model.init, jax.random.key(0), inputs)
+
+
+class BothWays(Diagonal):
+    """Stands for a layer that reads from both ends."""
+
+    CAUSAL = False
+
+
+@pytest.mark.parametrize("fields", [
+    {"head": "token", "layer_class": BothWays},
+    {"head": "last", "layer_class": BothWays},
+    {"head": "mean"},
+    {"head": "autoencoder", "max_length": 9},
+])  # fmt: skip
+def test_what_reads_whole_sequences_cannot_go_on_from_a_state(fields):
+    model = make_model(**fields)
+    assert not model.causal
+    logits, _ = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x)[0], TOKENS)
+    assert logits.shape[-1] == OUTPUTS
+    with pytest.raises(ValueError, match="reads whole sequences; it cannot go on from states"):
+        jax.eval_shape(lambda x: model.init(jax.random.key(0), x, states=make_model().init_states(2)), TOKENS)
+    assert make_model(head="last").causal
+
+
 def test_an_unknown_norm_is_refused():
-    with pytest.raises(ValueError, match="'layer' is not one of layernorm, rmsnorm, batchnorm, none"):
-        make_norm("layer", train=False, dtype=jnp.float32)
+    with pytest.raises(ValueError, match="norm='layer' is not one of layernorm, rmsnorm, batchnorm, none; did you mean"):
+        Norm("layer")
