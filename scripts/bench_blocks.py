@@ -52,9 +52,10 @@ def main() -> None:
     device = f"{jax.devices()[0].device_kind}, jax {jax.__version__}"
     print(f"{device}: {blocks} blocks of {name}, {rows} rows of {length}, width {width}")
     print(f"{'remat':<8}{'scan_blocks':<13}{'compiling':>11}{'temporary':>15}{'a call':>14}", flush=True)
-    made, times = {}, {}
+    made: dict[tuple[bool, bool], Any] = {}
+    times: dict[tuple[bool, bool], list[float]] = {}
     for remat, scan_blocks in itertools.product((False, True), repeat=2):
-        fields = {"mixer": "swiglu", "mixer_hidden": 2 * width, "remat": remat, "scan_blocks": scan_blocks}
+        fields: Any = {"mixer": "swiglu", "mixer_hidden": 2 * width, "remat": remat, "scan_blocks": scan_blocks}
         model = Backbone(load_layer(name), (), VOCABULARY, VOCABULARY, width, blocks, **fields)
         made[remat, scan_blocks], times[remat, scan_blocks] = compile_gradients(model, tokens), []
     for _ in range(1 + ROUNDS):

@@ -187,9 +187,6 @@ def make_program(*configs: ConfigDict) -> Program:
     config = configs[0]
     _check_shared(*configs)
     task = build_task(config.task)
-    examples = task.epoch_examples(tuple(config.train.length)) if isinstance(task, SyntheticTask) else None
-    if examples and examples < config.train.batch_size:
-        raise UserError(f"task.train_examples={examples} is fewer than train.batch_size={config.train.batch_size}")
     hyper = _stack_hyper(configs)
     model = build_model(config.model, task)
     step = _make_step(config, task, model, hyper)

@@ -55,17 +55,13 @@ def init_variables(model: Backbone, task: Task, hyper: Hyper) -> dict[str, Tree]
     """Initialises parameters and BatchNorm statistics; their shapes do not depend on the length used here."""
     inputs = task.example_spec(1).inputs
     key = stream_key(hyper["seed"], "init")
-    return dict(_with(model, hyper).init(key, jnp.zeros((1, *inputs.shape), inputs.dtype)))
+    return dict(model.init(key, jnp.zeros((1, *inputs.shape), inputs.dtype), layer_values=layer_values(hyper)))
 
 
 def layer_values(hyper: Hyper) -> dict[str, Any]:
     """Returns the hyper-parameters that are fields of the layer, by the fields' own names."""
     prefix = "model.layer."
     return {path.removeprefix(prefix): value for path, value in hyper.items() if path.startswith(prefix)}
-
-
-def _with(model: Backbone, hyper: Hyper) -> Backbone:
-    return model.clone(layer_fields=(*model.layer_fields, *layer_values(hyper).items()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,12 +139,13 @@ class TrainStep:
         self, params: Tree, hyper: Hyper, batch_stats: Tree, dropout: jax.Array, batch: Batch, *, mean: bool
     ) -> tuple[jax.Array, tuple[Tree, Sums]]:
         """Returns the loss's mean or sum over a batch, with BatchNorm's new statistics and the metric sums."""
-        (outputs, _), updated = _with(self.model, hyper).apply(
+        (outputs, _), updated = self.model.apply(
             {"params": params, "batch_stats": batch_stats},
             batch.inputs,
             lengths=batch.lengths,
             reset=batch.reset,
             train=True,
+            layer_values=layer_values(hyper),
             rngs={"dropout": dropout},
             mutable=["batch_stats"],
         )
@@ -196,7 +193,9 @@ class TrainStep:
                 assert isinstance(self.task, SyntheticTask)
                 batch = self.task.evaluation_batch(key, i, part.batch_size, part.set.length, part.split)
             batch = batch.keep(where.examples - i * part.batch_size)
-            outputs, _ = _with(self.model, hyper).apply(variables, batch.inputs, lengths=batch.lengths, reset=batch.reset)
+            outputs, _ = self.model.apply(
+                variables, batch.inputs, lengths=batch.lengths, reset=batch.reset, layer_values=layer_values(hyper)
+            )
             measured = {"loss": self.task.loss(outputs, batch), **self.task.metrics(outputs, batch)}
             return carry, {**measured, **self.task.curves(outputs, batch)}
 
