@@ -143,6 +143,12 @@ SIEMS = Setting(
         source="released code of DeltaProduct",
         why="its heads and keys",
     ),
+    on(
+        {"model.layer.initial_values": "released"},
+        layer="deltanet deltaproduct gated_deltanet",
+        source="released code of DeltaProduct",
+        why="by default these layers start otherwise",
+    ),
 )
 
 SETTINGS = {
