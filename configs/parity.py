@@ -129,10 +129,16 @@ SETTINGS = {
             why="forget gates of later blocks start further open",
         ),
         on(
-            {"model.layer.input_gate": True},
+            {"model.initial_values": "released", "model.head_bias": False},
+            layer="deltanet deltaproduct gated_deltanet",
+            source="code of DeltaNet's models (fla): embedding and matrices from N(0, 0.02^2), no bias in the head",
+            why="what is around these layers there",
+        ),
+        on(
+            {"model.layer.input_gate": True, "model.head_bias": False, "model.norm_bias": False},
             layer="diagonal",
             source="released code of its simple recurrent network",
-            why="Figure 1's layer multiplies the input term by x",
+            why="Figure 1's layer multiplies the input term by x; nothing around it has a bias",
         ),
         on({"optim.warmup": "0 steps"}, layer="diagonal", source="released parity_diagonal_tanh.yaml", why="it has no warm-up"),
         on(
