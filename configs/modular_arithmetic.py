@@ -94,8 +94,21 @@ RELEASED = Setting(
         {"optim.lr": 1e-4, "optim.final_lr": 1e-7},
         layer="mamba",
         variant="positive",
-        source="a comment in the released yaml file",
-        why="Mamba [0, 1] has a rate of its own",
+        when={"brackets": "plain"},
+        source="a comment in the released yaml file of the task without brackets",
+        why="Mamba [0, 1] has a rate of its own there",
+    ),
+    on(
+        {"optim.groups": [[".*", 1.0, 1.0]]},
+        layer="deltanet deltaproduct gated_deltanet",
+        source="released main.py: AdamW over all parameters",
+        why="gains, biases and the embedding decay there too",
+    ),
+    on(
+        {"optim.groups": [["/(A_log|D)$", 1.0, 0.0], ["^(?!.*/(A_log|D)$)", 1.0, 1.0]]},
+        layer="mamba",
+        source="released main.py: AdamW over all parameters that are not marked _no_weight_decay",
+        why="gains, biases and the embedding decay there too",
     ),
 )
 

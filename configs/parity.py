@@ -12,7 +12,7 @@ files say instead. The released code computes in bfloat16 with float32 weights; 
 
 from typing import Any
 
-from lrnn_jax.config.settings import Choices, Setting, on
+from lrnn_jax.config.settings import BLOCK, Choices, Setting, on
 from lrnn_jax.registry import LAYERS
 from lrnn_jax.sweeps.combinators import grid, seeds
 
@@ -30,23 +30,22 @@ DIAGONAL = on(
     source="released parity_diagonal.yaml and parity_diagonal_tanh.yaml",
     why="Figure 1: one block between norms, no residual",
 )
-# What surrounds a layer of width 128.
+# What surrounds a layer of width 128: what its own paper has, and an RMSNorm where that says nothing.
 BLOCKS = Setting(
     on({"model.norm": "rmsnorm"}, layer="-diagonal", source="released model code"),
-    on({"model.norm": "layernorm"}, layer="mlstm slstm", source="released code of xLSTM", why="xLSTM's blocks have LayerNorm"),
+    on(BLOCK),
+    on({"model.norm": "rmsnorm"}, layer="lru rwkv7", source="ours", why="as the others here; the paper has neither of them"),
     on(
-        {"model.mixer": "swiglu", "model.mixer_hidden": 512},
-        layer="deltanet deltaproduct gated_deltanet gla rwkv7 transformer",
+        {"model.mixer_hidden": 512},
+        when={"model.mixer": "swiglu"},
         source="released model code: 256 * ceil(8/3 * 128 / 256)",
-        why="these layers are followed by a channel mixer of their own",
     ),
     on(
-        {"model.mixer": "geglu", "model.mixer_hidden": 192, "model.layer.conv_width": 0},
+        {"model.mixer_hidden": 192, "model.layer.conv_width": 0},
         layer="slstm",
         source="released code of xLSTM: 1.3 times the width, rounded up to a multiple of 64; released yaml: no convolution",
-        why="xLSTM follows the sLSTM with a narrower GeGLU; the paper does not say that it has a convolution",
+        why="its GeGLU is narrower; the paper does not say that it has a convolution",
     ),
-    on({"model.mixer": "glu"}, layer="lru", source="Orvieto et al. 2023, App. D.1", why="the LRU's own block"),
 )
 
 CPU = Setting(
@@ -117,6 +116,38 @@ SETTINGS = {
         on({"model.dtype": "bfloat16"}, layer="-diagonal", source="released main.py: autocast", why="Figure 1 ran on CPUs"),
         on({"optim.weight_decay": 0.1}, layer="mlstm slstm", source="released yaml files of xLSTM", why="xLSTM alone decays"),
         on({"model.layer.conv_width": 1}, layer="mamba", source="released model code: d_conv=1", why="the paper says 4"),
+        on(
+            {"model.layer.initial_values": "released"},
+            layer="deltanet deltaproduct diagonal gated_deltanet lstm mamba rwkv7",
+            source="each layer's released code",
+            why="by default these layers start otherwise",
+        ),
+        on(
+            {"model.layer.bias_init": "powerlaw_by_block"},
+            layer="slstm",
+            source="released code of xLSTM",
+            why="forget gates of later blocks start further open",
+        ),
+        on(
+            {"model.initial_values": "released", "model.head_bias": False},
+            layer="deltanet deltaproduct gated_deltanet",
+            source="code of DeltaNet's models (fla): embedding and matrices from N(0, 0.02^2), no bias in the head",
+            why="what is around these layers there",
+        ),
+        on(
+            {"model.layer.input_gate": True, "model.head_bias": False, "model.norm_bias": False},
+            layer="diagonal",
+            source="released code of its simple recurrent network",
+            why="Figure 1's layer multiplies the input term by x; nothing around it has a bias",
+        ),
+        on({"optim.warmup": "0 steps"}, layer="diagonal", source="released parity_diagonal_tanh.yaml", why="it has no warm-up"),
+        on(
+            {"optim.warmup": "2000 steps"},
+            layer="diagonal",
+            variant="positive",
+            source="released parity_diagonal.yaml",
+            why="the sigmoid's file has one",
+        ),
     ),
 }
 

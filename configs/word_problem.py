@@ -143,6 +143,12 @@ SIEMS = Setting(
         source="released code of DeltaProduct",
         why="its heads and keys",
     ),
+    on(
+        {"model.layer.initial_values": "released", "model.initial_values": "released", "model.head_bias": False},
+        layer="deltanet deltaproduct gated_deltanet",
+        source="code of DeltaNet's models (fla): embedding and matrices from N(0, 0.02^2), no bias in the head",
+        why="what these layers and what is around them start from there",
+    ),
 )
 
 SETTINGS = {

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator
 
-from lrnn_jax.config.settings import BLOCK, Choices, Chosen, Rule
+from lrnn_jax.config.settings import Choices, Chosen, Rule
 from lrnn_jax.errors import UserError
 from lrnn_jax.registry import LAYERS, load_layer
 
@@ -31,7 +31,7 @@ def check_rules(choices: Choices, file: str) -> None:
                 continue
             if id(rule) not in effective:
                 raise UserError(f"{rule.place}: a rule without effect, whatever the layer, the setting and the task's options")
-            if name not in OURS and not (rule.source or rule.fields is BLOCK):
+            if name not in OURS and not rule.source:
                 raise UserError(f"{rule.place}: a rule of {name!r} that names no source")
             if (rule.layers or rule.variants or rule.when) and not (rule.why or rule.source):
                 raise UserError(f"{rule.place}: a rule for some configs that does not say why")

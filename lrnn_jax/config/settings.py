@@ -81,6 +81,8 @@ def on(
       source: where in a paper or in its released files the values stand.
       why: the reason, where a rule is not for all layers.
     """
+    if fields is BLOCK:
+        source = source or "the layer's own paper: BLOCK of its class"
     caller = sys._getframe(1)
     place = f"{Path(caller.f_code.co_filename).name}:{caller.f_lineno}"
     return Rule(fields, tuple(layer.split()), tuple(variant.split()), dict(when or {}), source, why, place)

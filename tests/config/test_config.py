@@ -279,12 +279,10 @@ def test_another_name_brings_its_own_fields_along_and_the_same_name_nothing(conf
 
 
 def test_layer_and_task_sections_hold_their_own_fields():
-    assert layer_config("diagonal", gain=2.0).to_dict() == {"name": "diagonal", "negative_eigenvalues": True, "gain": 2.0}
-    assert task_config("modular_counting", modulus=5).to_dict() == {
-        "name": "modular_counting",
-        "modulus": 5,
-        "train_examples": 0,
-    }
+    layer, task = layer_config("diagonal", gain=2), task_config("modular_counting", modulus=5)
+    assert (layer.name, layer.negative_eigenvalues, layer.gain) == ("diagonal", True, 2.0)
+    assert (task.name, task.modulus, task.train_examples) == ("modular_counting", 5, 0)
+    assert not {"width", "depth", "index", "dtype", "parent"} & {*layer, *task}
 
 
 @pytest.mark.parametrize(
