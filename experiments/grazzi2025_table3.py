@@ -29,7 +29,7 @@ RELEASED_FROM_OURS = tuple(
         f"{name}, our initial values",
         MODELS[name][0],
         {"parity": Published(MODELS[name][1][0], "Table 3")},
-        {"model.layer.initial_values": "default"},
+        {"model.layer.initial_values": "default", "model.initial_values": "default", "model.head_bias": True},
         columns=("parity",),
         settings=("grazzi2025-released",),
     )

@@ -17,7 +17,7 @@ from lrnn_jax.tables.declaring import list_runs, load_table
 from lrnn_jax.tables.records import load_record, record_file
 
 # Fields that are called otherwise today. Every other field has kept its name and its value.
-RENAMED: dict[str, str] = {}
+RENAMED = {"model.method": "model.scan"}
 # Where the runs were trained: the tables, at these settings.
 SETTINGS = ("cpu", "grazzi2025-released")
 
