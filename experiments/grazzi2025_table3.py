@@ -23,7 +23,7 @@ COLUMNS = (
         note="A column of ours: the paper has no sums and differences alone.",
     ),
 )
-# What has been run of the released setting, before it had the released initial values.
+# What has been run of the released setting, before it started as the released code does.
 RELEASED_FROM_OURS = tuple(
     Row(
         f"{name}, our initial values",
