@@ -19,6 +19,7 @@ Q       queries: the last of the positions that attention looks at
 G       groups of heads that share queries and keys
 M       block size (BD-LRU) or order (H-LRU)
 C       chunk: consecutive time steps handled together
+W       positions that a cache holds: one fewer than a window of attention
 L       layers (blocks of the backbone)
 S       seeds trained side by side
 O       outputs: classes or vocabulary

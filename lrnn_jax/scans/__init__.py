@@ -1,4 +1,9 @@
-"""The maths of every recurrence as pure array functions: no modules, no config."""
+"""The maths of every recurrence as pure array functions: no modules, no config.
+
+All of them take batch first and time second, NumPy arrays or JAX's, of any floating dtype and any length, 0 included. They
+compute in float32 (attention multiplies in its inputs' dtype) and return every output with the last state, which continues the
+row in another call as ``h0``. What does not fit together is refused by name and shape; nothing is broadcast.
+"""
 
 from lrnn_jax.scans.attention import scan_attention
 from lrnn_jax.scans.delta import scan_delta_product, scan_delta_rule

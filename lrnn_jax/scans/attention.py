@@ -1,7 +1,7 @@
 """Causal softmax attention over a window, as a recurrence whose state is a cache of keys and values."""
 
 import functools
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from lrnn_jax.scans.checks import check_arrays
+from lrnn_jax.scans.chunks import chunks_first, join, split
 from lrnn_jax.scans.method import Serves, choose_method
-from lrnn_jax.scans.recurrence import keep_mask, run_recurrence, start_state
+from lrnn_jax.scans.recurrence import cut, keep_mask, run_recurrence
 
 METHODS = {"sequential": Serves(), "chunked": Serves()}
 BASE = 10000.0
@@ -20,13 +22,22 @@ BLOCK = 256
 EMPTY, PADDING = -1, -2
 
 
+class Cache(TypedDict):
+    """The last W = window - 1 positions; ``valid`` is above 1/2 where there was one."""
+
+    k: Float[Array, "B W H K"]
+    v: Float[Array, "B W H K"]
+    valid: Float[Array, "B W"]
+
+
+@check_arrays
 def scan_attention(
     q: Float[Array, "B T H K"],
     k: Float[Array, "B T H K"],
     v: Float[Array, "B T H K"],
     *,
     window: int,
-    h0: dict[str, jax.Array] | None = None,
+    h0: Cache | None = None,
     reset: Bool[Array, "B T"] | None = None,
     method: str = "auto",
 ) -> tuple[Float[Array, "B T H K"], dict[str, jax.Array]]:
@@ -50,20 +61,20 @@ def scan_attention(
       ``(o, h_last)`` in float32.
 
     Raises:
-      ValueError: unknown method, or an ``h0`` of another shape.
+      ValueError: unknown method, or arrays that do not fit, see `check_arrays`; K is odd, window below 1, or ``h0`` of another
+        window.
 
     Source: Vaswani et al. 2017, Eq. 1; Su et al. 2021 (RoPE).
-    Differs: there is no ``reverse``.
+
+    Example: with ``window=1`` every position sees itself alone, so o is v.
     """
-    method = choose_method(method, METHODS, accelerator="chunked", cpu="chunked")
-    if h0 is not None:
-        like = jax.eval_shape(lambda: empty_cache(q.shape[0], window, *q.shape[2:]))
-        h0 = {name: start_state(h0[name], part.shape) for name, part in like.items()}
+    method = choose_method(method, METHODS, accelerator="chunked", cpu="chunked", steps=q.shape[1])
+    _check_window(window, q, h0)
+    past = None if h0 is None else jax.tree.map(lambda x: x.astype(jnp.float32), h0)
     if method == "chunked":
-        return _chunked(q, k, v, window, h0, reset)
-    cache = empty_cache(q.shape[0], window, *q.shape[2:]) if h0 is None else h0
-    step = functools.partial(_advance, window)
-    return run_recurrence(step, (), cache, (q, k, v, keep_mask(reset, reverse=False)))
+        return _chunked(q, k, v, window, past, reset)
+    cache = empty_cache(q.shape[0], window, *q.shape[2:]) if past is None else past
+    return run_recurrence(functools.partial(_advance, window), (), cache, (q, k, v, keep_mask(reset)))
 
 
 def empty_cache(batch: int, window: int, heads: int, size: int) -> dict[str, jax.Array]:
@@ -72,28 +83,35 @@ def empty_cache(batch: int, window: int, heads: int, size: int) -> dict[str, jax
     return {"k": past, "v": past, "valid": jnp.zeros((batch, window - 1), jnp.float32)}
 
 
+def _check_window(window: int, q: jax.Array, h0: Cache | None) -> None:
+    if window < 1:
+        raise ValueError(f"window: {window} is below 1")
+    if q.shape[-1] % 2:
+        raise ValueError(f"q: shape {q.shape} has an odd K, of which no pairs can be rotated")
+    if h0 is not None and h0["valid"].shape[1] != window - 1:
+        raise ValueError(f"h0: a cache of {h0['valid'].shape[1]} positions is not that of a window of {window}")
+
+
 def _advance(window: int, _: tuple, cache: dict[str, jax.Array], x: tuple[Any, ...]) -> tuple[dict[str, jax.Array], jax.Array]:
     q, k, v, keep = x
-    if keep is not None:
-        cache = {name: past * keep.reshape(-1, *[1] * (past.ndim - 1)) for name, past in cache.items()}
     now = {"k": k, "v": v, "valid": jnp.ones(k.shape[0])}
-    seen = {name: jnp.concatenate([cache[name], now[name][:, None].astype(jnp.float32)], axis=1) for name in now}
+    seen = {name: _append(cut(cache[name], keep), now[name][:, None]) for name in now}
     document = jnp.where(seen["valid"] > 0.5, 0, EMPTY)
     o = _attend(window, q[:, None], document[:, -1:], seen["k"], seen["v"], document)
     return {name: past[:, 1:] for name, past in seen.items()}, o[:, 0]
 
 
 def _chunked(
-    q: jax.Array, k: jax.Array, v: jax.Array, window: int, h0: dict[str, jax.Array] | None, reset: jax.Array | None
+    q: jax.Array, k: jax.Array, v: jax.Array, window: int, past: dict[str, jax.Array] | None, reset: jax.Array | None
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     batch, steps = q.shape[:2]
     document = jnp.zeros((batch, steps), jnp.int32) if reset is None else jnp.cumsum(reset.astype(jnp.int32), axis=1)
-    cache = empty_cache(batch, window, *q.shape[2:]) if h0 is None else h0
+    cache = empty_cache(batch, window, *q.shape[2:]) if past is None else past
     carried = _carry(cache, k, v, document)
     keys, values, owners = k, v, document
-    if h0 is not None:
-        keys, values = (jnp.concatenate([h0[name].astype(x.dtype), x], axis=1) for name, x in (("k", k), ("v", v)))
-        owners = jnp.concatenate([jnp.where(h0["valid"] > 0.5, 0, EMPTY), document], axis=1)
+    if past is not None:
+        keys, values = (jnp.concatenate([past[name].astype(x.dtype), x], axis=1) for name, x in (("k", k), ("v", v)))
+        owners = jnp.concatenate([jnp.where(cache["valid"] > 0.5, 0, EMPTY), document], axis=1)
     if steps <= BLOCK:
         return _attend(window, q, document, keys, values, owners), carried
     return _attend_in_blocks(window, q, document, keys, values, owners), carried
@@ -103,46 +121,37 @@ def _carry(cache: dict[str, jax.Array], k: jax.Array, v: jax.Array, document: ja
     """The last window - 1 positions, as far as they belong to the last document."""
     steps = k.shape[1]
     now = {"k": k, "v": v, "valid": jnp.ones(document.shape)}
-    joined = {name: jnp.concatenate([cache[name], now[name].astype(jnp.float32)], axis=1)[:, steps:] for name in now}
+    joined = {name: _append(cache[name], now[name])[:, steps:] for name in now}
     before = jnp.zeros((document.shape[0], cache["valid"].shape[1]), jnp.int32)
     same = jnp.concatenate([before, document], axis=1)[:, steps:] == document[:, -1:]
     return {name: jnp.where(same.reshape(*same.shape, *[1] * (x.ndim - 2)), x, 0.0) for name, x in joined.items()}
+
+
+def _append(past: jax.Array, now: jax.Array) -> jax.Array:
+    return jnp.concatenate([past, now.astype(jnp.float32)], axis=1)
 
 
 def _attend_in_blocks(
     window: int, q: jax.Array, document: jax.Array, keys: jax.Array, values: jax.Array, owners: jax.Array
 ) -> jax.Array:
     """Block after block, each against itself and as many blocks before as the window reaches into."""
-    batch, steps = q.shape[:2]
+    steps = q.shape[1]
     past = keys.shape[1] - steps
     size = max(16, min(window, BLOCK))
     count = -(-steps // size)
     reach = -(-(window - 1) // size) if past else min(-(-(window - 1) // size), count - 1)
-    end = count * size - steps
 
-    def split(x: jax.Array, front: int, fill: tuple[int, int]) -> jax.Array:
-        rest = [(0, 0)] * (x.ndim - 2)
-        x = jnp.pad(x, [(0, 0), (front, 0), *rest], constant_values=fill[0])
-        x = jnp.pad(x, [(0, 0), (0, end), *rest], constant_values=fill[1])
-        return jnp.moveaxis(x.reshape(batch, -1, size, *x.shape[2:]), 1, 0)
-
-    def make_bands(x: jax.Array, fill: tuple[int, int] = (0, 0)) -> jax.Array:
-        blocks = split(x, reach * size - past, fill)
-        return jnp.concatenate([blocks[j : j + count] for j in range(reach + 1)], axis=2)
+    def make_bands(x: jax.Array, before: int = 0, after: int = 0) -> jax.Array:
+        front = [(0, 0), (reach * size - past, 0), *[(0, 0)] * (x.ndim - 2)]
+        blocks = split(jnp.pad(x, front, constant_values=before), size, fill=after)
+        return jnp.concatenate([blocks[:, j : j + count] for j in range(reach + 1)], axis=2)
 
     # what the backward pass needs of a block is computed again there: scores are larger than what they come from
     attend = jax.checkpoint(functools.partial(_attend, window))
-    o = lax.map(
-        lambda block: attend(*block),
-        (
-            split(q, 0, (0, 0)),
-            split(document, 0, (0, PADDING)),
-            make_bands(keys),
-            make_bands(values),
-            make_bands(owners, (EMPTY, PADDING)),
-        ),
-    )
-    return jnp.moveaxis(o, 0, 1).reshape(batch, -1, *q.shape[2:])[:, :steps]
+    queries = split(q, size), split(document, size, fill=PADDING)
+    bands = make_bands(keys), make_bands(values), make_bands(owners, EMPTY, PADDING)
+    o = lax.map(lambda block: attend(*block), jax.tree.map(chunks_first, (*queries, *bands)))
+    return join(chunks_first(o), steps)
 
 
 def _attend(

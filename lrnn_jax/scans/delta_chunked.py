@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from lrnn_jax.scans.chunks import join, split
 from lrnn_jax.scans.exact import matmul
 from lrnn_jax.scans.recurrence import run_recurrence
 
@@ -13,36 +14,18 @@ WRITES = (32, 64)
 BLOCK = 16
 
 
-def run_chunks(
+def scan_by_chunks(
     q: jax.Array,
     k: jax.Array,
     v: jax.Array,
     beta: jax.Array,
     log_gate: jax.Array | None,
     h0: jax.Array,
-    keep: jax.Array | None,
-    *,
-    reverse: bool,
-) -> tuple[jax.Array, jax.Array]:
-    """The arguments of `scan_delta_product` in float32, with ``keep`` [B T] instead of ``reset``: 0 where the state is cut."""
-    xs = (q, k, v, beta, log_gate, keep)
-    if not reverse:
-        return _run_forward(h0, *xs)
-    o, h_last = _run_forward(h0, *jax.tree.map(lambda x: jnp.flip(x, 1), xs))
-    return jnp.flip(o, 1), h_last
-
-
-def _run_forward(
-    h0: jax.Array,
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    beta: jax.Array,
-    log_gate: jax.Array | None,
     keep: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
     """One triangular system per chunk, solved for all chunks at once, then one matrix product per chunk in order.
 
+    Arguments are those of `scan_delta_product` in float32, with ``keep`` [B T] instead of ``reset``: 0 where the state is cut.
     With e_i what the i-th write of a chunk adds along its key, S_0 the state before the chunk and d(i, s) the decay from write
     s to write i (0 if a sequence starts in between): e_i = beta_i (v_i - d(i, 0) S_0^T k_i - sum_{s<i} d(i, s) (k_s^T k_i)
     e_s), whose solution is E = U - W S_0. All arrays are [B N H ...]: N chunks, and positions or writes after the heads.
@@ -51,8 +34,8 @@ def _run_forward(
     size = _positions_per_chunk(length, writes, k.shape[-1])
     decay = _decays(log_gate, keep, size)
     start, read = decay[..., 0], jnp.repeat(decay[..., 1:], writes, axis=-1)
-    q = _heads_first(_split(q, size))
-    k, v, beta = (_merge_writes(_split(x, size)) for x in (k, v, beta))
+    q = _heads_first(split(q, size))
+    k, v, beta = (_merge_writes(split(x, size)) for x in (k, v, beta))
     k_start = k * jnp.repeat(start, writes, axis=-1)[..., None]
     k_end = k * read[..., -1, :, None]
     between = jnp.repeat(read, writes, axis=-2) * jnp.tri(size * writes, k=-1)[None, None, None]
@@ -64,7 +47,7 @@ def _run_forward(
     before = jnp.concatenate([h0[:, None], states[:, :-1]], axis=1)
     errors = u - matmul(w, before)
     o = matmul(q * start[..., None], before) + matmul(matmul(q, _transpose(k)) * read, errors)
-    return _heads_first(o).reshape(o.shape[0], -1, o.shape[2], o.shape[4])[:, :length], h_last
+    return join(_heads_first(o), length), h_last
 
 
 @jax.custom_vjp
@@ -127,20 +110,13 @@ def _decays(log_gate: jax.Array | None, keep: jax.Array | None, size: int) -> ja
     decay = jnp.tri(size, size + 1, 1)[None, None, None]
     if log_gate is not None:
         after = jnp.tri(size, size + 1, dtype=bool)[None, None, None]
-        gates = jnp.where(after, _heads_first(_split(log_gate, size))[..., None], 0.0)
+        gates = jnp.where(after, _heads_first(split(log_gate, size))[..., None], 0.0)
         decay = decay * jnp.exp(jnp.cumsum(gates, axis=-2))
     if keep is not None:
-        sequence = jnp.cumsum(_split(1.0 - keep, size), axis=-1)
+        sequence = jnp.cumsum(split(1.0 - keep, size), axis=-1)
         before = jnp.pad(sequence, ((0, 0), (0, 0), (1, 0)))
         decay = decay * (sequence[..., :, None] == before[..., None, :])[:, :, None].astype(jnp.float32)
     return decay
-
-
-def _split(x: jax.Array, size: int) -> jax.Array:
-    """``[B T ...]`` to ``[B N C ...]``, filled up with zeros: nothing written, nothing forgotten."""
-    missing = -x.shape[1] % size
-    x = jnp.pad(x, ((0, 0), (0, missing), *((0, 0) for _ in x.shape[2:])))
-    return x.reshape(x.shape[0], -1, size, *x.shape[2:])
 
 
 def _merge_writes(x: jax.Array) -> jax.Array:

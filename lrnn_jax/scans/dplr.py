@@ -6,15 +6,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from lrnn_jax.scans.checks import check_arrays
+from lrnn_jax.scans.chunks import join, split
 from lrnn_jax.scans.exact import einsum, matmul
 from lrnn_jax.scans.method import Serves, choose_method
-from lrnn_jax.scans.recurrence import keep_mask, run_recurrence, start_state
+from lrnn_jax.scans.recurrence import cut, keep_mask, run_recurrence, start_state
 
 METHODS = {"sequential": Serves(), "chunked": Serves()}
 # Positions of a chunk: decays between all pairs of them exist at once, [CHUNK CHUNK K] per head.
 CHUNK = 32
 
 
+@check_arrays
 def scan_dplr(
     q: Float[Array, "B T H K"],
     k: Float[Array, "B T H K"],
@@ -26,7 +29,6 @@ def scan_dplr(
     h0: Float[Array, "B H K V"] | None = None,
     reset: Bool[Array, "B T"] | None = None,
     method: str = "auto",
-    reverse: bool = False,
 ) -> tuple[Float[Array, "B T H V"], Float[Array, "B H K V"]]:
     """Computes ``S_t = (diag(w_t) + a_t b_t^T) S_{t-1} + k_t v_t^T`` and ``o_t = S_t^T q_t``.
 
@@ -41,27 +43,27 @@ def scan_dplr(
       reset: True where a new sequence starts.
       method: ``"sequential"``, ``"chunked"`` (one triangular system per chunk; O(C K) memory per position and head, within
         one chunk at a time), or ``"auto"`` (sequential on a CPU, chunked elsewhere).
-      reverse: runs from the last position to the first.
 
     Returns:
       ``(o, S_last)`` in float32.
 
     Raises:
-      ValueError: unknown method, or an ``h0`` of another shape.
+      ValueError: unknown method, or arrays that do not fit, see `check_arrays`.
 
     Source: Peng et al. 2025 (RWKV-7), the evolution of the state, transposed; the chunks: the WY form of Yang et al. 2024,
     with decays.
     Numerics: every exponent is a sum of ``log_w``, so none is above 0 and nothing is divided by a decay.
+
+    Example: with log_w = 0, a = -beta k and b = k it is the delta rule without its gate, for values that beta has scaled.
     """
-    method = choose_method(method, METHODS, accelerator="chunked")
+    method = choose_method(method, METHODS, accelerator="chunked", steps=q.shape[1])
     q, k, v, log_w, a, b = (x.astype(jnp.float32) for x in (q, k, v, log_w, a, b))
     batch, _, heads, key_dim = k.shape
     h0 = start_state(h0, (batch, heads, key_dim, v.shape[-1]))
-    keep = keep_mask(reset, reverse=reverse)
+    keep = keep_mask(reset)
     if method == "sequential":
-        o, s = run_recurrence(_step, (), h0, (q, k, v, jnp.exp(log_w), a, b, keep), reverse=reverse)
-        return o, s
-    return _chunked(q, k, v, log_w, a, b, h0, keep, reverse)
+        return run_recurrence(_step, (), h0, (q, k, v, jnp.exp(log_w), a, b, keep))
+    return _chunked(q, k, v, log_w, a, b, h0, keep)
 
 
 def transition_matrices(
@@ -74,8 +76,7 @@ def transition_matrices(
 
 def _step(_: tuple, s: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
     q, k, v, w, a, b, keep = x
-    if keep is not None:
-        s = s * keep[:, None, None, None]
+    s = cut(s, keep)
     read = einsum("bhk,bhkv->bhv", b, s)
     s = w[..., None] * s + a[..., None] * read[..., None, :] + k[..., None] * v[..., None, :]
     return s, einsum("bhk,bhkv->bhv", q, s)
@@ -90,22 +91,14 @@ def _chunked(
     b: jax.Array,
     h0: jax.Array,
     keep: jax.Array | None,
-    reverse: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """The same loop over chunks: zeros after the end neither change the state nor matter to an output."""
-    batch, steps = q.shape[:2]
+    steps = q.shape[1]
     size = min(CHUNK, steps)
-    end = -steps % size
-    keep = jnp.ones((batch, steps)) if keep is None else keep
-
-    def split(x: jax.Array, fill: float = 0.0) -> jax.Array:
-        x = x[:, ::-1] if reverse else x
-        x = jnp.pad(x, [(0, 0), (0, end), *[(0, 0)] * (x.ndim - 2)], constant_values=fill)
-        return x.reshape(batch, -1, size, *x.shape[2:])
-
-    o, s = run_recurrence(_chunk_step, (), h0, (*(split(x) for x in (q, k, v, log_w, a, b)), split(keep, 1.0)))
-    o = o.reshape(batch, -1, *o.shape[3:])[:, :steps]
-    return o[:, ::-1] if reverse else o, s
+    keep = jnp.ones(q.shape[:2]) if keep is None else keep
+    chunks = *(split(x, size) for x in (q, k, v, log_w, a, b)), split(keep, size, fill=1)
+    o, s = run_recurrence(_chunk_step, (), h0, chunks)
+    return join(o, steps), s
 
 
 def _chunk_step(_: tuple, s: jax.Array, x: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:

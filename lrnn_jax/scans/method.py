@@ -26,6 +26,7 @@ def choose_method(
     cpu: str = "sequential",
     state: bool = False,
     reset: bool = False,
+    steps: int = 1,
 ) -> str:
     """Resolves ``auto`` and refuses a method that does not exist or cannot serve the call.
 
@@ -40,6 +41,7 @@ def choose_method(
       cpu: what ``auto`` takes there.
       state: the call passes a state.
       reset: the call passes resets.
+      steps: positions of the call. Over none at all every method is the loop, which does nothing.
 
     Raises:
       ValueError: there is no such method, or it cannot take the call's state or resets.
@@ -50,14 +52,14 @@ def choose_method(
     serving = [name for name, serves in available.items() if not _missing(needs, serves)]
     if method == "auto" and serving:
         preferred = cpu if jax.default_backend() == "cpu" else accelerator
-        return preferred if preferred in serving else serving[0]
+        method = preferred if preferred in serving else serving[0]
     if method not in ("auto", *available):
         raise ValueError(f"method {method!r} is not one of {', '.join(('auto', *available))}")
     if method not in serving:
         missing = " and no ".join(_missing(needs, available.get(method, Serves(False, False))))
         instead = f"; use one of {', '.join(('auto', *serving))}" if serving else ", nor does any other"
         raise ValueError(f"method {method!r} takes no {missing}{instead}")
-    return method
+    return method if steps else "sequential"
 
 
 def _missing(needs: Serves, serves: Serves) -> list[str]:

@@ -7,12 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from lrnn_jax.scans.checks import check_arrays
+from lrnn_jax.scans.chunks import run_chunks, split
 from lrnn_jax.scans.exact import einsum
 from lrnn_jax.scans.method import Serves, choose_method
-from lrnn_jax.scans.recurrence import keep_mask, loop_over_time, start_state
+from lrnn_jax.scans.recurrence import cut, keep_mask, loop_over_time, start_state
 
 METHODS = {"sequential": Serves(), "chunked": Serves()}
 
@@ -31,9 +32,10 @@ def choose_outer_method(method: str, steps: int, *, per_head: bool) -> str:
       ValueError: unknown method.
     """
     cpu = "chunked" if per_head and steps > FEW else "sequential"
-    return choose_method(method, METHODS, accelerator="chunked", cpu=cpu)
+    return choose_method(method, METHODS, accelerator="chunked", cpu=cpu, steps=steps)
 
 
+@check_arrays
 def scan_gated_outer(
     q: Float[Array, "B T G K"],
     k: Float[Array, "B T G K"],
@@ -43,7 +45,6 @@ def scan_gated_outer(
     h0: Float[Array, "B H K V"] | None = None,
     reset: Bool[Array, "B T"] | None = None,
     method: str = "auto",
-    reverse: bool = False,
 ) -> tuple[Float[Array, "B T H V"], Float[Array, "B H K V"]]:
     """Computes ``S_t = diag(a_t) S_{t-1} + k_t v_t^T`` and ``o_t = S_t^T q_t``.
 
@@ -59,51 +60,44 @@ def scan_gated_outer(
         decides, sequential for decays per row and for few positions. On one CPU core (T = 1024, K = V = 64, B H = 8) chunked
         took 0.8 (decay per row) and 0.35 (per head) of sequential's time forward and backward, 2.0 and 1.2 times as long
         forward alone.
-      reverse: runs from the last position to the first.
 
     Returns:
       ``(o, S_last)`` in float32.
 
     Raises:
-      ValueError: unknown method, or an ``h0`` of another shape.
+      ValueError: unknown method, or arrays that do not fit, see `check_arrays`, or H that is no multiple of G.
 
     Source: Yang et al. 2024 (GLA), Eq. 3; Dao and Gu 2024 (SSD), Section 6, for one decay per head.
     Differs: decays below 0 are ours: those papers multiply decays by adding logarithms.
     Numerics: no logarithm and no division: decays are multiplied up inside a chunk only, so products are at most 1 in
       magnitude and values and gradients are exact to rounding at a = 0 and across a sign.
+
+    Example: with every a = 1, o_t is linear attention, the sum over s <= t of (k_s^T q_t) v_s.
     """
     method = choose_outer_method(method, a.shape[1], per_head=a.ndim == 3)
     q, k, v, a = (x.astype(jnp.float32) for x in (q, k, v, a))
-    batch, _, heads, value_dim = v.shape
+    batch, steps, heads, value_dim = v.shape
+    if heads % q.shape[2]:
+        raise ValueError(f"q: {q.shape[2]} groups do not divide the {heads} heads of v")
     a = a[..., None] if a.ndim == 3 else a
     h0 = start_state(h0, (batch, heads, k.shape[-1], value_dim))
-    keep = keep_mask(reset, reverse=reverse)
-    if keep is not None:
-        a = a * keep[:, :, None, None]
-    steps = v.shape[1]
+    a = cut(a, keep_mask(reset))
     if method == "sequential":
-        return _run_blocks(_run_steps, max(16, math.isqrt(steps)), 1, h0, (q, k, v, a), reverse)
-    return _run_blocks(_run_chunks, BLOCK, min(CHUNK, 1 << (steps - 1).bit_length()), h0, (q, k, v, a), reverse)
+        return _run_blocks(_run_steps, max(16, math.isqrt(steps)), 1, h0, (q, k, v, a))
+    return _run_blocks(_run_chunks, BLOCK, min(CHUNK, 1 << (steps - 1).bit_length()), h0, (q, k, v, a))
 
 
 def _run_blocks(
-    run: Callable[..., Any], limit: int, unit: int, h0: jax.Array, xs: tuple[jax.Array, ...], reverse: bool
+    run: Callable[..., Any], limit: int, unit: int, h0: jax.Array, xs: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, jax.Array]:
     """Runs ``s, o = run(s, (q, k, v, a))`` over equal blocks of whole units; the backward pass runs each once more."""
-    batch, steps = xs[2].shape[:2]
-    blocks = -(-steps // limit)
-    size = -(-steps // (blocks * unit)) * unit
-
-    def split(x: jax.Array, fill: float) -> jax.Array:
-        x = jnp.flip(x, 1) if reverse else x
-        x = jnp.pad(x, [(0, 0), (0, blocks * size - steps), (0, 0), (0, 0)], constant_values=fill)
-        return jnp.moveaxis(x.reshape(batch, blocks, size, *x.shape[2:]), 1, 0)
-
+    steps = xs[2].shape[1]
+    filled = max(1, steps)
+    blocks = -(-filled // limit)
+    size = -(-filled // (blocks * unit)) * unit
     # A decay of 1 and a key of 0 carry the last state through the padding.
-    padded = tuple(split(x, fill) for x, fill in zip(xs, (0.0, 0.0, 0.0, 1.0), strict=True))
-    last, o = lax.scan(jax.checkpoint(run, prevent_cse=False), h0, padded)
-    o = jnp.moveaxis(o, 0, 1).reshape(batch, -1, *o.shape[3:])[:, :steps]
-    return jnp.flip(o, 1) if reverse else o, last
+    padded = tuple(split(x, size, fill=fill) for x, fill in zip(xs, (0, 0, 0, 1), strict=True))
+    return run_chunks(run, h0, padded, steps)
 
 
 def _share(x: jax.Array, v: jax.Array) -> jax.Array:

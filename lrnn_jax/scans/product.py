@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from lrnn_jax.scans.checks import check_arrays
 from lrnn_jax.scans.exact import matmul
 from lrnn_jax.scans.method import Serves, choose_method
-from lrnn_jax.scans.recurrence import keep_mask, run_recurrence, start_state
+from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
 
 METHODS = {"sequential": Serves(), "associative": Serves()}
 # A product whose squared norm is below this is left as it is: what has become zero stays so, with finite gradients.
@@ -18,13 +19,13 @@ TINY = 1e-30
 Scaled = tuple[Float[Array, "..."], Float[Array, "..."]]
 
 
+@check_arrays
 def scan_product(
     a: Float[Array, "B T N N"],
     *,
     h0: tuple[Float[Array, "B N N"], Float[Array, " B"]] | None = None,
     reset: Bool[Array, "B T"] | None = None,
     method: str = "auto",
-    reverse: bool = False,
 ) -> tuple[tuple[Float[Array, "B T N N"], Float[Array, "B T"]], tuple[Float[Array, "B N N"], Float[Array, " B"]]]:
     """Computes ``H_t = a_t H_{t-1}`` as ``(H_t / ||H_t||, log ||H_t||)``, with Frobenius norms: no length overflows.
 
@@ -34,25 +35,25 @@ def scan_product(
       reset: True where a new sequence starts, from the identity.
       method: ``"sequential"``, ``"associative"`` (O(T N^2) memory, several times over), or ``"auto"`` (sequential on a CPU,
         associative elsewhere).
-      reverse: runs from the last position to the first.
 
     Returns:
       ``(hs, h_last)``, pairs of normalised matrix and logarithm of the norm, in float32.
 
     Raises:
-      ValueError: unknown method, or an ``h0`` of another shape.
+      ValueError: unknown method, or arrays that do not fit, see `check_arrays`.
 
     Source: Grazzi et al. 2025, Eq. 1 with B = 0.
     Numerics: a matrix whose squared norm is below 1e-30, such as zero, is not normalised.
+
+    Example: with every a = 2 I, of size N, the logarithms are ``t log 2 + log(N) / 2``.
     """
-    method = choose_method(method, METHODS, accelerator="associative")
+    method = choose_method(method, METHODS, accelerator="associative", steps=a.shape[1])
     a = a.astype(jnp.float32)
-    start = start_product(a.shape[0], a.shape[-1])
-    h0 = start if h0 is None else (start_state(h0[0], start[0].shape), start_state(h0[1], start[1].shape))
-    keep = keep_mask(reset, reverse=reverse)
+    h0 = start_product(a.shape[0], a.shape[-1]) if h0 is None else jax.tree.map(lambda x: x.astype(jnp.float32), h0)
+    keep = keep_mask(reset)
     if method == "sequential":
-        return run_recurrence(_step, (), h0, (a, keep), emits_state=True, reverse=reverse)
-    return _associative(a, h0, keep, reverse)
+        return run_recurrence(_step, (), h0, (a, keep), emits_state=True)
+    return _associative(a, h0, keep)
 
 
 def start_product(batch: int, size: int) -> tuple[jax.Array, jax.Array]:
@@ -69,9 +70,8 @@ def _step(_: tuple, h: Scaled, x: tuple[jax.Array, Any]) -> tuple[Scaled, Scaled
     return h, h
 
 
-def _associative(a: jax.Array, h0: Scaled, keep: jax.Array | None, reverse: bool) -> tuple[Scaled, Scaled]:
+def _associative(a: jax.Array, h0: Scaled, keep: jax.Array | None) -> tuple[Scaled, Scaled]:
     cut = jnp.zeros(a.shape[:2], bool) if keep is None else keep < 0.5
-    a, cut = (a[:, ::-1], cut[:, ::-1]) if reverse else (a, cut)
 
     def combine(left: tuple[Scaled, jax.Array], right: tuple[Scaled, jax.Array]) -> tuple[Scaled, jax.Array]:
         (earlier, before), (later, here) = left, right
@@ -81,8 +81,7 @@ def _associative(a: jax.Array, h0: Scaled, keep: jax.Array | None, reverse: bool
     first = start_product(a.shape[0], a.shape[-1])
     start = jax.tree.map(lambda x: jnp.broadcast_to(x[:, None], (*a.shape[:2], *x.shape[1:])), (first, h0))
     hs = _multiply(products, _choose(cut, *start))
-    last = jax.tree.map(lambda x: x[:, -1], hs)
-    return (jax.tree.map(lambda x: x[:, ::-1], hs) if reverse else hs), last
+    return hs, jax.tree.map(lambda x: x[:, -1], hs)
 
 
 def _multiply(later: Scaled, earlier: Scaled) -> Scaled:

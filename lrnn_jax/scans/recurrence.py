@@ -48,32 +48,26 @@ def run_recurrence(
 
     Numerics: reverse-mode gradients only (custom VJP); dtypes are those that ``step`` produces.
     """
+    if not _length(xs):
+        return _empty_outputs(step, constants, h0, xs), h0
     return _run(step, emits_state, reverse, constants, h0, xs)
 
 
 def loop_over_time(step: Step, h0: Tree, xs: Tree, *, reverse: bool = False) -> tuple[Tree, Tree]:
     """Runs ``h_t, y_t = step((), h_{t-1}, x_t)`` in place, as `run_recurrence`, but without a gradient of its own."""
-    length = _length(xs)
-
-    advance = _make_advance(step, (), xs, reverse)
-    h, ys = lax.fori_loop(0, length, advance, (h0, _empty_outputs(step, (), h0, xs)))
+    length, ys = _length(xs), _empty_outputs(step, (), h0, xs)
+    if not length:
+        return ys, h0
+    h, ys = lax.fori_loop(0, length, _make_advance(step, (), xs, reverse), (h0, ys))
     return ys, h
 
 
 def start_state(h0: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
-    """Returns ``h0`` in float32, or zeros of ``shape`` if it is None.
-
-    Raises:
-      ValueError: another shape, which would be broadcast or fail far from here.
-    """
-    if h0 is None:
-        return jnp.zeros(shape, jnp.float32)
-    if h0.shape != shape:
-        raise ValueError(f"h0: shape {h0.shape} is not {shape}")
-    return h0.astype(jnp.float32)
+    """Returns ``h0`` in float32, or zeros of ``shape`` if it is None."""
+    return jnp.zeros(shape, jnp.float32) if h0 is None else h0.astype(jnp.float32)
 
 
-def keep_mask(reset: jax.Array | None, *, reverse: bool) -> jax.Array | None:
+def keep_mask(reset: jax.Array | None, *, reverse: bool = False) -> jax.Array | None:
     """Returns the float32 ``[B T]`` factor that the incoming state is multiplied with: 0 at a reset, 1 elsewhere.
 
     In reverse, the state that enters t comes from t+1, so it is cut where t+1 starts a new sequence.
@@ -83,6 +77,11 @@ def keep_mask(reset: jax.Array | None, *, reverse: bool) -> jax.Array | None:
     if reverse:
         reset = jnp.concatenate([reset[:, 1:], jnp.zeros_like(reset[:, :1])], axis=1)
     return 1.0 - reset.astype(jnp.float32)
+
+
+def cut(h: jax.Array, keep: jax.Array | None) -> jax.Array:
+    """Multiplies ``h`` by a mask over its first axes; None keeps everything."""
+    return h if keep is None else h * keep.reshape(*keep.shape, *[1] * (h.ndim - keep.ndim))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

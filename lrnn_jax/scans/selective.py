@@ -5,13 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from lrnn_jax.scans.checks import check_arrays
+from lrnn_jax.scans.chunks import run_chunks, split
 from lrnn_jax.scans.diagonal import scan_diagonal
 from lrnn_jax.scans.exact import einsum
 from lrnn_jax.scans.method import Serves, choose_method
-from lrnn_jax.scans.recurrence import keep_mask, run_recurrence, start_state
+from lrnn_jax.scans.recurrence import cut, keep_mask, run_recurrence, start_state
 
 METHODS = {"sequential": Serves(), "chunked": Serves()}
 
@@ -19,6 +20,7 @@ METHODS = {"sequential": Serves(), "chunked": Serves()}
 CHUNK = 64
 
 
+@check_arrays
 def scan_selective(
     u: Float[Array, "B T E"],
     dt: Float[Array, "B T E"],
@@ -30,7 +32,6 @@ def scan_selective(
     h0: Float[Array, "B E N"] | None = None,
     reset: Bool[Array, "B T"] | None = None,
     method: str = "auto",
-    reverse: bool = False,
 ) -> tuple[Float[Array, "B T E"], Float[Array, "B E N"]]:
     """Computes ``h_t = abar_t * h_{t-1} + dt_t u_t b_t^T`` and ``y_t = h_t c_t`` with ``abar_t = exp(dt_t a)``.
 
@@ -45,26 +46,29 @@ def scan_selective(
       reset: True where a new sequence starts.
       method: ``"sequential"`` (one state at a time), ``"chunked"`` (an associative scan over 64 positions at a time), or
         ``"auto"`` (sequential on a CPU, chunked elsewhere). None holds ``[B T E N]``, in the backward pass either.
-      reverse: runs from the last position to the first.
 
     Returns:
       ``(y, h_last)`` in float32.
 
     Raises:
-      ValueError: unknown method, or an ``h0`` of another shape.
+      ValueError: unknown method, or arrays that do not fit, see `check_arrays`.
 
     Source: Gu and Dao 2023; the range [-1, 1]: Grazzi et al. 2025, Eq. 2 and its released kernel.
+
+    Example: with every dt = 0 the state stays h0, so y_t is h0 c_t.
     """
-    method = choose_method(method, METHODS, accelerator="chunked")
+    method = choose_method(method, METHODS, accelerator="chunked", steps=u.shape[1])
     u, dt, a, b, c = (x.astype(jnp.float32) for x in (u, dt, a, b, c))
     h0 = start_state(h0, (u.shape[0], *a.shape))
-    keep = keep_mask(reset, reverse=reverse)
+    keep = keep_mask(reset)
     if method == "sequential":
         step = functools.partial(_step, negative_eigenvalues)
-        y, last = run_recurrence(step, a.T, jnp.swapaxes(h0, 1, 2), (u, dt, b, c, keep), reverse=reverse)
+        y, last = run_recurrence(step, a.T, jnp.swapaxes(h0, 1, 2), (u, dt, b, c, keep))
         return y, jnp.swapaxes(last, 1, 2)
-    cut = None if keep is None else 1.0 - keep
-    return _chunked(negative_eigenvalues, a, h0, (u, dt, b, c, cut), reverse)
+    size = min(u.shape[1], CHUNK)
+    chunks = *(split(x, size) for x in (u, dt, b, c)), None if keep is None else split(keep, size, fill=1)
+    # A step size of 0 carries the last state through the padding.
+    return run_chunks(functools.partial(_run_chunk, negative_eigenvalues, a), h0, chunks, u.shape[1])
 
 
 def transition_eigenvalues(
@@ -81,36 +85,13 @@ def _to_range(decay: jax.Array, negative_eigenvalues: bool) -> jax.Array:
 def _step(negative_eigenvalues: bool, a: jax.Array, h: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
     """One step of states [B N E]: with [B E N], and sums for products, gradients take a CPU three times as long."""
     u, dt, b, c, keep = x
-    if keep is not None:
-        h = h * keep[:, None, None]
     abar = _to_range(jnp.exp(dt[:, None, :] * a[None]), negative_eigenvalues)
-    h = abar * h + einsum("bn,be->bne", b, dt * u)
+    h = abar * cut(h, keep) + einsum("bn,be->bne", b, dt * u)
     return h, einsum("bne,bn->be", h, c)
 
 
-def _chunked(
-    negative_eigenvalues: bool, a: jax.Array, h0: jax.Array, xs: tuple[Any, ...], reverse: bool
-) -> tuple[jax.Array, jax.Array]:
-    batch, steps, channels = xs[0].shape
-    size = min(steps, CHUNK)
-    chunks = -(-steps // size)
-
-    def split(x: jax.Array) -> jax.Array:
-        x = jnp.flip(x, 1) if reverse else x
-        x = jnp.pad(x, [(0, 0), (0, chunks * size - steps)] + [(0, 0)] * (x.ndim - 2))
-        return jnp.moveaxis(x.reshape(batch, chunks, size, *x.shape[2:]), 1, 0)
-
-    # A step size of 0 carries the last state through the padding.
-    run = functools.partial(_run_chunk, negative_eigenvalues, a)
-    last, y = lax.scan(jax.checkpoint(run, prevent_cse=False), h0, jax.tree.map(split, xs))
-    y = jnp.moveaxis(y, 0, 1).reshape(batch, -1, channels)[:, :steps]
-    return jnp.flip(y, 1) if reverse else y, last
-
-
 def _run_chunk(negative_eigenvalues: bool, a: jax.Array, h: jax.Array, x: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
-    u, dt, b, c, cut = x
-    abar = transition_eigenvalues(dt, a, negative_eigenvalues=negative_eigenvalues)
-    if cut is not None:
-        abar = abar * (1.0 - cut)[..., None, None]
+    u, dt, b, c, keep = x
+    abar = cut(transition_eigenvalues(dt, a, negative_eigenvalues=negative_eigenvalues), keep)
     h, last = scan_diagonal(abar, (dt * u)[..., None] * b[:, :, None, :], h0=h, method="associative")
     return last, jnp.sum(h * c[:, :, None, :], axis=-1)

@@ -20,9 +20,9 @@ States = Int[np.ndarray, " T"]
 
 def track_parity(bits: Letters) -> States:
     """Parity by one scalar: ``h_t = (1 - 2 x_t) h_{t-1}`` from ``h_0 = 1``; the parity is odd where h is -1 (Theorem 1)."""
-    a = jnp.asarray(1.0 - 2.0 * bits, jnp.float32)[None]
-    h, _ = scan_diagonal(a, jnp.zeros_like(a), h0=jnp.ones((1,), jnp.float32))
-    return np.asarray(h[0] < 0).astype(int)
+    a = jnp.asarray(1.0 - 2.0 * bits, jnp.float32)[None, :, None]
+    h, _ = scan_diagonal(a, jnp.zeros_like(a), h0=jnp.ones((1, 1), jnp.float32))
+    return np.asarray(h[0, :, 0] < 0).astype(int)
 
 
 def count_by_two_reflections(numbers: Letters, modulus: int) -> States:
@@ -41,8 +41,8 @@ def count_by_two_layers(numbers: Letters, modulus: int) -> States:
     (1 - 2 x) pi / m at odd t and (1 + 2 x) pi / m at even t, from (1, 0): after an odd number of reflections the sum s
     stands at the angle (1 - 2 s) pi / m, after an even number at 2 s pi / m.
     """
-    a = jnp.full((1, len(numbers)), -1.0, jnp.float32)
-    odd = np.asarray(scan_diagonal(a, jnp.ones_like(a))[0][0]) > 0.5
+    a = jnp.full((1, len(numbers), 1), -1.0, jnp.float32)
+    odd = np.asarray(scan_diagonal(a, jnp.ones_like(a))[0][0, :, 0]) > 0.5
     theta = np.where(odd, 1 - 2 * numbers, 1 + 2 * numbers) * np.pi / modulus
     h = run_reflections(np.array([1.0, 0.0]), _mirror(theta)[:, None])
     sums = np.arange(modulus)

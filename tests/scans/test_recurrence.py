@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from lrnn_jax.scans import scan_delta_rule
-from lrnn_jax.scans.recurrence import keep_mask, run_recurrence, start_state
+from lrnn_jax.scans.recurrence import keep_mask, run_recurrence
 
 BATCH, SIZE = 2, 3
 
@@ -72,14 +72,12 @@ def assert_equal_in_float64(step, emits_state, reverse, length):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-10), ours, plain)
 
 
-@pytest.mark.parametrize(
-    ("length", "reverse"), [*((t, False) for t in (1, 2, 16, 17, 33, 255, 256, 257, 300)), *((t, True) for t in (2, 17, 300))]
-)
+@pytest.mark.parametrize(("length", "reverse"), [(1, False), (16, False), (33, False), (300, False), (33, True)])
 def test_recomputed_states_give_the_gradients_of_a_plain_scan_at_every_chunk_boundary(length, reverse):
     assert_equal_in_float64(squash, False, reverse, length)
 
 
-@pytest.mark.parametrize(("length", "reverse"), [*((t, False) for t in (1, 2, 3, 4, 6, 257)), (2, True), (7, True)])
+@pytest.mark.parametrize(("length", "reverse"), [(1, False), (4, False), (7, False), (6, True)])
 def test_emitted_states_give_the_gradients_of_a_plain_scan_at_every_unroll_remainder(length, reverse):
     assert_equal_in_float64(squash_and_emit, True, reverse, length)
 
@@ -135,9 +133,3 @@ def test_delta_rule_backward_needs_far_less_memory_than_every_state():
     ours = temporary_bytes(functools.partial(scan_delta_rule, method="sequential"))
     assert temporary_bytes(plain) > every_state
     assert ours < every_state / 4
-
-
-def test_a_state_of_another_shape_is_not_broadcast():
-    assert start_state(None, (2, 3)).shape == (2, 3)
-    with pytest.raises(ValueError, match=r"h0: shape \(1, 3\) is not \(2, 3\)"):
-        start_state(jnp.zeros((1, 3)), (2, 3))

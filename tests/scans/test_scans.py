@@ -1,398 +1,294 @@
-"""Every scan against a float64 NumPy loop (values) and a float64 `lax.scan` under autodiff (gradients)."""
+"""Every scan and method against a float64 NumPy loop (values) and a float64 `lax.scan` under autodiff (gradients).
 
-import collections
+A scan's cases of one size share one program, which takes state, resets and cotangents as arguments.
+"""
+
 import functools
-import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
+from scans.families import (
+    BATCH,
+    EVERY_METHOD,
+    FAMILIES,
+    assert_near,
+    call,
+    compile_quickly,
+    compile_scan,
+    count_steps,
+    draw_cotangents,
+    float32,
+    loop_numpy,
+    make_case,
+    polar,
+    reference_gradients,
+    run_scan,
+)
 
-from lrnn_jax.scans import delta, diagonal, scan_delta_rule, scan_diagonal, scan_diagonal_complex, scan_selective, selective
-from lrnn_jax.scans.method import choose_method
+from lrnn_jax import scans
+from lrnn_jax.scans import attention, outer
 
-BATCH = 2
-# Error allowed, relative to the largest entry of the array that is compared; about ten float32 roundings.
-TOLERANCE = 3e-6
-# Compiling takes most of the time here, so XLA optimises little.
-compile_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-# `methods` are what the scan has; `scan` calls ours; `step` is the docstring's formula, in NumPy (`xp=np`) and in JAX
-# (`xp=jnp`); `constants`, `xs` and `h0` map a random generator (and T) to arrays.
-Family = collections.namedtuple("Family", "methods scan step constants xs h0")
-
-
-def diagonal_step(xp, constants, h, x):
-    a, b = x
-    h = a * h + b
-    return h, h
-
-
-def complex_step(xp, lam, h, x):
-    re = lam[0][None] * h[0] - lam[1][None] * h[1] + x[0]
-    im = lam[0][None] * h[1] + lam[1][None] * h[0] + x[1]
-    return (re, im), (re, im)
+REVERSIBLE = [(name, method) for name, method in EVERY_METHOD if name in ("diagonal", "complex")]
 
 
-def delta_step(xp, constants, s, x):
-    q, k, v, beta = x
-    identity = xp.eye(k.shape[-1], dtype=k.dtype)[None, None]
-    a = identity - beta[..., None, None] * k[..., :, None] * k[..., None, :]
-    s = xp.einsum("bhij,bhjv->bhiv", a, s) + beta[..., None, None] * k[..., :, None] * v[..., None, :]
-    return s, xp.einsum("bhkv,bhk->bhv", s, q)
+@pytest.fixture(autouse=True)
+def blocks_are_small(monkeypatch):
+    """So that a few positions are several of them."""
+    monkeypatch.setattr(attention, "BLOCK", 16)
+    monkeypatch.setattr(outer, "BLOCK", 128)
 
 
-def selective_step(negative, xp, a, h, x):
-    u, dt, b, c = x
-    abar = xp.exp(dt[:, :, None] * a[None])
-    if negative:
-        abar = 2 * abar - 1
-    h = abar * h + (dt * u)[:, :, None] * b[:, None, :]
-    return h, xp.einsum("ben,bn->be", h, c)
-
-
-def unit(x):
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
-def delta_inputs(rng, steps):
-    q, k = rng.normal(size=(BATCH, steps, 2, 3)), unit(rng.normal(size=(BATCH, steps, 2, 3)))
-    return q, k, rng.normal(size=(BATCH, steps, 2, 5)), rng.uniform(0, 2, (BATCH, steps, 2))
-
-
-def selective_inputs(rng, steps):
-    dt = np.exp(rng.uniform(-3, 1, (BATCH, steps, 3)))
-    return rng.normal(size=(BATCH, steps, 3)), dt, rng.normal(size=(BATCH, steps, 2)), rng.normal(size=(BATCH, steps, 2))
-
-
-def make_selective(negative):
-    return Family(
-        selective.METHODS,
-        lambda a, xs, **kw: scan_selective(*xs[:2], a, *xs[2:], negative_eigenvalues=negative, **kw),
-        functools.partial(selective_step, negative),
-        lambda rng: -np.exp(rng.normal(size=(3, 2))),
-        selective_inputs,
-        lambda rng: rng.normal(size=(BATCH, 3, 2)),
-    )
-
-
-FAMILIES = {
-    "diagonal": Family(
-        diagonal.METHODS,
-        lambda _, xs, **kw: scan_diagonal(*xs, **kw),
-        diagonal_step,
-        lambda rng: (),
-        lambda rng, steps: (rng.uniform(-1, 1, (BATCH, steps, 3)), rng.normal(size=(BATCH, steps, 3))),
-        lambda rng: rng.normal(size=(BATCH, 3)),
-    ),
-    "complex": Family(
-        diagonal.METHODS,
-        lambda lam, xs, **kw: scan_diagonal_complex(lam, xs, **kw),
-        complex_step,
-        lambda rng: polar(rng.uniform(0.5, 0.99, 3), rng.uniform(0, 2 * np.pi, 3)),
-        lambda rng, steps: tuple(rng.normal(size=(2, BATCH, steps, 3))),
-        lambda rng: tuple(rng.normal(size=(2, BATCH, 3))),
-    ),
-    "delta": Family(
-        delta.METHODS,
-        lambda _, xs, **kw: scan_delta_rule(*xs, **kw),
-        delta_step,
-        lambda rng: (),
-        delta_inputs,
-        lambda rng: rng.normal(size=(BATCH, 2, 3, 5)),
-    ),
-    "selective": make_selective(False),
-    "selective_negative": make_selective(True),
-}
-EVERY_METHOD = [(name, method) for name, family in FAMILIES.items() for method in family.methods]
-# "selective" differs from "selective_negative" in one line: where compiling costs more than it tells, one stands for both.
-DISTINCT = [(name, method) for name, method in EVERY_METHOD if name != "selective"]
-
-
-def polar(radius, phase):
-    return radius * np.cos(phase), radius * np.sin(phase)
-
-
-def float32(tree):
-    return jax.tree.map(lambda x: np.asarray(x, np.float32), tree)
-
-
-def float64(tree):
-    return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
-
-
-def random_case(name, steps, *, h0=True, reset=True):
-    """Returns (constants, xs, h0, reset), float32, the same for the same arguments."""
-    rng = np.random.default_rng([zlib.crc32(name.encode()), steps])
-    family = FAMILIES[name]
-    case = float32((family.constants(rng), family.xs(rng, steps), family.h0(rng)))
-    flags = rng.random((BATCH, steps)) < 0.2
-    return case[0], case[1], case[2] if h0 else None, flags if reset else None
-
-
-def survives(reset, length, reverse):
-    """Whether the state that enters position t is kept: forward it dies where t starts, reverse where t + 1 starts."""
-    keep = np.ones((BATCH, length), bool)
-    for t in range(length if reset is not None else 0):
-        start = t + 1 if reverse else t
-        if start < length:
-            keep[:, t] = ~reset[:, start]
-    return keep
-
-
-def loop_numpy(name, constants, xs, h0, reset, reverse):
-    """The specification: one position after the other, in float64."""
-    constants, xs = float64(constants), float64(xs)
-    length = jax.tree.leaves(xs)[0].shape[1]
-    h = jax.tree.map(np.zeros_like, float64(FAMILIES[name].h0(np.random.default_rng()))) if h0 is None else float64(h0)
-    keep = survives(reset, length, reverse)
-    ys = [None] * length
-    for t in reversed(range(length)) if reverse else range(length):
-        h = jax.tree.map(lambda z, t=t: z * keep[:, t].reshape(-1, *[1] * (z.ndim - 1)), h)
-        h, ys[t] = FAMILIES[name].step(np, constants, h, jax.tree.map(lambda x, t=t: x[:, t], xs))
-    return jax.tree.map(lambda *y: np.stack(y, axis=1), *ys), h
-
-
-@functools.cache
-def compile_reference(name):
-    def run(constants, xs, h0, keep):
-        def advance(h, now):
-            x, kept = now
-            h = jax.tree.map(lambda z: z * kept.reshape(-1, *[1] * (z.ndim - 1)), h)
-            return FAMILIES[name].step(jnp, constants, h, x)
-
-        h, ys = lax.scan(advance, h0, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (xs, keep)))
-        return jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1), ys), h
-
-    @compile_quickly
-    def pull_back(constants, xs, h0, keep, cotangents):
-        return jax.vjp(lambda *args: run(*args, keep), constants, xs, h0)[1](cotangents)
-
-    return pull_back
-
-
-def reference_gradients(name, constants, xs, h0, reset, reverse, cotangents):
-    """Float64 gradients of (constants, xs, h0); a reverse scan is a forward scan of flipped arrays."""
-
-    def turn(tree):
-        return jax.tree.map(lambda x: x[:, ::-1], tree) if reverse else tree
-
-    length = jax.tree.leaves(xs)[0].shape[1]
-    start = FAMILIES[name].h0(np.random.default_rng())
-    start = jax.tree.map(np.zeros_like, float64(start)) if h0 is None else float64(h0)
-    keep = survives(reset, length, reverse).astype(np.float64)
-    with jax.enable_x64(True):
-        gradients = compile_reference(name)(
-            float64(constants),
-            turn(float64(xs)),
-            start,
-            turn(keep),
-            (turn(float64(cotangents[0])), float64(cotangents[1])),
-        )
-        dconstants, dxs, dh0 = jax.tree.map(np.asarray, gradients)
-    return dconstants, turn(dxs), None if h0 is None else dh0
-
-
-@functools.cache
-def compile_scan(name, method, reverse):
-    """Our scan with all its gradients, in one program."""
-
-    @compile_quickly
-    def run(constants, xs, h0, reset, cotangents):
-        def scan(constants, xs, h0):
-            return FAMILIES[name].scan(constants, xs, h0=h0, reset=reset, method=method, reverse=reverse)
-
-        outputs, pull_back = jax.vjp(scan, constants, xs, h0)
-        return outputs, pull_back(cotangents)
-
-    return run
-
-
-def draw_cotangents(name, steps):
-    rng = np.random.default_rng([zlib.crc32(name.encode()), steps, 1])
-    constants, xs, h0, _ = random_case(name, steps)
-    ys = loop_numpy(name, constants, xs, h0, None, False)
-    return float32(jax.tree.map(lambda y: rng.normal(size=y.shape), ys))
-
-
-def assert_near(actual, expected, tolerance=TOLERANCE):
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for x, y in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        assert x.shape == y.shape
-        np.testing.assert_allclose(np.asarray(x, np.float64), y, rtol=0, atol=tolerance * max(np.abs(y).max(), 1e-30))
-
-
-def check(name, method, reverse, case, tolerance=TOLERANCE):
+def check(name, method, case, rounding=0.0, **options):
     """Compares outputs, last state and every gradient with the two references."""
-    steps = jax.tree.leaves(case[1])[0].shape[1]
-    cotangents = draw_cotangents(name, steps)
-    outputs, gradients = compile_scan(name, method, reverse)(*case, cotangents)
-    assert_near(outputs, loop_numpy(name, *case, reverse), tolerance)
-    assert_near(gradients, reference_gradients(name, *case, reverse, cotangents), tolerance)
+    cotangents = draw_cotangents(name, count_steps(case[1]))
+    outputs, gradients = compile_scan(name, method, **options)(*case, cotangents)
+    tolerance = FAMILIES[name].tolerance + rounding
+    assert_near(outputs, loop_numpy(name, *case, **options), tolerance)
+    assert_near(gradients, reference_gradients(name, *case, cotangents, **options), tolerance)
 
 
-@pytest.mark.parametrize(
-    ("name", "method", "steps"),
-    [
-        *((*case, steps) for case in DISTINCT for steps in (1, 2, 63, 128, 257)),
-        *(("selective", method, steps) for method in selective.METHODS for steps in (63, 128)),
-    ],
-)
-def test_values_and_all_gradients_equal_the_references(name, method, steps):
-    check(name, method, False, random_case(name, steps))
+def test_every_public_scan_is_tested_here():
+    assert {getattr(scans, name) for name in scans.__all__} == {family.scan for family in FAMILIES.values()}
 
 
-@pytest.mark.parametrize("steps", [2, 63])
-@pytest.mark.parametrize(("name", "method"), DISTINCT)
-def test_values_and_all_gradients_equal_the_references_in_reverse(name, method, steps):
-    check(name, method, True, random_case(name, steps))
-
-
-@pytest.mark.parametrize(
-    ("h0", "reset", "reverse"),
-    [(False, False, False), (False, False, True), (True, False, True), (False, True, False)],
-    ids=["plain", "plain-reverse", "h0-reverse", "reset"],
-)
-@pytest.mark.parametrize(("name", "method"), DISTINCT)
-def test_state_and_reset_are_optional(name, method, h0, reset, reverse):
-    check(name, method, reverse, random_case(name, 11, h0=h0, reset=reset))
-
-
-def stiff_case(name, regime):
-    constants, xs, h0, reset = random_case(name, 128)
-    rng = np.random.default_rng(5)
-    if name == "diagonal":
-        values = {"near_0": [1e-30, -1e-6, 1e-3], "near_1": [1 - 1e-6, 1 - 1e-4, -1 + 1e-6], "exact": [0, 1, -1]}[regime]
-        xs = (np.broadcast_to(np.float32(values), xs[0].shape).copy(), xs[1])
-    if name == "complex":
-        radius = {"near_0": [1e-30, 1e-6, 1e-3], "near_1": [1 - 1e-6, 1 - 1e-4, 1 - 1e-3], "exact": [0, 1, 1]}[regime]
-        phase = [0, 0, np.pi] if regime == "exact" else [0.1, 1e-4, 3]
-        constants = float32(polar(np.array(radius), np.array(phase)))
-    if name == "delta":
-        beta = {"near_0": [1e-6, 1 - 1e-6], "near_1": [2 - 1e-6, 1e-3], "exact": [0.0, 1.0, 2.0]}[regime]
-        xs = (*xs[:3], np.float32(rng.choice(beta, xs[3].shape)))
-    if name.startswith("selective"):
-        dt = {"near_0": [30.0, 60.0], "near_1": [1e-8, 1e-6], "exact": [0.0, 200.0]}[regime]
-        xs = (xs[0], np.float32(rng.choice(dt, xs[1].shape)), *xs[2:])
-    return constants, xs, h0, np.zeros_like(reset)
-
-
-@pytest.mark.parametrize("regime", ["near_0", "near_1", "exact"])
 @pytest.mark.parametrize(("name", "method"), EVERY_METHOD)
+def test_values_and_all_gradients_equal_the_references(name, method):
+    check(name, method, make_case(name))
+
+
+@pytest.mark.parametrize(("name", "method"), REVERSIBLE)
+def test_values_and_all_gradients_equal_the_references_in_reverse(name, method):
+    check(name, method, make_case(name), reverse=True)
+
+
+# What else the numbers may be: nearly no decay and nearly none left, where a quotient of products would overflow, and exactly
+# 0, 1 and -1. Each draws arrays in place of a random case's, from their shapes.
+REGIMES = {
+    "diagonal": {
+        "near_0": {"a": [1e-30, -1e-6, 1e-3]},
+        "near_1": {"a": [1 - 1e-6, 1 - 1e-4, -1 + 1e-6]},
+        "exact": {"a": [0, 1, -1]},
+    },
+    "complex": {
+        "near_0": {"lam": polar(np.array([1e-30, 1e-6, 1e-3]), np.array([0.1, 1e-4, 3]))},
+        "near_1": {"lam": polar(1 - np.array([1e-6, 1e-4, 1e-3]), np.array([0.1, 1e-4, 3]))},
+        "exact": {"lam": polar(np.array([0, 1, 1]), np.array([0, 0, np.pi]))},
+    },
+    "delta_rule": {
+        "near_0": {"beta": [1e-6, 1 - 1e-6]},
+        "near_1": {"beta": [2 - 1e-6, 1e-3]},
+        "exact": {"beta": [0.0, 1.0, 2.0]},
+    },
+    "gated_delta_rule": {
+        "weak": {"log_gate": [-1e-3, -1e-6, 0.0]},
+        "strong": {"log_gate": [np.log(0.01), np.log(0.004)]},
+        "mixed": {"log_gate": [-5000.0, *[-0.02, -0.01, -1e-4] * 3]},
+    },
+    "dplr": {"any": {"log_w": [0.0, -1e-6, -1.0, -30.0, -1e4]}},
+    "outer_rows": {
+        "strong": {"a": [np.exp(-20), -np.exp(-20), 1e-3, 1 - 1e-4]},
+        "weak": {"a": [1 - 1e-6, 1 - 1e-4, -1 + 1e-6]},
+        "exact": {"a": [0, 1, -1]},
+    },
+    "selective_positive": {"near_0": {"dt": [30.0, 60.0]}, "near_1": {"dt": [1e-8, 1e-6]}, "exact": {"dt": [0.0, 200.0]}},
+}
+REGIMES |= {
+    "gated_delta_product": REGIMES["gated_delta_rule"],
+    "outer_heads": REGIMES["outer_rows"],
+    "selective_negative": REGIMES["selective_positive"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "regime"), [(*each, regime) for each in EVERY_METHOD for regime in REGIMES.get(each[0], ())]
+)
 def test_stiff_transitions_equal_the_references(name, method, regime):
+    constants, xs, h0, reset = make_case(name)
+    rng = np.random.default_rng(5)
+    for argument, values in REGIMES[name][regime].items():
+        if argument in constants:
+            constants = {argument: float32(values)}
+        else:
+            xs = xs | {argument: np.float32(rng.choice(values, xs[argument].shape))}
     # A decay made from dt is rounded to float32 the same way at every step: up to 2^-24 of the state for each of them.
-    rounding = 128 * 2**-24 if name.startswith("selective") and regime == "near_1" else 0.0
-    if method == "chunked" and regime == "near_1":  # reflections damp no rounding, and a chunk sums in another order
-        rounding = 2e-6
-    check(name, method, False, stiff_case(name, regime), TOLERANCE + rounding)
+    rounding = 80 * 2**-24 if name.startswith("selective") and regime == "near_1" else 0.0
+    check(name, method, (constants, xs, h0, np.zeros_like(reset)), rounding)
 
 
-@pytest.mark.parametrize("method", diagonal.METHODS)
-def test_diagonal_is_exact_on_integers_with_decays_0_and_plus_minus_1(method):
+def draw_integers(name):
+    """Transitions by 0, 1 and -1, and small integers for all else; reflections are along the axes."""
+    constants, xs, h0, reset = make_case(name)
     rng = np.random.default_rng(0)
-    a, b = float32((rng.choice([-1, 0, 1], (BATCH, 257, 3), p=[0.45, 0.1, 0.45]), rng.integers(-9, 10, (BATCH, 257, 3))))
-    no_reset = np.zeros((BATCH, 257), bool)
-    h, _ = compile_scan("diagonal", method, False)((), (a, b), np.zeros((BATCH, 3), np.float32), no_reset, (b, b[:, 0]))[0]
-    np.testing.assert_array_equal(h, loop_numpy("diagonal", (), (a, b), None, None, False)[0])
+    xs = {argument: rng.integers(-3, 4, x.shape) for argument, x in xs.items()}
+    if "beta" in xs:
+        xs["k"], xs["beta"] = np.eye(4)[rng.integers(0, 4, xs["k"].shape[:-1])], rng.integers(0, 3, xs["beta"].shape)
+    elif "log_w" in xs:
+        xs["b"] = np.eye(3)[rng.integers(0, 3, xs["b"].shape[:-1])]
+        xs["a"], xs["log_w"] = -xs["b"] * rng.integers(0, 3, (*xs["b"].shape[:-1], 1)), np.zeros(xs["log_w"].shape)
+    else:
+        xs["a"] = rng.choice([-1, 0, 1], xs["a"].shape, p=[0.45, 0.1, 0.45])
+    if "log_gate" in xs:
+        xs["log_gate"] = rng.choice([0.0, -np.inf], xs["log_gate"].shape, p=[0.9, 0.1])
+    return (*float32((constants, xs, np.round(9 * h0))), reset)
 
 
-@pytest.mark.parametrize("method", delta.METHODS)
-def test_delta_rule_is_exact_on_integers_with_reflections_projections_and_identities(method):
-    rng = np.random.default_rng(1)
-    q, v = rng.integers(-3, 4, (BATCH, 128, 2, 3)), rng.integers(-1, 2, (BATCH, 128, 2, 5))
-    k = np.eye(3)[rng.integers(0, 3, (BATCH, 128, 2))]
-    xs = float32((q, k, v, rng.integers(0, 3, (BATCH, 128, 2))))
-    h0 = np.float32(rng.integers(-9, 10, (BATCH, 2, 3, 5)))
-    outputs, _ = compile_scan("delta", method, False)((), xs, h0, np.zeros((BATCH, 128), bool), draw_cotangents("delta", 128))
-    expected = loop_numpy("delta", (), xs, h0, None, False)
-    np.testing.assert_array_equal(outputs[0], expected[0])
-    np.testing.assert_array_equal(outputs[1], expected[1])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [each for each in EVERY_METHOD if each[0] not in ("complex", "product", "attention") and "selective" not in each[0]],
+)
+def test_integers_with_reflections_projections_and_identities_are_exact(name, method):
+    """A gate of zero included: its gradient is then 0, and every other one finite."""
+    case = draw_integers(name)
+    outputs, gradients = compile_scan(name, method)(*case, draw_cotangents(name, count_steps(case[1])))
+    jax.tree.map(np.testing.assert_array_equal, outputs, loop_numpy(name, *case))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
+    if "log_gate" in case[1]:
+        np.testing.assert_array_equal(gradients[1]["log_gate"][np.isinf(case[1]["log_gate"])], 0)
 
 
-@pytest.mark.parametrize("method", selective.METHODS)
+@pytest.mark.parametrize("method", FAMILIES["selective_negative"].methods)
 def test_selective_negative_flips_the_sign_exactly_when_the_decay_underflows(method):
-    _, xs, h0, _ = random_case("selective_negative", 63)
-    u, dt, b, c = np.zeros_like(xs[0]), np.full_like(xs[1], 128), xs[2], np.ones_like(xs[3])
-    a = np.full((3, 2), -1, np.float32)
-    cotangents = draw_cotangents("selective_negative", 63)
-    (_, last), _ = compile_scan("selective_negative", method, False)(
-        a, (u, dt, b, c), h0, np.zeros((BATCH, 63), bool), cotangents
+    _, xs, h0, reset = make_case("selective_negative", 80)
+    xs = xs | {"u": np.zeros_like(xs["u"]), "dt": np.full_like(xs["dt"], 128)}
+    constants = {"a": np.full((3, 2), -1, np.float32)}
+    starts = np.zeros_like(reset)
+    (_, last), _ = compile_scan("selective_negative", method)(
+        constants, xs, h0, starts, draw_cotangents("selective_negative", 80)
     )
-    np.testing.assert_array_equal(last, -h0)  # 63 sign changes
+    np.testing.assert_array_equal(last, h0)  # 80 changes of sign
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-@pytest.mark.parametrize(("name", "method"), DISTINCT)
-def test_reset_equals_separate_sequences(name, method, reverse):
-    """In reverse the state that reaches the start of a sequence goes no further, so a reset at 0 cuts nothing there."""
-    length, starts = 63, (0, 3, 4, 40, 62)
-    constants, xs, h0, _ = random_case(name, length)
-    reset = np.zeros((BATCH, length), bool)
+@pytest.mark.parametrize(
+    ("name", "method", "options"), [*((*x, {}) for x in EVERY_METHOD), *((*x, {"reverse": True}) for x in REVERSIBLE)]
+)
+def test_reset_equals_separate_sequences(name, method, options):
+    """In reverse, the state that reaches the start of a sequence goes no further, so a reset at 0 cuts nothing there."""
+    constants, xs, h0, reset = make_case(name)
+    length = count_steps(xs)
+    starts = (0, 3, 4, 20, length - 1)
+    reset = np.zeros_like(reset)
     reset[:, starts] = True
-    (ys, last), _ = compile_scan(name, method, reverse)(constants, xs, h0, reset, draw_cotangents(name, length))
+    (ys, last), _ = compile_scan(name, method, **options)(constants, xs, h0, reset, draw_cotangents(name, length))
     pieces, lasts = [], []
     for first, stop in zip(starts, (*starts[1:], length), strict=True):
         piece = jax.tree.map(lambda x, first=first, stop=stop: x[:, first:stop], xs)
-        carried = h0 if reverse and stop == length else None
-        y, h = loop_numpy(name, constants, piece, carried, None, reverse)
+        y, h = loop_numpy(name, constants, piece, h0 if options and stop == length else None, **options)
         pieces.append(y)
         lasts.append(h)
-    assert_near(ys, jax.tree.map(lambda *y: np.concatenate(y, axis=1), *pieces))
-    assert_near(last, lasts[0] if reverse else lasts[-1])
+    tolerance = FAMILIES[name].tolerance
+    assert_near(ys, jax.tree.map(lambda *y: np.concatenate(y, axis=1), *pieces), tolerance)
+    assert_near(last, lasts[0] if options else lasts[-1], tolerance)
 
 
-@pytest.mark.parametrize(("name", "method"), DISTINCT)
+@pytest.mark.parametrize(("name", "method"), EVERY_METHOD)
+def test_state_and_reset_are_optional(name, method):
+    """Over a length, at that, which needs no filling up."""
+    constants, xs, _, _ = make_case(name, 64 if method == "chunked" else 16)
+    outputs = compile_quickly(functools.partial(call, name, method))(constants, xs)
+    assert_near(outputs, loop_numpy(name, constants, xs), FAMILIES[name].tolerance)
+
+
+@pytest.mark.parametrize(("name", "method"), EVERY_METHOD)
+def test_one_position_with_a_state_is_a_step(name, method):
+    constants, xs, h0, _ = make_case(name, 1)
+    reset = np.array([[False], [True]])
+    run = compile_quickly(lambda constants, xs, h0, reset: call(name, method, constants, xs, h0=h0, reset=reset))
+    assert_near(run(constants, xs, h0, reset), loop_numpy(name, constants, xs, h0, reset), FAMILIES[name].tolerance)
+
+
+@pytest.mark.parametrize(("name", "method"), EVERY_METHOD)
+def test_no_positions_give_no_outputs_and_leave_the_state(name, method):
+    constants, xs, h0, reset = make_case(name, 0)
+    ys, d_last = draw_cotangents(name, 0)
+    (outputs, last), (_, dxs, dh0) = compile_scan(name, method)(constants, xs, h0, reset, (ys, d_last))
+    jax.tree.map(np.testing.assert_array_equal, (outputs, last, dxs, dh0), (ys, h0, xs, d_last))
+
+
+# Each gradient that is written by hand: of the shared loop with and without states as outputs, and of single scans.
+BY_HAND = [
+    ("complex", "sequential"),
+    ("selective_negative", "sequential"),
+    ("diagonal", "associative"),
+    ("delta_product", "sequential"),
+    ("delta_rule", "chunked"),
+    ("outer_heads", "sequential"),
+]
+
+
+@pytest.mark.parametrize(("name", "method"), BY_HAND)
+def test_vmap_equals_separate_calls(name, method):
+    first = make_case(name)
+    cases = [first, jax.tree.map(lambda x: x[::-1] if x.ndim > 1 else x / np.float32(2), first)]
+    cotangents = draw_cotangents(name, count_steps(first[1]))
+    run = functools.partial(run_scan, name, method)
+    together = compile_quickly(jax.vmap(run, in_axes=(0, 0, 0, 0, None)))(
+        *jax.tree.map(lambda *x: np.stack(x), *cases), cotangents
+    )
+    for i, case in enumerate(cases):
+        tolerance = FAMILIES[name].tolerance
+        outputs, gradients = jax.tree.map(lambda x, i=i: x[i], together)
+        assert_near(outputs, loop_numpy(name, *case), tolerance)
+        assert_near(gradients, reference_gradients(name, *case, cotangents), tolerance)
+
+
+MOVES = ("convert_element_type", "reshape", "broadcast_in_dim", "squeeze", "slice", "transpose", "concatenate")
+
+
+def arithmetic_in_bfloat16(jaxpr):
+    """Names of the operations that make bfloat16 numbers, but for those that only move or convert them."""
+    for equation in jaxpr.eqns:
+        inner = [getattr(x, "jaxpr", x) for x in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns"))]
+        inner = [x for x in inner if hasattr(x, "eqns")]
+        for part in inner:
+            yield from arithmetic_in_bfloat16(part)
+        name, results = equation.primitive.name, [variable.aval for variable in equation.outvars]
+        drops_axis = name == "reduce_sum" and equation.invars[0].aval.size == results[0].size
+        if not inner and name not in MOVES and not drops_axis and any(x.dtype == jnp.bfloat16 for x in results):
+            yield name
+
+
+@pytest.mark.parametrize(("name", "method"), EVERY_METHOD)
 def test_bfloat16_inputs_are_computed_in_float32(name, method):
-    constants, xs, h0, reset = random_case(name, 11)
-    low = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), (constants, xs, h0))
-    exact = jax.tree.map(lambda x: x.astype(jnp.float32), low)
-    outputs, gradients = compile_scan(name, method, False)(*low, reset, draw_cotangents(name, 11))
+    """Read from the program, forward and backward: attention alone multiplies in its inputs' dtype."""
+    *arrays, reset = make_case(name, 11)
+    low = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), arrays)
+    run, cotangents = functools.partial(run_scan, name, method), draw_cotangents(name, 11)
+    trace, (outputs, gradients) = jax.make_jaxpr(run, return_shape=True)(*low, reset, cotangents)
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(outputs))
     assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(gradients))
-    assert_near(outputs, loop_numpy(name, *exact, reset, False))
+    assert name == "attention" or not set(arithmetic_in_bfloat16(trace.jaxpr))
 
 
-@pytest.mark.parametrize(("platform", "method"), [("cpu", "sequential"), ("gpu", "associative"), ("tpu", "associative")])
-def test_auto_takes_the_loop_on_a_cpu_and_the_parallel_method_elsewhere(monkeypatch, platform, method):
-    monkeypatch.setattr(jax, "default_backend", lambda: platform)
-    assert choose_method("auto", diagonal.METHODS, accelerator="associative") == method
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_unknown_method_is_refused_by_name(name):
-    constants, xs, h0, _ = jax.tree.map(jnp.asarray, random_case(name, 2))
-    with pytest.raises(ValueError, match=f"'chunky' is not one of auto, {', '.join(FAMILIES[name].methods)}"):
-        FAMILIES[name].scan(constants, xs, h0=h0, method="chunky")
-
-
-@pytest.mark.parametrize(("name", "method"), DISTINCT)
-def test_vmap_equals_separate_calls(name, method):
-    first = random_case(name, 11)
-    cases = [first, jax.tree.map(lambda x: x[::-1] if x.ndim > 1 else x / np.float32(2), first)]
-    cotangents = draw_cotangents(name, 11)
-
-    @compile_quickly
-    @functools.partial(jax.vmap, in_axes=(0, 0, 0, 0, None))
-    def run(constants, xs, h0, reset, cotangents):
-        outputs, pull_back = jax.vjp(
-            lambda c, x, h: FAMILIES[name].scan(c, x, h0=h, reset=reset, method=method), constants, xs, h0
-        )
-        return outputs, pull_back(cotangents)
-
-    together = run(*jax.tree.map(lambda *x: np.stack(x), *cases), cotangents)
-    for i, case in enumerate(cases):
-        outputs, gradients = jax.tree.map(lambda x, i=i: x[i], together)
-        assert_near(outputs, loop_numpy(name, *case, False))
-        assert_near(gradients, reference_gradients(name, *case, False, cotangents))
-
-
-@pytest.mark.parametrize("method", diagonal.METHODS)
-@pytest.mark.parametrize("features", [(), (2, 3)], ids=["none", "two"])
-def test_diagonal_takes_any_number_of_feature_axes(method, features):
+@pytest.mark.parametrize(("name", "method"), REVERSIBLE)
+def test_diagonal_scans_take_any_number_of_feature_axes(name, method):
     rng = np.random.default_rng(3)
-    a, b = float32((rng.uniform(-1, 1, (BATCH, 9, *features)), rng.normal(size=(BATCH, 9, *features))))
-    h0, reset = np.float32(rng.normal(size=(BATCH, *features))), rng.random((BATCH, 9)) < 0.3
-    outputs = jax.jit(functools.partial(scan_diagonal, method=method))(a, b, h0=h0, reset=reset)
-    assert_near(outputs, loop_numpy("diagonal", (), (a, b), h0, reset, False))
+    a, b, h0 = (float32(rng.normal(size=(2, *axes, 2, 1, 3))) / 2 for axes in ((), (BATCH, 9), (BATCH,)))
+    constants, xs = ({"lam": tuple(a)}, {"b": tuple(b)}) if name == "complex" else ({}, {"a": b[0], "b": b[1]})
+    h0, reset = tuple(h0) if name == "complex" else h0[0], rng.random((BATCH, 9)) < 0.3
+    run = compile_quickly(lambda constants, xs, h0, reset: call(name, method, constants, xs, h0=h0, reset=reset))
+    assert_near(run(constants, xs, h0, reset), loop_numpy(name, constants, xs, h0, reset))
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_auto_takes_the_loop_on_a_cpu_and_the_parallel_method_elsewhere(name, platform, monkeypatch):
+    """But where the parallel one is faster on a CPU too: attention, and outer products with one decay per head."""
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    constants, xs, h0, reset = make_case(name, 40)
+    sequential, parallel = FAMILIES[name].methods
+    expected = sequential if platform == "cpu" and name not in ("attention", "outer_heads") else parallel
+    programs = {
+        method: str(jax.make_jaxpr(lambda xs, method=method: call(name, method, constants, xs, h0=h0, reset=reset))(xs))
+        for method in ("auto", sequential, parallel)
+    }
+    assert programs["auto"] == programs[expected]
+    assert programs[sequential] != programs[parallel]
+
+
+def test_auto_takes_the_loop_for_a_few_outer_products_on_a_cpu(monkeypatch):
+    assert outer.choose_outer_method("auto", 16, per_head=True) == "sequential"
+    assert outer.choose_outer_method("auto", 17, per_head=True) == "chunked"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert outer.choose_outer_method("auto", 16, per_head=True) == "chunked"
