@@ -3,6 +3,7 @@
 import functools
 from unittest import mock
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,6 +81,29 @@ def trace_in_float64(run, *args):
             return to_numpy(compiled(*jax.tree.map(lambda x: np.asarray(x, widen(x)), args)))
 
     return call
+
+
+@functools.cache
+def init_params(layer, seed=0):
+    """The layer's initial parameters in NumPy arrays, not to be written into."""
+    x = np.zeros((1, 1, layer.width), np.float32)
+    return to_numpy(compile_quickly(layer.init)(jax.random.key(seed), x))["params"]
+
+
+def start_state(layer, batch):
+    """The layer's state at the start."""
+    return to_numpy(compile_quickly(lambda: layer.init_state(batch))())
+
+
+def run_layer(layer, params, x, *, state=None, reset=None, scan="auto"):
+    """Outputs and last state of one call."""
+    run = nn.apply(lambda m, x, state, reset: m(x, state=state, reset=reset, scan=scan), layer)
+    return to_numpy(compile_quickly(run)({"params": params}, x, state, reset))
+
+
+def transition(layer, params, x):
+    """What `RecurrentLayer.transition` returns."""
+    return to_numpy(compile_quickly(functools.partial(layer.apply, method="transition"))({"params": params}, x))
 
 
 def to_numpy(tree):

@@ -1,15 +1,12 @@
 """DeltaNet against Grazzi et al. 2025, Table 1, Eq. 2 and Appendix, in NumPy."""
 
-import functools
 import itertools
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import compile_quickly, sigmoid, silu
+from helpers import init_params, run_layer, sigmoid, silu, start_state, transition
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.deltanet import DeltaNet
 
@@ -47,11 +44,11 @@ def test_equals_a_numpy_loop(taps, activation, negative):
     rng = np.random.default_rng(0)
     layer = DeltaNet(WIDTH, heads=HEADS, conv_width=taps, key_activation=activation, negative_eigenvalues=negative)
     x = np.float32(rng.normal(size=(BATCH, LENGTH, WIDTH)))
-    params = compile_quickly(layer.init)(jax.random.key(0), x)["params"]
+    params = init_params(layer)
     params = jax.tree.map(lambda p: np.float32(p + 0.2 * rng.normal(size=p.shape)), params)
-    state = {**layer.init_state(BATCH), "S": jnp.asarray(rng.normal(size=(BATCH, HEADS, SIZE, SIZE)), jnp.float32)}
-    y, last = compile_quickly(layer.apply)({"params": params}, jnp.asarray(x), state=state)
-    a = compile_quickly(functools.partial(layer.apply, method="transition"))({"params": params}, jnp.asarray(x))
+    state = {**start_state(layer, BATCH), "S": np.float32(rng.normal(size=(BATCH, HEADS, SIZE, SIZE)))}
+    y, last = run_layer(layer, params, x, state=state)
+    a = transition(layer, params, x)
     assert ("conv" in params) == bool(taps)
     exact = jax.tree.map(np.float64, params)
     for row in range(BATCH):
@@ -89,10 +86,9 @@ def parity_parameters():
 @pytest.mark.parametrize("method", DeltaNet.METHODS)
 def test_tracks_parity_exactly(method, activation):
     bits = np.random.default_rng(0).integers(0, 2, 2500)
-    x = jnp.asarray(np.eye(4, dtype=np.float32)[np.concatenate([[2], bits])])[None]
+    x = np.eye(4, dtype=np.float32)[np.concatenate([[2], bits])][None]
     layer = DeltaNet(4, heads=1, key_activation=activation)
-    call = nn.apply(lambda m, x: m(x, scan=method), layer)
-    y, state = compile_quickly(call)({"params": parity_parameters()}, x)
+    y, state = run_layer(layer, parity_parameters(), x, scan=method)
     start = float(y[0, 0, 0])
     assert start > 1
     signs = np.where(np.cumsum(bits) % 2, -1, 1)
@@ -102,8 +98,8 @@ def test_tracks_parity_exactly(method, activation):
 
 def test_cannot_track_parity_with_the_same_weights_and_eigenvalues_above_0():
     """With beta in [0, 1] the token "1" erases instead of reflecting."""
-    x = jnp.asarray(np.eye(4, dtype=np.float32)[[2, 0, 1, 1, 1]])[None]
-    _, state = compile_quickly(DeltaNet(4, heads=1, negative_eigenvalues=False).apply)({"params": parity_parameters()}, x)
+    x = np.eye(4, dtype=np.float32)[[2, 0, 1, 1, 1]][None]
+    _, state = run_layer(DeltaNet(4, heads=1, negative_eigenvalues=False), parity_parameters(), x)
     np.testing.assert_array_equal(state["S"], np.zeros((1, 1, 4, 4)))
 
 

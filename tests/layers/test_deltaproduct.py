@@ -1,6 +1,5 @@
 """DeltaProduct and Gated DeltaProduct against Siems et al. 2025 in NumPy, and what their products can track."""
 
-import functools
 import itertools
 
 import flax.linen as nn
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import compile_quickly, sigmoid, silu
+from helpers import compile_quickly, init_params, run_layer, sigmoid, silu, start_state, transition
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.deltanet import DeltaNet
 from lrnn_jax.layers.deltaproduct import DeltaProduct
@@ -69,10 +68,10 @@ CASES = [
 def prepare(layer, seed=0):
     rng = np.random.default_rng(seed)
     x = np.float32(rng.normal(size=(BATCH, LENGTH, WIDTH)))
-    params = compile_quickly(layer.init)(jax.random.key(0), x)["params"]
+    params = init_params(layer)
     params = jax.tree.map(lambda p: np.float32(p + 0.2 * rng.normal(size=p.shape)), params)
-    start = layer.init_state(BATCH)
-    state = {**start, "S": jnp.asarray(rng.normal(size=start["S"].shape), jnp.float32)}
+    start = start_state(layer, BATCH)
+    state = {**start, "S": np.float32(rng.normal(size=start["S"].shape))}
     return x, params, state
 
 
@@ -80,8 +79,8 @@ def prepare(layer, seed=0):
 def test_equals_a_numpy_loop(fields):
     layer = DeltaProduct(WIDTH, heads=HEADS, **fields)
     x, params, state = prepare(layer)
-    y, last = compile_quickly(layer.apply)({"params": params}, jnp.asarray(x), state=state)
-    a = compile_quickly(functools.partial(layer.apply, method="transition"))({"params": params}, jnp.asarray(x))
+    y, last = run_layer(layer, params, x, state=state)
+    a = transition(layer, params, x)
     for name, wanted in (("conv", layer.conv_width > 0), ("decay", layer.gated), ("gate", layer.output_gate)):
         assert (name in params) == wanted
     exact = jax.tree.map(np.float64, params)
@@ -103,8 +102,8 @@ def test_equals_a_numpy_loop(fields):
 def test_one_householder_is_the_layer_that_it_generalises(other, fields):
     layer = DeltaProduct(WIDTH, heads=HEADS, householders=1, **fields)
     x, params, state = prepare(other)
-    expected, last = compile_quickly(other.apply)({"params": params}, jnp.asarray(x), state=state)
-    y, state = compile_quickly(layer.apply)({"params": params}, jnp.asarray(x), state=state)
+    expected, last = run_layer(other, params, x, state=state)
+    y, state = run_layer(layer, params, x, state=state)
     np.testing.assert_array_equal(y, expected)
     jax.tree.map(np.testing.assert_array_equal, state, last)
 
@@ -112,7 +111,7 @@ def test_one_householder_is_the_layer_that_it_generalises(other, fields):
 def test_methods_agree_with_gates_and_more_values_than_keys_in_all_gradients():
     layer = DeltaProduct(WIDTH, heads=HEADS, householders=3, expand_v=2, gated=True, output_gate=True)
     x, params, state = prepare(layer)
-    reset = jnp.asarray(np.random.default_rng(1).random((BATCH, LENGTH)) < 0.2)
+    reset = np.random.default_rng(1).random((BATCH, LENGTH)) < 0.2
 
     def loss(method, params, x, state):
         run = nn.apply(lambda m, x, state: m(x, state=state, reset=reset, scan=method), layer)
@@ -160,9 +159,9 @@ def group_parameters():
 def test_tracks_the_symmetric_group_of_three_with_two_householders(method):
     layer = DeltaProduct(8, heads=1, head_dim=3, householders=2, conv_width=0, key_activation="linear")
     letters = np.random.default_rng(0).integers(0, 6, 4000)
-    x = jnp.asarray(np.eye(8, dtype=np.float32)[np.concatenate([[6], letters])])[None]
-    run = jax.jit(nn.apply(lambda m, x, state: m(x, state=state, scan=method), layer))
-    state, now = layer.init_state(1), np.arange(1, 4)
+    x = np.eye(8, dtype=np.float32)[np.concatenate([[6], letters])][None]
+    run = compile_quickly(nn.apply(lambda m, x, state: m(x, state=state, scan=method), layer))
+    state, now = start_state(layer, 1), np.arange(1, 4)
     for first in range(0, 4001, 400):  # the same program for every piece but the last
         piece = x[:, first : first + 400]
         _, state = run({"params": group_parameters()}, piece, state)
@@ -177,7 +176,7 @@ def test_two_householders_rotate_only_with_negative_eigenvalues():
     for negative in (False, True):
         layer = DeltaProduct(WIDTH, heads=HEADS, conv_width=0, key_activation="linear", negative_eigenvalues=negative)
         x, params, _ = prepare(layer)
-        a = layer.apply({"params": params}, jnp.asarray(10 * x), method="transition")
+        a = transition(layer, params, 10 * x)
         values = np.linalg.eigvals(np.asarray(a, np.float64))
         # an eigenvalue that is double in exact arithmetic splits by the root of the rounding
         assert (np.abs(values.imag).max() > 0.5) == negative

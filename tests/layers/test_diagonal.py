@@ -1,20 +1,17 @@
 """The diagonal layer against Grazzi et al. 2025, Section 3 and Figure 1, in NumPy."""
 
-import functools
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import compile_quickly
+from helpers import init_params, run_layer, transition
 from lrnn_jax.layers.diagonal import Diagonal
 
 
 def noisy(layer, x):
     """Initial parameters moved by noise: float32 for the layer, float64 for the loop."""
     rng = np.random.default_rng(1)
-    params = compile_quickly(layer.init)(jax.random.key(0), x)["params"]
+    params = init_params(layer)
     params = jax.tree.map(lambda p: np.float32(p + 0.2 * rng.normal(size=p.shape)), params)
     return params, jax.tree.map(np.float64, params)
 
@@ -27,8 +24,8 @@ def test_equals_a_numpy_loop(negative, gain, input_gate):
     layer = Diagonal(width=3, negative_eigenvalues=negative, gain=gain, input_gate=input_gate)
     x, h0 = np.float32(0.5 * rng.normal(size=(2, 9, 3))), np.float32(rng.normal(size=(2, 3)))
     params, exact = noisy(layer, x)
-    y, state = compile_quickly(layer.apply)({"params": params}, jnp.asarray(x), state=h0)
-    a = compile_quickly(functools.partial(layer.apply, method="transition"))({"params": params}, jnp.asarray(x))
+    y, state = run_layer(layer, params, x, state=h0)
+    a = transition(layer, params, x)
     for row in range(2):
         h = h0[row].astype(np.float64)
         for t in range(9):
@@ -50,6 +47,5 @@ def test_tracks_parity_exactly_with_eigenvalues_1_and_minus_1(method):
         "input": {"kernel": np.float32([[1]]), "bias": np.float32([0])},
     }
     layer = Diagonal(width=1)
-    run = compile_quickly(lambda x: Diagonal.__call__(layer.bind({"params": params}), x, scan=method)[0])
-    y = run(jnp.asarray(bits, jnp.float32)[None, :, None])
+    y, _ = run_layer(layer, params, np.float32(bits)[None, :, None], scan=method)
     np.testing.assert_array_equal(y[0, :, 0], np.cumsum(bits) % 2)

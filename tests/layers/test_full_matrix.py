@@ -1,15 +1,12 @@
 """The full-matrix baseline against Grazzi et al. 2025, App. E.2, in NumPy."""
 
-import functools
 import itertools
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import compile_quickly
+from helpers import init_params, run_layer, transition
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.full_matrix import FullMatrix
 
@@ -32,11 +29,10 @@ def test_equals_a_numpy_loop_outside_and_inside_the_ball(method, shrink):
     rng = np.random.default_rng(0)
     layer = FullMatrix(WIDTH, size=SIZE)
     x = np.float32(rng.normal(size=(BATCH, LENGTH, WIDTH)))
-    params = compile_quickly(layer.init)(jax.random.key(0), x)["params"]
+    params = init_params(layer)
     params = jax.tree.map(lambda p: np.float32(p + 0.1 * rng.normal(size=p.shape)), params)
     params["matrix"] = jax.tree.map(lambda p: np.float32(shrink) * p, params["matrix"])
-    call = nn.apply(lambda m, x: m(x, scan=method), layer)
-    y, last = compile_quickly(call)({"params": params}, x)
+    y, last = run_layer(layer, params, x, scan=method)
     exact = jax.tree.map(np.float64, params)
     for row in range(BATCH):
         outputs, h = run_numpy(exact, np.float64(x[row]))
@@ -56,8 +52,7 @@ def test_tracks_every_permutation_of_four_exactly(method):
         "out": {"kernel": np.float32(matrices.reshape(width, 16).T), "bias": np.zeros(width, np.float32)},
     }
     words = np.random.default_rng(0).integers(0, width, 1000)
-    call = nn.apply(lambda m, x: m(x, scan=method), FullMatrix(width, size=4))
-    y, _ = compile_quickly(call)({"params": params}, jnp.asarray(np.eye(width, dtype=np.float32)[words])[None])
+    y, _ = run_layer(FullMatrix(width, size=4), params, np.eye(width, dtype=np.float32)[words][None], scan=method)
     product, expected = tuple(range(4)), []
     for word in words:
         product = tuple(product[i] for i in group[word])  # (y o x)(i) = y(x(i))
@@ -68,9 +63,8 @@ def test_tracks_every_permutation_of_four_exactly(method):
 
 def test_starts_near_the_identity():
     layer = FullMatrix(64)
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 50, 64)), jnp.float32)
-    variables = compile_quickly(layer.init)(jax.random.key(0), x)
-    a = np.asarray(compile_quickly(functools.partial(layer.apply, method="transition"))(variables, x))
+    x = np.float32(np.random.default_rng(0).normal(size=(1, 50, 64)))
+    a = transition(layer, init_params(layer), x)
     assert a.shape == (1, 50, 32, 32)
     assert 0.009 < np.std(a - np.eye(32)) < 0.011
     assert np.abs(np.mean(a, axis=(0, 1)) - np.eye(32)).max() < 0.01

@@ -1,14 +1,12 @@
 """Gated DeltaNet against Yang et al. 2025, Sections 3.1 and 3.4, in NumPy."""
 
-import functools
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import compile_quickly, sigmoid, silu
+from helpers import init_params, run_layer, sigmoid, silu, start_state, transition
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.gated_deltanet import GatedDeltaNet
 
@@ -54,11 +52,11 @@ def test_equals_a_numpy_loop(taps, head_dim, negative):
     layer = GatedDeltaNet(WIDTH, heads=HEADS, head_dim=head_dim, expand_v=2, conv_width=taps, negative_eigenvalues=negative)
     size = head_dim or WIDTH // HEADS
     x = np.float32(rng.normal(size=(BATCH, LENGTH, WIDTH)))
-    params = compile_quickly(layer.init)(jax.random.key(0), x)["params"]
+    params = init_params(layer)
     params = jax.tree.map(lambda p: np.float32(p + 0.2 * rng.normal(size=p.shape)), params)
-    state = {**layer.init_state(BATCH), "S": jnp.asarray(rng.normal(size=(BATCH, HEADS, size, 2 * size)), jnp.float32)}
-    y, last = compile_quickly(layer.apply)({"params": params}, jnp.asarray(x), state=state)
-    a = compile_quickly(functools.partial(layer.apply, method="transition"))({"params": params}, jnp.asarray(x))
+    state = {**start_state(layer, BATCH), "S": np.float32(rng.normal(size=(BATCH, HEADS, size, 2 * size)))}
+    y, last = run_layer(layer, params, x, state=state)
+    a = transition(layer, params, x)
     assert ("conv" in params) == bool(taps)
     exact = jax.tree.map(np.float64, params)
     for row in range(BATCH):
@@ -72,7 +70,7 @@ def test_equals_a_numpy_loop(taps, head_dim, negative):
 def test_decays_start_where_mamba_2_starts_them():
     """exp(A_log) is uniform in [0, 16] and softplus(dt_bias) log-uniform in [1e-3, 1e-1]."""
     layer = GatedDeltaNet(8, heads=4000, head_dim=1, expand_v=1, conv_width=0)
-    decay = jax.jit(layer.init)(jax.random.key(0), jnp.zeros((1, 1, 8)))["params"]["decay"]
+    decay = init_params(layer)["decay"]
     a, dt = np.exp(decay["A_log"]), np.log1p(np.exp(np.float64(decay["dt_bias"])))
     assert 0 < a.min() < 0.1 and 15.9 < a.max() <= 16 and abs(a.mean() - 8) < 0.3
     assert 1e-3 <= dt.min() * 1.001 < 1.1e-3 and 0.09 < dt.max() <= 0.1001

@@ -1,14 +1,10 @@
 """GLA against Yang et al. 2024, Eq. 3 and Section 4.4, in NumPy; the range [-1, 1] is ours, as Grazzi et al. 2025, Eq. 2."""
 
-import functools
-
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import compile_quickly, sigmoid, silu
+from helpers import init_params, run_layer, sigmoid, silu, start_state, transition
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.gla import GLA
 
@@ -46,12 +42,11 @@ def test_equals_a_numpy_loop(taps, normaliser, negative, method):
     sizes = {"heads": HEADS, "key_size": KEYS, "value_size": VALUES, "gate_rank": RANK, "conv_width": taps}
     layer = GLA(WIDTH, **sizes, gate_normaliser=normaliser, negative_eigenvalues=negative)
     x = np.float32(rng.normal(size=(BATCH, LENGTH, WIDTH)))
-    params = compile_quickly(layer.init)(jax.random.key(0), x)["params"]
+    params = init_params(layer)
     params = jax.tree.map(lambda p: np.float32(p + 0.3 * rng.normal(size=p.shape)), params)
-    state = {**layer.init_state(BATCH), "S": jnp.asarray(rng.normal(size=(BATCH, HEADS, KEYS, VALUES)), jnp.float32)}
-    call = nn.apply(lambda m, x, state: m(x, state=state, scan=method), layer)
-    y, last = compile_quickly(call)({"params": params}, jnp.asarray(x), state)
-    a = compile_quickly(functools.partial(layer.apply, method="transition"))({"params": params}, jnp.asarray(x))
+    state = {**start_state(layer, BATCH), "S": np.float32(rng.normal(size=(BATCH, HEADS, KEYS, VALUES)))}
+    y, last = run_layer(layer, params, x, state=state, scan=method)
+    a = transition(layer, params, x)
     assert ("conv" in params) == bool(taps)
     assert (np.min(a) < -0.1) == negative
     exact = jax.tree.map(np.float64, params)
@@ -64,7 +59,7 @@ def test_equals_a_numpy_loop(taps, normaliser, negative, method):
 
 
 def test_sizes_of_a_head_come_from_the_width():
-    variables = jax.eval_shape(GLA(16, heads=2).init, jax.random.key(0), jnp.zeros((1, 1, 16)))
+    variables = jax.eval_shape(GLA(16, heads=2).init, jax.random.key(0), np.zeros((1, 1, 16), np.float32))
     shapes = jax.tree.map(lambda leaf: leaf.shape, variables["params"])
     assert shapes["q"]["kernel"] == shapes["k"]["kernel"] == (16, 8)
     assert shapes["v"]["kernel"] == (16, 16)
@@ -72,7 +67,7 @@ def test_sizes_of_a_head_come_from_the_width():
 
 
 def test_weights_start_uniform_as_flas():
-    params = compile_quickly(GLA(100, heads=1, gate_rank=4).init)(jax.random.key(0), jnp.zeros((1, 1, 100)))["params"]
+    params = init_params(GLA(100, heads=1, gate_rank=4))
     for name, bound in [("q", 0.1), ("v", 0.1), ("out", 0.1), ("gate_down", 0.1), ("gate_up", 0.5)]:
         kernel = np.asarray(params[name]["kernel"])
         assert 0.95 * bound < np.abs(kernel).max() <= bound
@@ -102,9 +97,9 @@ def parity_parameters():
 @pytest.mark.parametrize("negative", [False, True], ids=["positive", "negative"])
 def test_tracks_parity_with_eigenvalues_below_0_only(negative, method):
     bits = np.random.default_rng(0).integers(0, 2, 600)
-    x = jnp.asarray(np.eye(4, dtype=np.float32)[np.concatenate([[2], bits])])[None]
+    x = np.eye(4, dtype=np.float32)[np.concatenate([[2], bits])][None]
     layer = GLA(4, heads=1, key_size=2, value_size=2, gate_rank=2, gate_normaliser=1.0, negative_eigenvalues=negative)
-    y, state = compile_quickly(nn.apply(lambda m, x: m(x, scan=method), layer))({"params": parity_parameters()}, x)
+    y, state = run_layer(layer, parity_parameters(), x, scan=method)
     signs = np.where(np.cumsum(bits) % 2, -1, 1)
     ones = np.ones((1, 1, 2, 2), np.float32)
     if negative:

@@ -1,11 +1,10 @@
 """Initial values of the papers' code, which are fields of ours: from its formulas, at the width 128 of its configurations."""
 
-import jax
 import numpy as np
 import pytest
 from flax import traverse_util
 
-from helpers import compile_quickly
+from helpers import init_params
 from lrnn_jax.config.fields import own_fields
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.slstm import SLSTM
@@ -18,8 +17,7 @@ WITH_FIELD = [name for name in LAYERS if "initial_values" in own_fields(load_lay
 def draw(name, width=WIDTH, **fields):
     """{path: initial values}."""
     layer = load_layer(name)(width, **fields)
-    variables = compile_quickly(layer.init)(jax.random.key(0), np.zeros((1, 1, width), np.float32))
-    return {path: np.asarray(value) for path, value in traverse_util.flatten_dict(variables["params"], sep="/").items()}
+    return traverse_util.flatten_dict(init_params(layer), sep="/")
 
 
 def assert_uniform(values, bound):
@@ -99,7 +97,7 @@ def test_slstm_forgets_more_in_its_first_block(index, mean):
 
 def test_slstm_starts_in_the_middle_block_in_between_and_in_all_blocks_alike_by_default():
     middle = SLSTM(8, heads=2, depth=3, index=1, bias_init="powerlaw_by_block")
-    bias = np.asarray(compile_quickly(middle.init)(jax.random.key(0), np.zeros((1, 1, 8), np.float32))["params"]["bias"])
+    bias = np.asarray(init_params(middle)["bias"])
     np.testing.assert_allclose(bias[0, 1], 5 - 12 * np.linspace(0, 1, 4) ** 0.95, atol=1e-5)
     for bias_init in ("powerlaw", "powerlaw_by_block"):
         alone = draw("slstm", bias_init=bias_init)["bias"]

@@ -3,11 +3,10 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import compile_quickly
+from helpers import init_params, run_layer, transition
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.lru import LRU
 
@@ -15,8 +14,7 @@ from lrnn_jax.layers.lru import LRU
 @functools.cache
 def initial(size=8000, width=1, seed=0, **fields):
     layer = LRU(width=width, state_size=size, **fields)
-    params = compile_quickly(layer.init)(jax.random.key(seed), jnp.zeros((1, 1, width)))["params"]
-    return jax.tree.map(np.float64, params)
+    return jax.tree.map(np.float64, init_params(layer, seed))
 
 
 def assert_uniform(values, low, high):
@@ -71,9 +69,9 @@ def test_equals_a_numpy_loop():
     rng = np.random.default_rng(0)
     layer = LRU(width=3, state_size=4, r_min=0.4, r_max=0.95)
     x, h0 = np.float32(rng.normal(size=(2, 9, 3))), np.float32(rng.normal(size=(2, 2, 4)))
-    params = compile_quickly(layer.init)(jax.random.key(0), x)["params"]
+    params = init_params(layer)
     params = jax.tree.map(lambda p: np.float32(p + 0.2 * rng.normal(size=p.shape)), params)
-    y, state = compile_quickly(layer.apply)({"params": params}, jnp.asarray(x), state=tuple(jnp.asarray(h0)))
+    y, state = run_layer(layer, params, x, state=tuple(h0))
     p = jax.tree.map(np.float64, params)
     lam = np.exp(-np.exp(p["nu_log"]) + 1j * np.exp(p["theta_log"]))
     b, c = p["B_re"] + 1j * p["B_im"], p["C_re"] + 1j * p["C_im"]
@@ -84,14 +82,14 @@ def test_equals_a_numpy_loop():
             np.testing.assert_allclose(y[row, t], (c @ h).real + p["D"] * x[row, t], atol=1e-5)
         np.testing.assert_allclose(state[0][row], h.real, atol=3e-6)
         np.testing.assert_allclose(state[1][row], h.imag, atol=3e-6)
-    np.testing.assert_allclose(layer.apply({"params": params}, x, method="transition"), lam, atol=1e-6)
+    np.testing.assert_allclose(transition(layer, params, x), lam, atol=1e-6)
 
 
 def test_eigenvalues_stay_inside_the_unit_disk_for_any_parameters():
     layer = LRU(width=1, state_size=6)
-    params = compile_quickly(layer.init)(jax.random.key(0), jnp.zeros((1, 1, 1)))["params"]
-    params = {**params, "nu_log": jnp.array([-15.0, -5, 0, 1, 3, 50]), "theta_log": jnp.array([-50.0, -3, 0, 1, 2, 3])}
-    radius = np.abs(layer.apply({"params": params}, jnp.zeros((1, 1, 1)), method="transition"))
+    params = init_params(layer)
+    params = {**params, "nu_log": np.float32([-15, -5, 0, 1, 3, 50]), "theta_log": np.float32([-50, -3, 0, 1, 2, 3])}
+    radius = np.abs(transition(layer, params, np.zeros((1, 1, 1), np.float32)))
     np.testing.assert_allclose(radius, np.exp(-np.exp(np.float64(params["nu_log"]))), atol=1e-6)
     assert radius.max() < 1
 

@@ -1,13 +1,9 @@
 """The LSTM against its textbook equations, in NumPy."""
 
-import functools
-
 import jax
-import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from helpers import compile_quickly, sigmoid
+from helpers import init_params, run_layer, sigmoid, transition
 from lrnn_jax.layers.lstm import LSTM
 
 WIDTH, LENGTH, BATCH = 3, 9, 2
@@ -17,11 +13,11 @@ def test_equals_a_numpy_loop():
     rng = np.random.default_rng(0)
     layer = LSTM(WIDTH)
     x = np.float32(rng.normal(size=(BATCH, LENGTH, WIDTH)))
-    params = compile_quickly(layer.init)(jax.random.key(0), x)["params"]
+    params = init_params(layer)
     params = jax.tree.map(lambda p: np.float32(p + 0.5 * rng.normal(size=p.shape)), params)
     start = {name: np.float32(rng.normal(size=(BATCH, WIDTH))) for name in "ch"}
-    y, last = compile_quickly(layer.apply)({"params": params}, jnp.asarray(x), state=start)
-    forgets = compile_quickly(functools.partial(layer.apply, method="transition"))({"params": params}, jnp.asarray(x))
+    y, last = run_layer(layer, params, x, state=start)
+    forgets = transition(layer, params, x)
     p = jax.tree.map(np.float64, params)
     for row, carried in [(row, carried) for row in range(BATCH) for carried in (True, False)]:
         c, h = (np.float64(start[name][row]) * carried for name in "ch")
@@ -39,16 +35,9 @@ def test_equals_a_numpy_loop():
 
 
 def test_starts_remembering_with_orthogonal_recurrent_blocks():
-    params = compile_quickly(LSTM(WIDTH).init)(jax.random.key(0), jnp.zeros((1, 1, WIDTH)))["params"]
+    params = init_params(LSTM(WIDTH))
     np.testing.assert_array_equal(params["input"]["bias"], np.repeat([0, 1, 0, 0], WIDTH))
     blocks = np.split(np.asarray(params["recurrent_kernel"]), 4, axis=1)
     for block in blocks:
         np.testing.assert_allclose(block.T @ block, np.eye(WIDTH), atol=1e-6)
     assert np.abs(blocks[0] - blocks[1]).max() > 0.1
-
-
-def test_has_no_parallel_method():
-    layer = LSTM(WIDTH)
-    params = compile_quickly(layer.init)(jax.random.key(0), jnp.zeros((1, 1, WIDTH)))["params"]
-    with pytest.raises(ValueError, match="'associative' is not one of auto, sequential"):
-        LSTM.__call__(layer.bind({"params": params}), jnp.zeros((1, 2, WIDTH)), scan="associative")

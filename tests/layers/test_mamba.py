@@ -1,14 +1,10 @@
 """Mamba against Gu and Dao 2023 and Grazzi et al. 2025, Table 1, Eq. 2, in NumPy."""
 
-import functools
-
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import compile_quickly, silu
+from helpers import init_params, run_layer, silu, start_state, transition
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.mamba import Mamba
 
@@ -44,12 +40,12 @@ def test_equals_a_numpy_loop(negative, taps, rank, expand):
     rng = np.random.default_rng(0)
     layer = Mamba(WIDTH, state_size=4, expand=expand, conv_width=taps, dt_rank=rank, negative_eigenvalues=negative)
     x = np.float32(rng.normal(size=(BATCH, LENGTH, WIDTH)))
-    params = compile_quickly(layer.init)(jax.random.key(0), x)["params"]
+    params = init_params(layer)
     assert params["dt_proj"]["kernel"].shape == (rank or 1, expand * WIDTH)
     params = jax.tree.map(lambda p: np.float32(p + 0.5 * rng.normal(size=p.shape)), params)
-    state = {**layer.init_state(BATCH), "h": jnp.asarray(rng.normal(size=(BATCH, expand * WIDTH, 4)), jnp.float32)}
-    y, last = compile_quickly(layer.apply)({"params": params}, jnp.asarray(x), state=state)
-    a = compile_quickly(functools.partial(layer.apply, method="transition"))({"params": params}, jnp.asarray(x))
+    state = {**start_state(layer, BATCH), "h": np.float32(rng.normal(size=(BATCH, expand * WIDTH, 4)))}
+    y, last = run_layer(layer, params, x, state=state)
+    a = transition(layer, params, x)
     exact = jax.tree.map(np.float64, params)
     for row in range(BATCH):
         h = np.array(state["h"][row], np.float64)
@@ -61,12 +57,12 @@ def test_equals_a_numpy_loop(negative, taps, rank, expand):
 
 def test_the_rank_of_the_step_size_is_a_sixteenth_of_the_width_rounded_up():
     for width, rank in [(8, 1), (16, 1), (17, 2), (40, 3)]:
-        variables = jax.eval_shape(Mamba(width, state_size=2).init, jax.random.key(0), jnp.zeros((1, 1, width)))
+        variables = jax.eval_shape(Mamba(width, state_size=2).init, jax.random.key(0), np.zeros((1, 1, width), np.float32))
         assert variables["params"]["dt_proj"]["kernel"].shape == (rank, 2 * width)
 
 
 def test_initial_decays_and_step_sizes_are_mambas():
-    params = compile_quickly(Mamba(1000, state_size=5, dt_rank=4).init)(jax.random.key(0), jnp.zeros((1, 1, 1000)))["params"]
+    params = init_params(Mamba(1000, state_size=5, dt_rank=4))
     np.testing.assert_allclose(params["A_log"], np.tile(np.log(np.arange(1, 6)), (2000, 1)), rtol=1e-6)
     np.testing.assert_array_equal(params["D"], np.ones(2000))
     steps = np.sort(np.log10(np.log1p(np.exp(np.float64(params["dt_proj"]["bias"])))))
@@ -103,10 +99,9 @@ def parity_parameters():
 @pytest.mark.parametrize("method", Mamba.METHODS)
 def test_tracks_parity_exactly(method):
     bits = np.random.default_rng(0).integers(0, 2, 2500)
-    x = jnp.asarray(np.eye(4, dtype=np.float32)[np.concatenate([[2], bits])])[None]
+    x = np.eye(4, dtype=np.float32)[np.concatenate([[2], bits])][None]
     layer = Mamba(4, state_size=1, expand=1)
-    call = nn.apply(lambda m, x: m(x, scan=method), layer)
-    y, state = compile_quickly(call)({"params": parity_parameters()}, x)
+    y, state = run_layer(layer, parity_parameters(), x, scan=method)
     start = np.float32(y[0, 0, 0])
     assert start > 1
     signs = np.where(np.cumsum(bits) % 2, -1, 1)
@@ -115,10 +110,8 @@ def test_tracks_parity_exactly(method):
 
 
 def test_forgets_parity_with_the_same_weights_and_eigenvalues_above_0():
-    x = jnp.asarray(np.eye(4, dtype=np.float32)[[2, 0, 1, 1, 1, 1]])[None]
-    y, _ = compile_quickly(Mamba(4, state_size=1, expand=1, negative_eigenvalues=False).apply)(
-        {"params": parity_parameters()}, x
-    )
+    x = np.eye(4, dtype=np.float32)[[2, 0, 1, 1, 1, 1]][None]
+    y, _ = run_layer(Mamba(4, state_size=1, expand=1, negative_eigenvalues=False), parity_parameters(), x)
     assert y[0, 1, 0] == y[0, 0, 0] > 1  # "0" keeps the state
     np.testing.assert_allclose(y[0, 2:, 0], 0, atol=1e-10)  # "1" erases it
 

@@ -1,14 +1,10 @@
 """Mamba-2 against Dao and Gu 2024 in NumPy; the range [-1, 1] is ours, as Grazzi et al. 2025, Eq. 2."""
 
-import functools
-
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import compile_quickly, silu
+from helpers import init_params, run_layer, silu, start_state, transition
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.mamba2 import Mamba2
 
@@ -49,14 +45,13 @@ def test_equals_a_numpy_loop(taps, groups, expand, negative, method):
     sizes = {"heads": HEADS, "state_size": STATES, "expand": expand, "conv_width": taps, "groups": groups}
     layer = Mamba2(WIDTH, **sizes, negative_eigenvalues=negative)
     x = np.float32(rng.normal(size=(BATCH, LENGTH, WIDTH)))
-    params = compile_quickly(layer.init)(jax.random.key(0), x)["params"]
+    params = init_params(layer)
     params = jax.tree.map(lambda p: np.float32(p + 0.5 * rng.normal(size=p.shape)), params)
     params["dt_bias"] = params["dt_bias"] + np.float32(4)
     start = rng.normal(size=(BATCH, HEADS, STATES, expand * WIDTH // HEADS))
-    state = {**layer.init_state(BATCH), "h": jnp.asarray(start, jnp.float32)}
-    call = nn.apply(lambda m, x, state: m(x, state=state, scan=method), layer)
-    y, last = compile_quickly(call)({"params": params}, jnp.asarray(x), state)
-    a = compile_quickly(functools.partial(layer.apply, method="transition"))({"params": params}, jnp.asarray(x))
+    state = {**start_state(layer, BATCH), "h": np.float32(start)}
+    y, last = run_layer(layer, params, x, state=state, scan=method)
+    a = transition(layer, params, x)
     assert (np.min(a) < -0.1) == negative
     exact = jax.tree.map(np.float64, params)
     for row in range(BATCH):
@@ -69,7 +64,7 @@ def test_equals_a_numpy_loop(taps, groups, expand, negative, method):
 
 def test_initial_decays_and_step_sizes_are_mamba2s():
     layer = Mamba2(1000, heads=1000, state_size=1, expand=1)
-    params = compile_quickly(layer.init)(jax.random.key(0), jnp.zeros((1, 1, 1000)))["params"]
+    params = init_params(layer)
     np.testing.assert_array_equal(params["D"], np.ones(1000))
     np.testing.assert_array_equal(params["norm_scale"], np.ones(1000))
     rates = np.sort(np.exp(np.float64(params["A_log"])))
@@ -112,9 +107,9 @@ def parity_parameters():
 @pytest.mark.parametrize("negative", [False, True], ids=["positive", "negative"])
 def test_tracks_parity_with_eigenvalues_below_0_only(negative, method):
     bits = np.random.default_rng(0).integers(0, 2, 600)
-    x = jnp.asarray(np.eye(4, dtype=np.float32)[np.concatenate([[2], bits])])[None]
+    x = np.eye(4, dtype=np.float32)[np.concatenate([[2], bits])][None]
     layer = Mamba2(4, heads=1, state_size=1, expand=1, conv_width=1, negative_eigenvalues=negative)
-    y, state = compile_quickly(nn.apply(lambda m, x: m(x, scan=method), layer))({"params": parity_parameters()}, x)
+    y, state = run_layer(layer, parity_parameters(), x, scan=method)
     signs = np.where(np.cumsum(bits) % 2, -1, 1)
     if negative:
         assert y[0, 0, 0] > 0.5

@@ -1,14 +1,12 @@
 """mLSTM against the unstabilised recurrence of Beck et al. 2024, Eqs. 19-27, in NumPy, float64."""
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import compile_quickly, sigmoid, silu
+from helpers import compile_quickly, init_params, run_layer, sigmoid, silu, start_state, to_numpy, transition
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.mlstm import MLSTM
 
@@ -58,25 +56,23 @@ def make_case(scale, blocks=4, taps=4):
     rng = np.random.default_rng(0)
     layer = MLSTM(WIDTH, heads=HEADS, block_size=blocks, conv_width=taps)
     x = np.float32(rng.normal(size=(BATCH, LENGTH, WIDTH)))
-    params = compile_quickly(layer.init)(jax.random.key(0), x)["params"]
+    params = init_params(layer)
     params = jax.tree.map(lambda p: np.float32(p + 0.5 * rng.normal(size=p.shape)), params)
     params["input_gate"]["bias"] = np.float32([-scale, scale])
     params["forget_gate"]["bias"] = np.float32([1, -scale / 4])
-    return rng, layer, {"params": params}, x
+    return rng, layer, params, x
 
 
 @pytest.mark.parametrize("method", MLSTM.METHODS)
 @pytest.mark.parametrize(("scale", "blocks", "taps"), [(1.0, 4, 4), (6.0, 2, 0)])
 def test_equals_the_recurrence_without_a_stabiliser(scale, blocks, taps, method):
-    rng, layer, variables, x = make_case(scale, blocks, taps)
+    rng, layer, params, x = make_case(scale, blocks, taps)
     c, n = rng.normal(size=(BATCH, HEADS, SIZE, SIZE)), rng.normal(size=(BATCH, HEADS, SIZE))
     m = rng.normal(size=(BATCH, HEADS))
-    state = {**layer.init_state(BATCH), "C": np.swapaxes(c, 2, 3), "n": n, "m": m}
-    state = jax.tree.map(lambda z: jnp.asarray(z, jnp.float32), state)
-    call = nn.apply(lambda m, x, state: m(x, state=state, scan=method), layer)
-    y, last = compile_quickly(call)(variables, jnp.asarray(x), state)
-    f = compile_quickly(functools.partial(layer.apply, method="transition"))(variables, jnp.asarray(x))
-    exact = jax.tree.map(np.float64, variables["params"])
+    state = {**start_state(layer, BATCH), "C": np.swapaxes(c, 2, 3), "n": n, "m": m}
+    y, last = run_layer(layer, params, x, state=jax.tree.map(np.float32, state), scan=method)
+    f = transition(layer, params, x)
+    exact = jax.tree.map(np.float64, params)
     for row in range(BATCH):
         scales = np.exp(m[row])
         start = c[row] * scales[:, None, None], n[row] * scales[:, None]
@@ -92,14 +88,13 @@ def test_equals_the_recurrence_without_a_stabiliser(scale, blocks, taps, method)
 
 @pytest.mark.parametrize("method", MLSTM.METHODS)
 def test_reset_forgets_the_stabiliser_too(method):
-    _, layer, variables, x = make_case(6.0)
+    _, layer, params, x = make_case(6.0)
     starts = (0, 3, 4)
     reset = np.zeros((BATCH, LENGTH), bool)
     reset[:, starts] = True
-    state = jax.tree.map(lambda z: z + 3, layer.init_state(BATCH))
-    call = nn.apply(lambda m, x, state: m(x, state=state, reset=jnp.asarray(reset), scan=method), layer)
-    y, _ = compile_quickly(call)(variables, jnp.asarray(x), state)
-    exact = jax.tree.map(np.float64, variables["params"])
+    state = jax.tree.map(lambda z: z + 3, start_state(layer, BATCH))
+    y, _ = run_layer(layer, params, x, state=state, reset=reset, scan=method)
+    exact = jax.tree.map(np.float64, params)
     for row in range(BATCH):
         zeros = np.zeros((HEADS, SIZE, SIZE)), np.zeros((HEADS, SIZE))
         outputs = run_numpy(exact, np.float64(x[row]), *zeros, starts)[0]
@@ -108,27 +103,24 @@ def test_reset_forgets_the_stabiliser_too(method):
 
 @pytest.mark.parametrize("method", MLSTM.METHODS)
 def test_the_stabiliser_is_the_running_maximum_and_h_is_finite_where_exp_overflows(method):
-    _, layer, variables, x = make_case(300.0)
-    call = nn.apply(lambda m, x: m(x, scan=method), layer)
+    _, layer, params, x = make_case(300.0)
 
-    @compile_quickly
-    def run(variables, x):
-        return jax.value_and_grad(lambda *args: (lambda y: (jnp.sum(y[0]), y))(call(*args)), argnums=(0, 1), has_aux=True)(
-            variables, x
-        )
+    def loss(params, x):
+        y, state = nn.apply(lambda m, x: m(x, scan=method), layer)({"params": params}, x)
+        return jnp.sum(y), (y, state)
 
-    ((_, (y, state)), gradients) = run(variables, jnp.asarray(x))
+    (_, (y, state)), gradients = to_numpy(compile_quickly(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, x))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((y, state, gradients)))
     np.testing.assert_array_less(250, state["m"][:, 1])
     # The first head's input gates are exp(-300): only m = 0 at the start, times forget gates, is left of it.
-    assert (np.asarray(state["m"][:, 0]) <= 0).all()
-    assert (np.asarray(state["m"][:, 0]) > -60).all()
+    assert (state["m"][:, 0] <= 0).all()
+    assert (state["m"][:, 0] > -60).all()
     np.testing.assert_allclose(state["C"][:, 0], 0, atol=1e-30)
 
 
 def test_weights_start_as_released():
     layer = MLSTM(400, heads=4, depth=5, expand=1)
-    params = compile_quickly(layer.init)(jax.random.key(0), jnp.zeros((1, 1, 400)))["params"]
+    params = init_params(layer)
     for kernel, deviation in [
         (params["up"]["kernel"], (2 / 5 / 400) ** 0.5),
         (params["q_kernel"], (2 / 5 / 400) ** 0.5),

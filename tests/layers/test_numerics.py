@@ -71,8 +71,10 @@ def additions(jaxpr):
             yield from additions(inner)
 
 
-@pytest.mark.parametrize(("name", "method"), EVERY_METHOD)
-@pytest.mark.parametrize(("mixer", "vocabulary"), [("mlp", 3), ("glu", 0)])
+@pytest.mark.parametrize(
+    ("name", "method", "mixer", "vocabulary"),
+    [*((name, method, "mlp", 3) for name, method in EVERY_METHOD), ("lru", "associative", "glu", 0)],
+)
 def test_gradients_in_bfloat16_are_summed_over_the_batch_in_float32(name, method, mixer, vocabulary):
     """Such a sum in bfloat16 stops growing after a few hundred terms."""
     fields = {"width": 16, "depth": 1, "mixer": mixer, "mixer_hidden": 8, "vocab_size": vocabulary, "outputs": 3}

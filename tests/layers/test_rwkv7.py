@@ -1,13 +1,10 @@
 """RWKV-7's time mixing against Peng et al. 2025, in NumPy and in the paper's convention: values by keys."""
 
-import functools
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import compile_quickly, sigmoid
+from helpers import init_params, run_layer, sigmoid, transition
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.rwkv7 import RWKV7
 
@@ -43,7 +40,7 @@ def run_numpy(p, x, last, s):
 
 def initialise(layer, x, scale=0.5):
     rng = np.random.default_rng(0)
-    params = compile_quickly(layer.init)(jax.random.key(0), jnp.asarray(x))["params"]
+    params = init_params(layer)
     return jax.tree.map(lambda p: np.float32(p + scale * rng.normal(size=p.shape)), params)
 
 
@@ -54,9 +51,8 @@ def test_equals_a_numpy_loop():
     params = initialise(layer, x)
     state = {"S": rng.normal(size=(BATCH, HEADS, SIZE, SIZE)), "x": rng.normal(size=(BATCH, WIDTH))}
     state = jax.tree.map(np.float32, state)
-    y, last = compile_quickly(layer.apply)({"params": params}, jnp.asarray(x), state=state)
-    transition = compile_quickly(functools.partial(layer.apply, method="transition"))
-    a = transition({"params": params}, jnp.asarray(x))
+    y, last = run_layer(layer, params, x, state=state)
+    a = transition(layer, params, x)
     exact = jax.tree.map(np.float64, params)
     for row in range(BATCH):
         s = np.float64(state["S"][row]).swapaxes(-1, -2)
@@ -72,7 +68,7 @@ def test_eigenvalues_are_real_and_between_the_least_decay_minus_1_and_1():
     layer = RWKV7(WIDTH, heads=HEADS)
     x = np.float32(np.random.default_rng(1).normal(size=(BATCH, 200, WIDTH)) * 10)
     params = initialise(layer, x, 1.0)
-    a = compile_quickly(functools.partial(layer.apply, method="transition"))({"params": params}, jnp.asarray(x))
+    a = transition(layer, params, x)
     values = np.linalg.eigvals(np.asarray(a, np.float64))
     assert np.abs(values.imag).max() < 1e-6
     assert values.real.max() <= 1 + 1e-6
@@ -83,22 +79,21 @@ def test_a_reset_forgets_the_last_input_too():
     layer = RWKV7(WIDTH, heads=HEADS)
     x = np.float32(np.random.default_rng(1).normal(size=(1, 4, WIDTH)))
     params = initialise(layer, x)
-    run = compile_quickly(layer.apply)
-    y, _ = run({"params": params}, jnp.asarray(x), reset=jnp.asarray([[False, False, True, False]]))
-    alone, _ = run({"params": params}, jnp.asarray(x[:, 2:]))
-    carried, _ = run({"params": params}, jnp.asarray(x))
+    y, _ = run_layer(layer, params, x, reset=np.array([[False, False, True, False]]))
+    alone, _ = run_layer(layer, params, x[:, 2:])
+    carried, _ = run_layer(layer, params, x)
     np.testing.assert_allclose(y[:, 2:], alone, atol=1e-6)
     assert np.abs(carried[:, 2:] - alone).max() > 1e-2
 
 
 def test_starts_as_released():
-    params = compile_quickly(RWKV7(64, heads=2).init)(jax.random.key(0), jnp.zeros((1, 1, 64)))["params"]
+    params = init_params(RWKV7(64, heads=2))
     np.testing.assert_allclose(params["x_r"][:3], [1, 1 - (1 / 64) ** 0.2, 1 - (2 / 64) ** 0.2], rtol=1e-5)
     np.testing.assert_allclose(params["x_w"][32], 1 - 0.5**0.9, rtol=1e-5)
-    np.testing.assert_allclose(params["k_k"][jnp.array([0, 63])], [0.76, 0.66], rtol=1e-5)
+    np.testing.assert_allclose(params["k_k"][[0, 63]], [0.76, 0.66], rtol=1e-5)
     # -6 + 0.5 - 2.5 at the start of the first head, 0 + 0.5 + 2.5 at the end of the second
-    np.testing.assert_allclose(params["w_lora"]["bias"][jnp.array([0, 63])], [-8, 3], rtol=1e-5)
-    np.testing.assert_allclose(params["a_lora"]["bias"][jnp.array([0, 31, 32])], [-0.69, 0.1068, -0.4868], atol=1e-3)
+    np.testing.assert_allclose(params["w_lora"]["bias"][[0, 63]], [-8, 3], rtol=1e-5)
+    np.testing.assert_allclose(params["a_lora"]["bias"][[0, 31, 32]], [-0.69, 0.1068, -0.4868], atol=1e-3)
     np.testing.assert_array_equal(params["k_a"], np.full(64, np.float32(1.02)))
     np.testing.assert_array_equal(params["r_k"], np.full((2, 32), np.float32(-0.04)))
     for name, bound in {"r_proj": 0.5 / 8, "k_proj": 0.05 / 8, "v_proj": 0.5 / 8, "o_proj": 1e-4}.items():
@@ -111,7 +106,7 @@ def test_starts_as_released():
     ("width", "ranks"), [(768, (64, 64, 128)), (1024, (64, 64, 160)), (2048, (128, 128, 224)), (8, (4, 4, 4)), (2, (1, 1, 1))]
 )
 def test_ranks_are_the_released_ones_or_half_the_width(width, ranks):
-    variables = jax.eval_shape(RWKV7(width, heads=1).init, jax.random.key(0), jnp.zeros((1, 1, width)))
+    variables = jax.eval_shape(RWKV7(width, heads=1).init, jax.random.key(0), np.zeros((1, 1, width), np.float32))
     assert tuple(variables["params"][f"{name}_lora"]["down"].shape[1] for name in "wag") == ranks
 
 

@@ -1,13 +1,10 @@
 """The sLSTM against Beck et al. 2024, Section 2.2: without the stabiliser, in float64 NumPy."""
 
-import functools
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import compile_quickly, sigmoid
+from helpers import compile_quickly, init_params, run_layer, sigmoid, to_numpy, transition
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.slstm import SLSTM
 
@@ -44,7 +41,7 @@ def run_numpy(p, x, *, taps, forget_gate):
 
 def initialise(layer, x, seed=0, scale=0.5):
     rng = np.random.default_rng(seed)
-    params = compile_quickly(layer.init)(jax.random.key(0), jnp.asarray(x))["params"]
+    params = init_params(layer)
     return jax.tree.map(lambda p: np.float32(p + scale * rng.normal(size=p.shape)), params)
 
 
@@ -53,8 +50,8 @@ def test_equals_the_unstabilised_recurrence(taps, forget_gate):
     x = np.float32(np.random.default_rng(1).normal(size=(BATCH, LENGTH, WIDTH)))
     layer = SLSTM(WIDTH, heads=HEADS, conv_width=taps, forget_gate=forget_gate)
     params = initialise(layer, x)
-    y, last = compile_quickly(layer.apply)({"params": params}, jnp.asarray(x))
-    forgets = compile_quickly(functools.partial(layer.apply, method="transition"))({"params": params}, jnp.asarray(x))
+    y, last = run_layer(layer, params, x)
+    forgets = transition(layer, params, x)
     assert ("conv" in params) == bool(taps)
     exact = jax.tree.map(np.float64, params)
     for row in range(BATCH):
@@ -76,7 +73,7 @@ def make_parameters(size, **changes):
         "bias": np.zeros((1, 4, size), np.float32),
         "norm": {"scale": np.ones((1, size), np.float32)},
     }
-    return {"params": {**params, **changes}}
+    return {**params, **changes}
 
 
 def test_tracks_parity_exactly():
@@ -94,11 +91,9 @@ def test_tracks_parity_exactly():
     x = np.zeros((1, len(bits), 4), np.float32)
     x[0, :, 0] = bits
     layer = SLSTM(4, heads=1, conv_width=0)
-    y, state = compile_quickly(layer.apply)(
-        make_parameters(4, z_kernel=z_kernel, recurrent_kernel=recurrent, bias=bias), jnp.asarray(x)
-    )
+    y, state = run_layer(layer, make_parameters(4, z_kernel=z_kernel, recurrent_kernel=recurrent, bias=bias), x)
     odd = np.cumsum(bits) % 2 == 1
-    difference = np.asarray(y[0, :, 0] - y[0, :, 1])
+    difference = y[0, :, 0] - y[0, :, 1]
     np.testing.assert_array_equal(difference == 0, ~odd)
     assert difference[odd].min() > 1
     np.testing.assert_array_equal(state["n"], np.ones((1, 1, 4)))
@@ -108,30 +103,32 @@ def test_tracks_parity_exactly():
 def test_gates_whose_exponentials_overflow_have_finite_outputs_and_gradients(level):
     """The input gate's level cancels in c / n; the released code has 0 * inf in the first step's gradient."""
     layer = SLSTM(4, heads=1, conv_width=0, forget_gate="sigmoid")
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 6, 4)), jnp.float32)
+    x = np.float32(np.random.default_rng(0).normal(size=(1, 6, 4)))
     kernels = {f"{gate}_kernel": np.float32(np.random.default_rng(1).normal(size=(1, 4, 4))) for gate in "ifzo"}
 
-    def run(bias):
-        return layer.apply(make_parameters(4, **kernels, bias=bias), x)[0]
+    @compile_quickly
+    def run(bias, weights):
+        y, pull_back = jax.vjp(lambda bias: layer.apply({"params": make_parameters(4, **kernels, bias=bias)}, x)[0], bias)
+        return y, pull_back(weights)[0]
 
     shifted, plain = np.zeros((2, 1, 4, 4), np.float32)
     shifted[0, 0] = level
-    y, pull_back = jax.vjp(jax.jit(run), shifted)
-    np.testing.assert_allclose(y, run(plain), atol=1e-3)  # i is rounded at the level's size
-    gradient = pull_back(jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))[0]
+    weights = np.cos(np.arange(x.size, dtype=np.float32)).reshape(x.shape)
+    y, gradient = to_numpy(run(shifted, weights))
+    np.testing.assert_allclose(y, run(plain, weights)[0], atol=1e-3)  # i is rounded at the level's size
     assert np.isfinite(gradient).all()
     assert np.any(gradient != 0)
 
 
 def test_starts_as_released():
-    params = compile_quickly(SLSTM(64, heads=2, conv_width=0).init)(jax.random.key(0), jnp.zeros((1, 1, 64)))["params"]
+    params = init_params(SLSTM(64, heads=2, conv_width=0))
     np.testing.assert_array_equal(params["recurrent_kernel"], np.zeros((2, 32, 4, 32)))
     np.testing.assert_array_equal(params["bias"][:, [0, 2, 3]], np.zeros((2, 3, 32)))
     np.testing.assert_allclose(params["bias"][:, 1, [0, 31]], [[5, -7]] * 2, atol=1e-5)
     np.testing.assert_allclose(params["bias"][0, 1, 1], 5 - 12 * (1 / 31) ** 0.3, rtol=1e-5)
     np.testing.assert_allclose(np.std(params["i_kernel"]), np.sqrt(2 / (5 * 64)), rtol=0.1)
     layer = SLSTM(64, heads=2, conv_width=0, bias_init="standard")
-    bias = compile_quickly(layer.init)(jax.random.key(0), jnp.zeros((1, 1, 64)))["params"]["bias"]
+    bias = init_params(layer)["bias"]
     assert 0.9 / 8 < np.abs(bias).max() <= 1 / 8
     assert np.abs(bias.mean()) < 0.02
 
@@ -143,13 +140,6 @@ def test_heads_do_not_mix():
     jacobian = compile_quickly(jax.jacobian(lambda x: layer.apply({"params": params}, x)[0]))(x)
     reach = np.abs(jacobian).max(axis=(0, 1, 3, 4))
     np.testing.assert_array_equal(reach > 0, np.kron(np.eye(HEADS), np.ones((SIZE, SIZE))) > 0)
-
-
-def test_has_no_parallel_method():
-    layer = SLSTM(WIDTH, heads=HEADS)
-    params = compile_quickly(layer.init)(jax.random.key(0), jnp.zeros((1, 1, WIDTH)))["params"]
-    with pytest.raises(ValueError, match="'associative' is not one of auto, sequential"):
-        SLSTM.__call__(layer.bind({"params": params}), jnp.zeros((1, 2, WIDTH)), scan="associative")
 
 
 @pytest.mark.parametrize(

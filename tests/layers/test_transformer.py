@@ -1,12 +1,10 @@
 """The Transformer layer against a plain [T T] softmax with rotary positions, in NumPy."""
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import compile_quickly
+from helpers import init_params, run_layer, transition
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.transformer import Transformer
 
@@ -45,12 +43,11 @@ def test_equals_plain_attention(method, window):
     rng = np.random.default_rng(0)
     layer = Transformer(WIDTH, heads=HEADS, window=window)
     x = np.float32(rng.normal(size=(BATCH, LENGTH, WIDTH)))
-    params = compile_quickly(layer.init)(jax.random.key(0), x)["params"]
+    params = init_params(layer)
     params = jax.tree.map(lambda p: np.float32(p + 0.2 * rng.normal(size=p.shape)), params)
     reset = np.zeros((BATCH, LENGTH), bool)
     reset[0, [2, 7]] = True
-    call = nn.apply(lambda m, x, reset: m(x, reset=reset, scan=method), layer)
-    y, _ = compile_quickly(call)({"params": params}, x, reset)
+    y, _ = run_layer(layer, params, x, reset=reset, scan=method)
     exact = jax.tree.map(np.float64, params)
     for row in range(BATCH):
         np.testing.assert_allclose(y[row], run_numpy(exact, np.float64(x[row]), reset[row], window), atol=1e-5)
@@ -61,15 +58,14 @@ def test_without_queries_averages_the_values_in_the_window():
     params = {"q": {"kernel": zero}, "k": {"kernel": identity}, "v": {"kernel": identity}, "out": {"kernel": identity}}
     x = np.zeros((1, 4, 4), np.float32)
     x[0, :, 0] = [6, 12, 18, 60]
-    y, _ = compile_quickly(Transformer(4, heads=2, window=3).apply)({"params": params}, x)
+    y, _ = run_layer(Transformer(4, heads=2, window=3), params, x)
     np.testing.assert_allclose(y[0, :, 0], [6, 9, 12, 30], rtol=1e-6)
 
 
 def test_transition_is_that_of_a_shift_register():
     layer = Transformer(WIDTH)
-    x = jnp.zeros((BATCH, 3, WIDTH))
-    params = compile_quickly(layer.init)(jax.random.key(0), x)
-    np.testing.assert_array_equal(layer.apply(params, x, method="transition"), np.zeros((BATCH, 3, 1)))
+    x = np.zeros((BATCH, 3, WIDTH), np.float32)
+    np.testing.assert_array_equal(transition(layer, init_params(layer), x), np.zeros((BATCH, 3, 1)))
 
 
 @pytest.mark.parametrize(
