@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrnn_jax.config.checks import validate_config
 from lrnn_jax.errors import UserError
 from lrnn_jax.models.backbone import Backbone, unroll_blocks
 from lrnn_jax.tasks.base import Batch, FileTask, SyntheticTask, Task
@@ -40,6 +41,7 @@ def measure_run(workdir: Path, *, which: str, examples: int, length: int | None)
         can be measured, or a task without tokens.
     """
     config = read_run(workdir)
+    validate_config(config)
     program = make_program(config)
     task, model = program.task, program.model
     if not task.vocab_size:

@@ -63,6 +63,7 @@ def run_sweep(values: flags.FlagValues, positional: list[str]) -> int:
         configs,
         store,
         said=said,
+        check=False,  # done where the sweep was resolved
         part=values.part is not None,
         executor=values.executor,
         retry_failed=values.retry_failed,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from lrnn_jax.config.checks import validate_config
 from lrnn_jax.config.identity import config_hash, structure_key
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.runs.folder import RunFolder
@@ -26,6 +27,7 @@ def execute(
     retry_failed: bool = False,
     ray_address: str | None = None,
     workers: int | None = None,
+    check: bool = True,
 ) -> list[Result | None]:
     """Trains what is missing of ``configs`` in ``store``; finished runs are never run again.
 
@@ -36,6 +38,7 @@ def execute(
       retry_failed: tries failed runs again: alone from their last good state, several of one program from the start.
       ray_address: cluster to run on; None starts one on this machine.
       workers: runs at a time on that machine; None for one per core.
+      check: validates the configs; False where that has been done.
 
     Returns:
       Each config's result; None where another process's failure left none.
@@ -44,6 +47,8 @@ def execute(
       UserError: a config that cannot run, an unknown executor, or a cluster that does not answer.
     """
     check_executor(executor)
+    for config in configs if check else ():
+        validate_config(config)
     distinct = {config_hash(config): config for config in configs}
     todo = [c for c in distinct.values() if is_due(c, store, retry_failed)]
     due = {config_hash(config) for config in todo}

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from lrnn_jax.config.checks import validate_config
 from lrnn_jax.config.files import load_config, load_sweep
 from lrnn_jax.config.identity import config_hash, structure, structure_key
 from lrnn_jax.errors import UserError
@@ -38,6 +39,7 @@ def resolve_sweep(spec: str, name: str, overrides: Mapping[str, Any]) -> list[Co
         config = load_config(f"{path}:{','.join(words)}", {**overrides, **fields})
         if config.seeds != 1:
             raise UserError(f"seeds={config.seeds} in a sweep: let the sweep run over the field 'seed'")
+        validate_config(config)
         configs.append(config)
     return configs
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from lrnn_jax.config.checks import validate_config
 from lrnn_jax.errors import UserError
 from lrnn_jax.runs.folder import RunFolder
 from lrnn_jax.runs.restoring import read_run, restore_run
@@ -57,6 +58,7 @@ def evaluate_run(workdir: Path, *, which: str, lengths: list[list[int]] | None, 
     if examples:
         config.eval.examples = examples
     try:
+        validate_config(config)
         program = make_program(config)
     except UserError as error:
         # what is named is the flag that was given, not the field that it stands for

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from lrnn_jax.config.checks import validate_config
 from lrnn_jax.errors import Interrupted, TrainingFailed, UserError
 from lrnn_jax.runs.checkpoints import Checkpoints
 from lrnn_jax.runs.folder import RunFolder, allow_open_files
@@ -45,6 +46,7 @@ def train(config: ConfigDict, workdir: Path) -> Result:
       TrainingFailed: loss, gradient or update was not finite.
       Interrupted: SIGTERM or Ctrl-C; everything is saved.
     """
+    validate_config(config)
     with open_loop(make_program(config), [workdir], workdir / "checkpoints", verbose=True) as loop:
         (result,) = loop if isinstance(loop, list) else loop.run()
     if result["status"] == "failed":

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from lrnn_jax.config.checks import validate_config
 from lrnn_jax.config.durations import interval_steps, train_steps
 from lrnn_jax.config.identity import structure_key, traced_values
 from lrnn_jax.errors import UserError, suggest
@@ -34,7 +33,7 @@ class Program:
     """Everything made from the configs alone, before any step is taken.
 
     Attributes:
-      configs: one per member, resolved and validated; they differ in hyper-parameters only.
+      configs: one per member, resolved; they differ in hyper-parameters only.
       step: what to compile.
       hyper: the hyper-parameters by path: scalars for one member, else ``[S]``.
       model: with the first member's hyper-parameters, for use outside of the training.
@@ -79,16 +78,11 @@ class Program:
         return _state_shapes(self.step, self.members)
 
     def with_members(self, configs: Sequence[ConfigDict]) -> "Program":
-        """Returns the program for other members, of which only those that are new here are validated.
+        """Returns the program for other members.
 
         Raises:
-          UserError: a config cannot run.
-          ValueError: it shapes another program.
+          ValueError: one of them shapes another program.
         """
-        known = {id(config) for config in self.configs}
-        for config in configs:
-            if id(config) not in known:
-                validate_config(config)
         _check_shared(self.config, *configs)
         feed = Feed(self.task, configs) if isinstance(self.task, FileTask) else None
         model = build_model(configs[0].model, self.task)
@@ -174,16 +168,14 @@ class Program:
 
 
 def make_program(*configs: ConfigDict) -> Program:
-    """Validates the configs and builds task, model, parameter groups and optimiser; compiles nothing.
+    """Builds task, model, parameter groups and optimiser; compiles nothing.
 
     Args:
-      *configs: one per member; equal but for the hyper-parameters, which `lrnn_jax.config.identity.traced_values` names.
+      *configs: one per member, which `lrnn_jax.config.checks.validate_config` has accepted; equal but for the hyper-parameters, which `lrnn_jax.config.identity.traced_values` names.
 
     Raises:
-      UserError: a config cannot run.
+      UserError: what only the task's data or the parameters can show: groups that miss one, an unknown metric.
     """
-    for config in configs:
-        validate_config(config)
     config = configs[0]
     _check_shared(*configs)
     task = build_task(config.task)

@@ -125,4 +125,4 @@ def test_a_training_set_smaller_than_a_batch_is_refused():
     c = make_config()
     c.task = task_config("parity", train_examples=3)
     with pytest.raises(UserError, match=r"task\.train_examples=3 is less than train\.batch_size=4"):
-        make_program(c)
+        checks.validate_config(c)
