@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from lrnn_jax.config.checks import validate_config
 from lrnn_jax.config.files import data_folder
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.runs.store import locked_store, read_status
@@ -91,6 +92,8 @@ def reproduce(
     if executor == "ray":
         check_cluster(ray_address)
     due = [run for run in runs if read_status(run.config, workdir) != "finished"]
+    for run in due:
+        validate_config(run.config)
     for run in {(run.column.name, run.row.name): run for run in due}.values():
         make_program(run.config)  # refuses what cannot be trained, absent data too, before hours go into other rows
     failed, text = 0, ""
@@ -105,6 +108,7 @@ def reproduce(
                 retry_failed=retry_failed,
                 ray_address=ray_address,
                 workers=workers,
+                check=False,
             )
             failed += sum(result is None or result["status"] != "finished" for result in found)
             for run, result in zip(own, found, strict=True):

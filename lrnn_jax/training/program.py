@@ -171,7 +171,8 @@ def make_program(*configs: ConfigDict) -> Program:
     """Builds task, model, parameter groups and optimiser; compiles nothing.
 
     Args:
-      *configs: one per member, which `lrnn_jax.config.checks.validate_config` has accepted; equal but for the hyper-parameters, which `lrnn_jax.config.identity.traced_values` names.
+      *configs: one per member, which `lrnn_jax.config.checks.validate_config` has accepted; they differ in the
+        hyper-parameters alone, which `lrnn_jax.config.identity.traced_values` names.
 
     Raises:
       UserError: what only the task's data or the parameters can show: groups that miss one, an unknown metric.
