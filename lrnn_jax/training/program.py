@@ -180,6 +180,8 @@ def make_program(*configs: ConfigDict) -> Program:
     config = configs[0]
     _check_shared(*configs)
     task = build_task(config.task)
+    if not config.eval.examples and not isinstance(task, FileTask):
+        raise UserError("eval.examples=0 takes all that files hold, and this task makes its examples: say how many")
     hyper = _stack_hyper(configs)
     model = build_model(config.model, task)
     step = _make_step(config, task, model, hyper)

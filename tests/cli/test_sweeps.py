@@ -12,7 +12,7 @@ import pytest
 
 from lrnn_jax.cli.main import main
 from lrnn_jax.runs.store import locked_store
-from lrnn_jax.sweeps import executors, sweep
+from lrnn_jax.sweeps import executors, packs, sweep
 from lrnn_jax.tables import reproducing as reproduce
 from lrnn_jax.tables.declaring import Column, Published, Row, Table
 
@@ -290,7 +290,7 @@ def test_the_parts_of_a_sweep_are_the_sweep(store, file, tmp_path):
 
 def test_a_plan_says_what_shapes_the_programs_and_writes_nothing(file, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "_measure", lambda program: (3.0, 7.0, 2**20))
-    monkeypatch.setattr(executors, "split_to_fit", lambda members: [members])
+    monkeypatch.setattr(packs, "split_to_fit", lambda program: [program])
     code, out, err = call("sweep", f"--config={file}", "--sweep=widths", "--workdir=w", "--plan")
     assert code == 0
     assert "4 of 4 runs" in err and "2 programs" in err and "model.width" in err
@@ -301,7 +301,7 @@ def test_a_plan_says_what_shapes_the_programs_and_writes_nothing(file, tmp_path,
 
 def test_a_plan_says_how_many_runs_are_equal_to_others(file, store, monkeypatch):
     monkeypatch.setattr(sweep, "_measure", lambda program: (3.0, 7.0, 2**20))
-    monkeypatch.setattr(executors, "split_to_fit", lambda members: [members])
+    monkeypatch.setattr(packs, "split_to_fit", lambda program: [program])
     out = succeed("sweep", f"--config={file}", "--sweep=equal", "--workdir=w", "--plan")
     assert "2 of 4 runs (2 of them equal to others) to train" in out
     assert "equal" not in succeed("sweep", f"--config={file}", "--workdir=w", "--plan")
@@ -352,7 +352,7 @@ def test_a_failed_run_is_told_with_its_reason_and_the_others_are_not_lost(file, 
     (row,) = read_csv(succeed("runs", "w", "--where=status=failed", "--columns=seed,reason", "--csv"))
     assert row["seed"] == "1" and "not finite" in row["reason"]
     # left alone, unless asked for
-    monkeypatch.setattr(executors, "train_pack", lambda members, _: pytest.fail(f"trained {members[0].seed}"))
+    monkeypatch.setattr(executors, "train_pack", lambda program, _: pytest.fail(f"trained {program.config.seed}"))
     assert call(*command)[0] == 1
     with pytest.raises(pytest.fail.Exception, match="trained 1"):
         call(*command, "--retry_failed")

@@ -14,8 +14,9 @@ from lrnn_jax.errors import UserError
 from lrnn_jax.runs.checkpoints import Checkpoints
 from lrnn_jax.runs.folder import RunFolder
 from lrnn_jax.runs.store import default_workdir, read_status
-from lrnn_jax.sweeps import executors
-from lrnn_jax.sweeps.executors import execute, pack, split_to_fit
+from lrnn_jax.sweeps import executors, packs
+from lrnn_jax.sweeps.executors import execute
+from lrnn_jax.sweeps.packs import pack, split_to_fit
 from lrnn_jax.sweeps.sweep import plan
 from lrnn_jax.training import loop as trainer
 from lrnn_jax.training.program import make_program
@@ -50,16 +51,17 @@ def interrupt(store, *members):
 @pytest.fixture
 def trained(monkeypatch):
     """What would be trained, pack by pack; nothing is."""
-    packs = []
+    found = []
 
-    def train_pack(members, store):
-        packs.append(list(members))
+    def train_pack(program, store):
+        members = list(program.configs)
+        found.append(members)
         for config in members:
             put(store, config, "finished")
         return [RunFolder(default_workdir(config, store)).read_result() for config in members]
 
     monkeypatch.setattr(executors, "train_pack", train_pack)
-    return packs
+    return found
 
 
 def read_params(workdir):
@@ -283,12 +285,17 @@ def test_one_config_that_cannot_run_is_refused_before_any_is_trained(tiny_config
 @pytest.mark.parametrize(("free", "sizes"), [(2**50, [5]), (3, [2, 3]), (2, [2, 1, 2]), (1, [1] * 5), (0, [1] * 5)])
 def test_what_does_not_fit_is_halved_until_it_does(monkeypatch, free, sizes, capsys):
     class OneBytePerMember:
-        def __init__(self, *members):
-            self.memory = lambda: len(members)
+        def __init__(self, members):
+            self.configs = members
 
-    monkeypatch.setattr(executors, "make_program", OneBytePerMember)
-    monkeypatch.setattr(executors, "free_memory", lambda: free)
-    parts = list(split_to_fit(list("abcde")))
+        def memory(self):
+            return len(self.configs)
+
+        def with_members(self, members):
+            return OneBytePerMember(members)
+
+    monkeypatch.setattr(packs, "free_memory", lambda: free)
+    parts = [part.configs for part in split_to_fit(OneBytePerMember(list("abcde")))]
     assert [member for part in parts for member in part] == list("abcde")
     assert sorted(map(len, parts)) == sorted(sizes)
     assert ("split" in capsys.readouterr().err) is (len(sizes) > 1)
@@ -310,7 +317,7 @@ def ways(tiny_config, tmp_path_factory):
     stores = {way: tmp_path_factory.mktemp(way) for way in ("vmap", "local", "split")}
     results = {way: execute(configs, stores[way], executor=way) for way in ("vmap", "local")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(executors, "free_memory", lambda: make_program(*configs[:2]).memory())
+        patch.setattr(packs, "free_memory", lambda: make_program(*configs[:2]).memory())
         results["split"] = execute(configs, stores["split"])
     return configs, stores, results
 

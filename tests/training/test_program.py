@@ -126,3 +126,8 @@ def test_a_training_set_smaller_than_a_batch_is_refused():
     c.task = task_config("parity", train_examples=3)
     with pytest.raises(UserError, match=r"task\.train_examples=3 is less than train\.batch_size=4"):
         checks.validate_config(c)
+
+
+def test_all_examples_of_a_task_that_makes_them_is_no_number():
+    with pytest.raises(UserError, match=r"eval\.examples=0 takes all that files hold"):
+        make_program(make_config(eval__examples=0))
