@@ -121,7 +121,7 @@ def _decays(log_gate: jax.Array | None, keep: jax.Array | None, size: int) -> ja
 
 def _merge_writes(x: jax.Array) -> jax.Array:
     """``[B N C J H ...]`` to ``[B N H C*J ...]``."""
-    return _heads_first(x.reshape(*x.shape[:2], -1, *x.shape[4:]))
+    return _heads_first(x.reshape(*x.shape[:2], x.shape[2] * x.shape[3], *x.shape[4:]))
 
 
 def _heads_first(x: jax.Array) -> jax.Array:

@@ -156,7 +156,8 @@ def _run_chunks(s: jax.Array, x: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.
     batch, size, heads, _ = v.shape
     chunk = min(size, CHUNK)
     q, k, v, a = (
-        z.reshape(batch, size // chunk, chunk, heads, -1).transpose(0, 3, 1, 2, 4) for z in (_share(q, v), _share(k, v), v, a)
+        z.reshape(batch, size // chunk, chunk, heads, z.shape[-1]).transpose(0, 3, 1, 2, 4)
+        for z in (_share(q, v), _share(k, v), v, a)
     )
     if a.shape[-1] == 1:  # one decay per head: the decays between two positions, times one product of queries and keys
         one = jnp.ones_like(a)
@@ -171,10 +172,10 @@ def _run_chunks(s: jax.Array, x: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.
         s = since_start[:, :, i, -1, :, None] * s + writes[:, :, i]
     inside = einsum("bhnij,bhnjv->bhniv", weights, v)
     o = inside + einsum("bhnck,bhnkv->bhncv", q * since_start, jnp.stack(before, axis=2))
-    return s, o.transpose(0, 2, 3, 1, 4).reshape(batch, size, heads, -1)
+    return s, o.transpose(0, 2, 3, 1, 4).reshape(batch, size, heads, o.shape[-1])
 
 
-def _weigh_pairs(q: jax.Array, k: jax.Array, a: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _weigh_pairs(q: jax.Array, k: jax.Array, a: jax.Array) -> tuple[jax.Array, ...]:
     """Returns each chunk's ``q_i^T (a_{j+1} * ... * a_i * k_j)`` for j <= i and 0 for j > i, ``[B H n C C]``.
 
     Neighbours become pairs, pairs fours and so on: what the later half reads of the earlier one is a matrix product of its
@@ -184,10 +185,10 @@ def _weigh_pairs(q: jax.Array, k: jax.Array, a: jax.Array) -> tuple[jax.Array, j
     batch, heads, chunks, size, _ = q.shape
 
     def halve(x: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
-        x = x.reshape(batch, heads, chunks * size // (2 * width), 2, width, -1)
+        x = x.reshape(batch, heads, chunks * size // (2 * width), 2, width, x.shape[-1])
         return x[:, :, :, 0], x[:, :, :, 1]
 
-    weights = jnp.sum(q * k, axis=-1).reshape(batch, heads, -1, 1, 1)
+    weights = jnp.sum(q * k, axis=-1).reshape(batch, heads, chunks * size, 1, 1)
     since_start, until_end = a, jnp.ones_like(a)
     for level in range(size.bit_length() - 1):
         width = 1 << level
@@ -200,5 +201,5 @@ def _weigh_pairs(q: jax.Array, k: jax.Array, a: jax.Array) -> tuple[jax.Array, j
         weights = jnp.concatenate([top, jnp.concatenate([across, late], axis=-1)], axis=-2)
         since_start = jnp.concatenate([start_early, start_early[..., -1:, :] * start_late], axis=-2)
         until_end = jnp.concatenate([end_early * start_late[..., -1:, :], end_late], axis=-2)
-    shape = (batch, heads, chunks, size, -1)
-    return weights.reshape(shape), since_start.reshape(shape), until_end.reshape(shape)
+    results = (weights, since_start, until_end)
+    return tuple(x.reshape(batch, heads, chunks, size, x.shape[-1]) for x in results)

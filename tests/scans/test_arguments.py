@@ -104,6 +104,15 @@ def test_numpy_arrays_are_served(name, method):
     jax.eval_shape(functools.partial(call, name, method, {}, arguments))
 
 
+@pytest.mark.parametrize(("name", "method"), EVERY_METHOD)
+def test_an_empty_batch_is_served(name, method):
+    constants, *rows = make_case(name, STEPS)
+    xs, h0, reset = jax.tree.map(lambda x: x[:0], tuple(rows))
+    ys, last = jax.eval_shape(functools.partial(call, name, method, constants, xs, h0=h0, reset=reset))
+    assert all(y.shape[:2] == (0, STEPS) for y in jax.tree.leaves(ys))
+    assert jax.tree.map(lambda x: x.shape, last) == jax.tree.map(lambda x: x.shape, h0)
+
+
 @pytest.mark.parametrize("method", ["sequential", "associative"])
 @pytest.mark.parametrize(
     ("a", "b", "message"),
