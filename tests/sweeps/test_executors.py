@@ -183,7 +183,7 @@ def test_a_member_that_finished_by_itself_is_not_run_again_with_its_interrupted_
     """Killed side by side, then one of the two run alone: what is left is the other one."""
     configs = [tiny_config(seed=0), tiny_config(seed=1)]
     with monkeypatch.context() as patch:
-        patch.setattr(trainer._Training, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(trainer.Loop, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             execute(configs, tmp_path)
     assert [read_status(config, tmp_path) for config in configs] == ["started", "started"]
@@ -207,7 +207,7 @@ def test_what_a_member_wrote_elsewhere_in_between_is_not_mixed_into_its_program(
     execute(configs, tmp_path / "whole")
     store = tmp_path / "store"
     with monkeypatch.context() as patch:
-        patch.setattr(trainer._Training, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(trainer.Loop, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         for members in (configs, configs[:1]):
             with pytest.raises(KeyboardInterrupt):
                 execute(members, store)
@@ -222,7 +222,7 @@ def killed(tiny_config, tmp_path, monkeypatch):
     """A program of two runs that was killed after its last training step, before any result."""
     configs = [tiny_config(seed=0), tiny_config(seed=1)]
     with monkeypatch.context() as patch:
-        patch.setattr(trainer._Training, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(trainer.Loop, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             execute(configs, tmp_path)
     return configs

@@ -337,12 +337,10 @@ def test_without_batchnorm_there_are_no_statistics(trained):
 
 
 def test_initialisation_depends_on_the_seed_alone(trained):
-    hyper = dict(trained.hyper)
-
+    @jax.jit
     def init(seed):
-        return init_variables(trained.step.model, trained.step.task, {**hyper, "seed": seed})["params"]
+        return init_variables(trained.step.model, trained.step.task, {**trained.hyper, "seed": seed})["params"]
 
-    init = jax.jit(init)
     state = start(trained)
     assert_bitwise(init(np.uint32(SEED)), state.params)
     assert not np.array_equal(init(np.uint32(SEED + 1))["head"]["kernel"], state.params["head"]["kernel"])
