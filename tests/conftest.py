@@ -9,7 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Compiling takes most of the time, so XLA optimises little: a program takes it a fifth of the time.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
+    " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
 os.environ["JAX_PLATFORMS"] = os.environ.get("LRNN_TEST_PLATFORM", "cpu")  # LRNN_TEST_PLATFORM=cuda: layers and scans on a GPU
 
 # Many tests train the same tiny model: each program is compiled once per session, by whichever process comes first.

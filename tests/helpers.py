@@ -11,14 +11,6 @@ import numpy as np
 from lrnn_jax.registry import load_layer
 from lrnn_jax.scans import attention, delta_chunked, dplr, outer, selective
 
-# Compiling takes most of the time of these tests, so XLA optimises little: a fifth of the time of its default.
-FAST = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_cpu_parallel_codegen_split_count": 1,
-}
-compile_quickly = functools.partial(jax.jit, compiler_options=FAST)
-
 # Fields that make a layer small; a layer that is missing here has its defaults. N must differ from other sizes, so that a
 # diagonal transition is never mistaken for a square matrix.
 SMALL_LAYERS = {
@@ -74,7 +66,7 @@ def trace_in_float64(run, *args):
 
     with jax.enable_x64(True), mock.patch.object(jnp, "float32", jnp.float64):
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), widen(x)), args)
-        compiled = compile_quickly(run).lower(*shapes).compile()
+        compiled = jax.jit(run).lower(*shapes).compile()
 
     def call(*args):
         with jax.enable_x64(True):
@@ -87,23 +79,23 @@ def trace_in_float64(run, *args):
 def init_params(layer, seed=0):
     """The layer's initial parameters in NumPy arrays, not to be written into."""
     x = np.zeros((1, 1, layer.width), np.float32)
-    return to_numpy(compile_quickly(layer.init)(jax.random.key(seed), x))["params"]
+    return to_numpy(jax.jit(layer.init)(jax.random.key(seed), x))["params"]
 
 
 def start_state(layer, batch):
     """The layer's state at the start."""
-    return to_numpy(compile_quickly(lambda: layer.init_state(batch))())
+    return to_numpy(jax.jit(lambda: layer.init_state(batch))())
 
 
 def run_layer(layer, params, x, *, state=None, reset=None, scan="auto"):
     """Outputs and last state of one call."""
     run = nn.apply(lambda m, x, state, reset: m(x, state=state, reset=reset, scan=scan), layer)
-    return to_numpy(compile_quickly(run)({"params": params}, x, state, reset))
+    return to_numpy(jax.jit(run)({"params": params}, x, state, reset))
 
 
 def transition(layer, params, x):
     """What `RecurrentLayer.transition` returns."""
-    return to_numpy(compile_quickly(functools.partial(layer.apply, method="transition"))({"params": params}, x))
+    return to_numpy(jax.jit(functools.partial(layer.apply, method="transition"))({"params": params}, x))
 
 
 def to_numpy(tree):

@@ -103,6 +103,10 @@ class RWKV7(RecurrentLayer):
         check_choice("initial_values", fields["initial_values"], INITIAL_VALUES)
 
     @property
+    def indexed(self) -> bool:
+        return self.initial_values == "released"
+
+    @property
     def _ranks(self) -> dict[str, int]:
         def default(factor: float) -> int:
             released = max(32, 32 * round(factor * self.width**0.5 / 32))

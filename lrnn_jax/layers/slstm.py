@@ -84,6 +84,10 @@ class SLSTM(RecurrentLayer):
         check_choice("bias_init", fields["bias_init"], BIAS_INITS)
 
     @property
+    def indexed(self) -> bool:
+        return self.bias_init == "powerlaw_by_block"
+
+    @property
     def _head_dim(self) -> int:
         return self.width // self.heads
 

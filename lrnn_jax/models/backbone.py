@@ -91,7 +91,7 @@ class Backbone(nn.Module):
             raise ValueError(f"positions={self.positions!r} needs max_length of at least 1")
         if load_head(self.head).NEEDS_MAX_LENGTH and self.max_length < 1:
             raise ValueError(f"head={self.head!r} needs max_length of at least 1")
-        if self.scan_blocks and self.layer_class.INDEXED:
+        if self.scan_blocks and self.make_layer().indexed:
             name = self.layer_class.__name__
             raise ValueError(f"scan_blocks=True needs blocks that start alike, and those of {name} depend on their index")
 

@@ -50,7 +50,6 @@ class RecurrentLayer(nn.Module):
       PARAM_GROUPS: regex on the parameter's path within the layer -> multipliers {"lr": ..., "wd": ...}. Every parameter
         matches exactly one.
       CAUSAL: y_t depends on x_1 to x_t alone. A layer that is not causal has no state to go on from and does not decode.
-      INDEXED: initial values depend on ``index``, so that the blocks cannot be made as copies of one.
       START_STATE: `recur` is given the state at the start where a call has none; False: it is given None, for scans that are
         faster, or only possible, without one.
       DIAGONAL: `transition` returns eigenvalues, on the axes after B and T (or without these where they do not depend on the
@@ -71,7 +70,6 @@ class RecurrentLayer(nn.Module):
     METHODS: ClassVar[Mapping[str, Serves]]
     PARAM_GROUPS: ClassVar[Mapping[str, Mapping[str, float]]]
     CAUSAL: ClassVar[bool] = True
-    INDEXED: ClassVar[bool] = False
     START_STATE: ClassVar[bool] = True
     DIAGONAL: ClassVar[bool] = True
     VARIANTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -138,6 +136,11 @@ class RecurrentLayer(nn.Module):
           ``(y, state)`` as `__call__` does.
         """
         raise NotImplementedError
+
+    @property
+    def indexed(self) -> bool:
+        """Whether initial values depend on ``index``, so that blocks cannot be made as copies of one."""
+        return False
 
     def init_state(self, batch: int) -> State:
         """Returns the state before the first position: a pytree of float32 arrays with leading axis ``batch``."""

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from helpers import SMALL_LAYERS, add_noise, assert_near, compile_quickly, make_layer, shrink_chunks, to_numpy, trace_in_float64
+from helpers import SMALL_LAYERS, add_noise, assert_near, make_layer, shrink_chunks, to_numpy, trace_in_float64
 from lrnn_jax.config.fields import own_fields
 from lrnn_jax.parts.layer import missing_parts
 from lrnn_jax.registry import LAYERS, load_layer
@@ -53,14 +53,14 @@ class Programs:
         self.name, self.layer = name, make_layer(name)
         self.methods = tuple(self.layer.METHODS)
         self.x = draw(0, BATCH, STEPS, WIDTH)
-        self.start = to_numpy(compile_quickly(lambda: self.layer.init_state(BATCH))())
+        self.start = to_numpy(jax.jit(lambda: self.layer.init_state(BATCH))())
         self.state = add_noise(self.start, 2, 0.5)
         self.cotangents = draw(3, BATCH, STEPS, WIDTH), jax.tree.map(lambda s: draw(4, *s.shape), self.start)
         self.chains = {}
 
     @functools.cached_property
     def initialise(self):
-        run = compile_quickly(lambda seed, x: self.layer.init(jax.random.key(seed), x))
+        run = jax.jit(lambda seed, x: self.layer.init(jax.random.key(seed), x))
         return lambda seed: to_numpy(run(seed, self.x))
 
     @functools.cached_property
@@ -69,12 +69,12 @@ class Programs:
 
     @functools.cache  # noqa: B019 - gone with the layer's tests
     def forward(self, method, dtype=jnp.float32):
-        run = compile_quickly(functools.partial(call, self.layer.clone(dtype=dtype), method))
+        run = jax.jit(functools.partial(call, self.layer.clone(dtype=dtype), method))
         return lambda *args: to_numpy(run(*args))
 
     @functools.cache  # noqa: B019
     def backward(self, method, dtype=jnp.float32):
-        run = compile_quickly(functools.partial(pull_back, self.layer.clone(dtype=dtype), method))
+        run = jax.jit(functools.partial(pull_back, self.layer.clone(dtype=dtype), method))
         return lambda *args: to_numpy(run(*args))
 
     @functools.cached_property
@@ -234,7 +234,7 @@ def test_vmapped_seeds_equal_separate_seeds(programs):
         variables = p.layer.init(jax.random.key(seed), x)
         return variables, pull_back(p.layer, "auto", variables, x, *rest)
 
-    together = compile_quickly(jax.vmap(train, in_axes=(0, None, None, None, None)))(np.arange(3), *arguments)
+    together = jax.jit(jax.vmap(train, in_axes=(0, None, None, None, None)))(np.arange(3), *arguments)
     together = to_numpy(together)
     for seed in range(3):
         variables = p.initialise(seed)
@@ -247,7 +247,7 @@ def test_vmapped_seeds_equal_separate_seeds(programs):
 @pytest.mark.parametrize("name", LAYERS)
 def test_long_bfloat16_sequences_stay_finite_and_near_float32(name):
     low, exact = make_layer(name, dtype=jnp.bfloat16), make_layer(name)
-    variables = compile_quickly(exact.init)(jax.random.key(0), draw(0, BATCH, 2, WIDTH))
+    variables = jax.jit(exact.init)(jax.random.key(0), draw(0, BATCH, 2, WIDTH))
     x = draw(0, 1, 16384, WIDTH)
 
     @jax.jit
@@ -317,7 +317,7 @@ def eigenvalues(layer, a):
 
 
 def transitions(layer, variables, x):
-    return to_numpy(compile_quickly(functools.partial(layer.apply, method="transition"))(variables, x))
+    return to_numpy(jax.jit(functools.partial(layer.apply, method="transition"))(variables, x))
 
 
 def test_transition_is_finite_and_does_not_expand(programs):
@@ -336,7 +336,7 @@ def test_eigenvalues_lie_in_the_range_that_the_variant_promises(name):
     for variant, lowest in (("negative", (-1 - 1e-6, -0.9)), ("positive", (-1e-6, 0.1))):
         layer = make_layer(name, **load_layer(name).VARIANTS[variant], **REAL.get(name, {}))
         if variables is None:  # parameters of both variants are alike
-            variables = add_noise(compile_quickly(layer.init)(jax.random.key(0), x[:, :2]), 1, 0.2)
+            variables = add_noise(jax.jit(layer.init)(jax.random.key(0), x[:, :2]), 1, 0.2)
         values = eigenvalues(layer, transitions(layer, variables, x))
         assert np.abs(values.imag).max() < 1e-6
         assert values.real.max() <= 1 + 1e-6

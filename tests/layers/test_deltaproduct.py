@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import compile_quickly, init_params, run_layer, sigmoid, silu, start_state, transition
+from helpers import init_params, run_layer, sigmoid, silu, start_state, transition
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.deltanet import DeltaNet
 from lrnn_jax.layers.deltaproduct import DeltaProduct
@@ -118,7 +118,7 @@ def test_methods_agree_with_gates_and_more_values_than_keys_in_all_gradients():
         y, last = run({"params": params}, x, state)
         return jnp.sum(jnp.sin(y)) + jnp.sum(jnp.cos(last["S"]))
 
-    grad = compile_quickly(jax.grad(loss, argnums=(1, 2, 3)), static_argnums=0)
+    grad = jax.jit(jax.grad(loss, argnums=(1, 2, 3)), static_argnums=0)
     for a, b in zip(*(jax.tree.leaves(grad(method, params, x, state)) for method in DeltaProduct.METHODS), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
 
@@ -160,7 +160,7 @@ def test_tracks_the_symmetric_group_of_three_with_two_householders(method):
     layer = DeltaProduct(8, heads=1, head_dim=3, householders=2, conv_width=0, key_activation="linear")
     letters = np.random.default_rng(0).integers(0, 6, 4000)
     x = np.eye(8, dtype=np.float32)[np.concatenate([[6], letters])][None]
-    run = compile_quickly(nn.apply(lambda m, x, state: m(x, state=state, scan=method), layer))
+    run = jax.jit(nn.apply(lambda m, x, state: m(x, state=state, scan=method), layer))
     state, now = start_state(layer, 1), np.arange(1, 4)
     for first in range(0, 4001, 400):  # the same program for every piece but the last
         piece = x[:, first : first + 400]

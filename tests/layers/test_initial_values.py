@@ -119,6 +119,12 @@ def test_rwkv7_starts_by_block(index):
         assert not found[path].any()
 
 
+def test_blocks_that_start_differently_say_so():
+    assert load_layer("slstm")(8, bias_init="powerlaw_by_block").indexed
+    assert load_layer("rwkv7")(8, initial_values="released").indexed
+    assert not any(load_layer(name)(8).indexed for name in LAYERS)
+
+
 @pytest.mark.parametrize("name", WITH_FIELD)
 def test_other_initial_values_are_refused(name):
     with pytest.raises(UserError, match="initial_values='relased' is not one of default, released; did you mean 'released'"):

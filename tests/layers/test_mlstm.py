@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import compile_quickly, init_params, run_layer, sigmoid, silu, start_state, to_numpy, transition
+from helpers import init_params, run_layer, sigmoid, silu, start_state, to_numpy, transition
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.mlstm import MLSTM
 
@@ -109,7 +109,7 @@ def test_the_stabiliser_is_the_running_maximum_and_h_is_finite_where_exp_overflo
         y, state = nn.apply(lambda m, x: m(x, scan=method), layer)({"params": params}, x)
         return jnp.sum(y), (y, state)
 
-    (_, (y, state)), gradients = to_numpy(compile_quickly(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, x))
+    (_, (y, state)), gradients = to_numpy(jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, x))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((y, state, gradients)))
     np.testing.assert_array_less(250, state["m"][:, 1])
     # The first head's input gates are exp(-300): only m = 0 at the start, times forget gates, is left of it.

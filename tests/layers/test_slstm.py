@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from helpers import compile_quickly, init_params, run_layer, sigmoid, to_numpy, transition
+from helpers import init_params, run_layer, sigmoid, to_numpy, transition
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.slstm import SLSTM
 
@@ -106,7 +106,7 @@ def test_gates_whose_exponentials_overflow_have_finite_outputs_and_gradients(lev
     x = np.float32(np.random.default_rng(0).normal(size=(1, 6, 4)))
     kernels = {f"{gate}_kernel": np.float32(np.random.default_rng(1).normal(size=(1, 4, 4))) for gate in "ifzo"}
 
-    @compile_quickly
+    @jax.jit
     def run(bias, weights):
         y, pull_back = jax.vjp(lambda bias: layer.apply({"params": make_parameters(4, **kernels, bias=bias)}, x)[0], bias)
         return y, pull_back(weights)[0]
@@ -137,7 +137,7 @@ def test_heads_do_not_mix():
     layer = SLSTM(WIDTH, heads=HEADS)
     x = np.float32(np.random.default_rng(1).normal(size=(1, 4, WIDTH)))
     params = initialise(layer, x)
-    jacobian = compile_quickly(jax.jacobian(lambda x: layer.apply({"params": params}, x)[0]))(x)
+    jacobian = jax.jit(jax.jacobian(lambda x: layer.apply({"params": params}, x)[0]))(x)
     reach = np.abs(jacobian).max(axis=(0, 1, 3, 4))
     np.testing.assert_array_equal(reach > 0, np.kron(np.eye(HEADS), np.ones((SIZE, SIZE))) > 0)
 

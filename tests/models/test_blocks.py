@@ -107,7 +107,7 @@ def test_values_of_the_layer_may_be_arguments_of_a_program(fields):
 class Indexed(Diagonal):
     """Starts from another value in every block."""
 
-    INDEXED = True
+    indexed = True
 
     def setup(self):
         super().setup()

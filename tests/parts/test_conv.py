@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import compile_quickly
 from lrnn_jax.parts.conv import CausalConv, count_parameters, count_state, empty_history
 
 BATCH, FEATURES = 2, 3
@@ -17,7 +16,7 @@ BATCH, FEATURES = 2, 3
 def prepare(width, use_bias=True):
     conv = CausalConv(FEATURES, width, use_bias=use_bias)
     x, history = np.zeros((BATCH, 1, FEATURES), np.float32), np.zeros((BATCH, width - 1, FEATURES), np.float32)
-    return compile_quickly(conv.init)(jax.random.key(0), x, history, None), compile_quickly(conv.apply)
+    return jax.jit(conv.init)(jax.random.key(0), x, history, None), jax.jit(conv.apply)
 
 
 def draw(width, length):
@@ -98,7 +97,7 @@ def test_width_0_is_the_identity_without_parameters():
 def test_the_activation_follows_the_bias():
     variables, run = prepare(4)
     conv = CausalConv(FEATURES, 4, activation=jnp.square)
-    y, _ = compile_quickly(conv.apply)(variables, *draw(4, 7), None)
+    y, _ = jax.jit(conv.apply)(variables, *draw(4, 7), None)
     np.testing.assert_allclose(y, np.square(run(variables, *draw(4, 7), None)[0]), rtol=1e-5, atol=1e-7)
 
 
@@ -116,7 +115,7 @@ def test_no_gradient_crosses_a_reset_or_runs_backwards_in_time():
     variables, _ = prepare(4)
     conv, (x, history) = CausalConv(FEATURES, 4), draw(4, 7)
     reset = np.arange(BATCH * 7).reshape(BATCH, 7) % 7 == 3
-    jacobian = compile_quickly(jax.jacrev(lambda x, history: conv.apply(variables, x, history, reset)[0][0], argnums=(0, 1)))(
+    jacobian = jax.jit(jax.jacrev(lambda x, history: conv.apply(variables, x, history, reset)[0][0], argnums=(0, 1)))(
         x, history
     )
     reach = np.abs(jacobian[0]).max(axis=(1, 2, 4))  # [t, s]
@@ -131,7 +130,7 @@ def test_bfloat16_outputs_keep_a_float32_history(reset):
     variables, run = prepare(4)
     x, history = draw(4, 7)
     low = CausalConv(FEATURES, 4, dtype=jnp.bfloat16)
-    y, kept = compile_quickly(low.apply)(variables, x.astype(jnp.bfloat16), history, reset)
+    y, kept = jax.jit(low.apply)(variables, x.astype(jnp.bfloat16), history, reset)
     assert (y.dtype, kept.dtype) == (jnp.bfloat16, jnp.float32)
     expected, _ = run(variables, x, history, reset)
     np.testing.assert_allclose(np.float32(y), expected, atol=0.02)
@@ -139,7 +138,7 @@ def test_bfloat16_outputs_keep_a_float32_history(reset):
 
 def test_the_kernel_starts_uniform_within_one_over_the_root_of_the_width():
     conv = CausalConv(2000, 4)
-    params = compile_quickly(conv.init)(
+    params = jax.jit(conv.init)(
         jax.random.key(0), np.zeros((1, 1, 2000), np.float32), np.zeros((1, 3, 2000), np.float32), None
     )["params"]
     assert params["kernel"].shape == (4, 2000)
