@@ -22,8 +22,9 @@ C       chunk: consecutive time steps handled together
 W       positions that a cache holds: one fewer than a window of attention
 L       layers (blocks of the backbone)
 S       seeds trained side by side
-O       outputs: classes or vocabulary
+R       rows of one example (two documents that are compared)
+O       outputs: classes, vocabulary, or numbers to be met
 ======  ==========================================================================
 
-Batch comes first and time second everywhere: ``[B T ...]``. Axes after time are features.
+Batch comes first and time second everywhere: ``[B T ...]``, or ``[B R T ...]``. Axes after time are features.
 """

@@ -63,10 +63,11 @@ class Diagonal(RecurrentLayer):
         self.input = Dense(self.width, dtype=self.dtype, **how)
 
     def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
-        b = self.input(x)
+        # in this order: gradients of x are added up in the reverse one, and measured runs are repeated to the bit
+        a, b = self.transition(x), self.input(x)
         if self.input_gate:
             b = b.astype(jnp.float32) * x.astype(jnp.float32)
-        return scan_diagonal(self.transition(x), b, h0=state, reset=reset, method=scan)
+        return scan_diagonal(a, b, h0=state, reset=reset, method=scan)
 
     def init_state(self, batch: int) -> State:
         return jnp.zeros((batch, self.width), jnp.float32)

@@ -39,7 +39,8 @@ class Backbone(nn.Module):
       head_bias: the head's last linear map has a bias.
       initial_values: of embedding, encoder, mixers and head: "default", or "released": every matrix from N(0, 0.02^2),
         every bias 0, as the code of DeltaNet's models and of H-LRU and BD-LRU draws them.
-      remat: a training step keeps each block's input alone and computes the rest again: less memory for more time.
+      remat: a training step keeps each block's input alone and computes the rest again: less memory for more time. On a
+        CPU it saves memory together with ``scan_blocks`` only.
       scan_blocks: runs the blocks as one loop, whose body is compiled once; parameters lie stacked under ``blocks``.
       scan: how the recurrences run: "auto" or one of the layer's METHODS.
       dtype: compute dtype; parameters, the sum of the residual branches, norms' statistics, states and logits are float32.

@@ -19,6 +19,8 @@ from lrnn_jax.analysis.generation import LanguageModel, Sampling, choose, genera
 from lrnn_jax.cli.main import main
 from lrnn_jax.config.files import load_own_config
 from lrnn_jax.data.tokenizers import UnknownText, byte_tokenizer
+from lrnn_jax.errors import UserError
+from lrnn_jax.layers.diagonal import Diagonal
 from lrnn_jax.registry import build_model, build_task
 from lrnn_jax.training.loop import train
 
@@ -61,6 +63,13 @@ def test_greedy_is_the_argmax_of_the_full_forward_at_every_step(language):
 
 def test_the_same_seed_the_same_text(one):
     assert sample(one, seed=3) == sample(one, seed=3) != sample(one, seed=4)
+
+
+def test_more_positions_than_the_model_has_are_refused(one):
+    short = one._replace(model=one.model.clone(max_length=10))
+    assert sample(short, tokens=3, seed=1) == sample(one, tokens=3, seed=1)
+    with pytest.raises(UserError, match=r"the prompt and 4 tokens are 11 positions.*max_length=10"):
+        sample(short, tokens=4)
 
 
 def test_the_likeliest_alone_is_greedy(one):
@@ -135,6 +144,12 @@ def call(*words):
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(list(words))
     return code, out.getvalue(), err.getvalue()
+
+
+def test_a_layer_that_reads_both_ways_writes_nothing(run, monkeypatch):
+    monkeypatch.setattr(Diagonal, "CAUSAL", False)
+    with pytest.raises(UserError, match="'diagonal' reads whole sequences, and cannot write token by token"):
+        load_language_model(run, which="last")
 
 
 def test_the_command_needs_no_data_and_prints_whole_characters(run, tmp_path):

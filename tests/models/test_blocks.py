@@ -9,6 +9,7 @@ import pytest
 from flax import traverse_util
 from small_models import LENGTH, TOKENS, apply, compile_quickly, initialise, make_model
 
+from lrnn_jax.analysis.spectra import measure_spectra
 from lrnn_jax.layers.deltanet import DeltaNet
 from lrnn_jax.layers.diagonal import Diagonal
 from lrnn_jax.models.backbone import unroll_blocks
@@ -122,3 +123,15 @@ def test_a_layer_knows_which_block_it_is_in():
     assert model.make_layer(2).index == 2
     with pytest.raises(ValueError, match=r"scan_blocks=True needs blocks that start alike.*Indexed"):
         make_model(layer_class=Indexed, scan_blocks=True)
+
+
+@pytest.mark.parametrize("fields", [{"remat": True}, {"scan_blocks": True}])
+def test_spectra_are_measured_however_the_blocks_run(fields):
+    """They are read by looking into the layers from outside, where neither may stand in between."""
+    plain, model = make_model(depth=DEPTH), make_model(depth=DEPTH, **fields)
+    variables = initialise(plain)
+    expected = measure_spectra(plain, variables, TOKENS)
+    found = measure_spectra(model, stack_blocks(variables) if model.scan_blocks else variables, TOKENS)
+    assert len(found) == DEPTH
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
