@@ -1,17 +1,13 @@
-"""What every test runs under: strict dtypes and ranks, eight CPU devices, annotated shapes checked, warnings as errors."""
+"""What every test runs under: strict dtypes and ranks, two CPU devices, annotated shapes checked, warnings as errors."""
 
 import atexit
-import gc
-import itertools
 import os
 import shutil
-import sys
 import tempfile
-from pathlib import Path
 
 # Compiling takes most of the time, so XLA optimises little: a program takes it a fifth of the time.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
-    " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    " --xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
     " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 )
 os.environ["JAX_PLATFORMS"] = os.environ.get("LRNN_TEST_PLATFORM", "cpu")  # LRNN_TEST_PLATFORM=cuda: layers and scans on a GPU
@@ -34,23 +30,6 @@ from jaxtyping import install_import_hook
 install_import_hook(["lrnn_jax.scans", "lrnn_jax.models", "lrnn_jax.tasks"], "beartype.beartype")
 
 import jax  # noqa: E402 - after the hook and the flags
-
-# Linux allows a process 65,530 memory maps; a compiled program takes some, and beyond that XLA crashes. There are thousands.
-MAPS, MOST_MAPS, TESTS_BETWEEN_LOOKS = Path("/proc/self/maps"), 20_000, 20
-_finished = itertools.count(1)
-
-
-def pytest_runtest_teardown(item, nextitem):
-    """Lets compiled programs go before there are too many; what is needed again comes back from the folder above."""
-    if next(_finished) % TESTS_BETWEEN_LOOKS or not MAPS.exists() or MAPS.read_bytes().count(b"\n") < MOST_MAPS:
-        return
-    for module in [module for name, module in sys.modules.items() if name.startswith("lrnn_jax.training.")]:
-        for function in vars(module).values():
-            if hasattr(function, "cache_clear"):
-                function.cache_clear()
-    jax.clear_caches()
-    gc.collect()
-
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -22,7 +22,7 @@ BELOW = {
     "models": ["layers", "parts", "scans"],
     "data": [],
     "tasks": ["data"],
-    "config": ["models", "parts"],
+    "config": [],
     "runs": ["config"],
     "training": ["runs", "config", "models", "parts", "tasks"],
     "sweeps": ["training", "runs", "config"],

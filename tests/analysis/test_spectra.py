@@ -163,7 +163,7 @@ def test_deltanet_has_ones_and_one_minus_beta_in_every_head(run, which):
     folder, highest = run
     arrays, step = measure_run(folder, which=which, examples=3, length=None)
     kept, info = restore_run(folder, None, which=which)
-    assert step == (20 if which == "last" else info["best"][0]["step"])
+    assert step == (20 if which == "last" else info["members"][0]["best"]["step"])
     p = jax.tree.map(np.float64, kept["best" if which == "best" else "state"]["params"])
     x = layer_norm(p["block_0"]["norm"], p["embed"]["embedding"][arrays["tokens"]])
     beta = highest / (1 + np.exp(-x @ p["block_0"]["layer"]["beta"]["kernel"]))

@@ -240,7 +240,7 @@ def test_a_program_killed_between_its_last_result_and_its_end_is_cleared(killed,
     with monkeypatch.context() as patch:
         # of this module alone: the trainer removes folders too
         removing = types.SimpleNamespace(rmtree=lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        patch.setattr(executors, "shutil", removing)
+        patch.setattr(packs, "shutil", removing)
         with pytest.raises(KeyboardInterrupt):
             execute(killed, tmp_path)
     assert [read_status(config, tmp_path) for config in killed] == ["finished", "finished"]

@@ -69,12 +69,13 @@ def metric_lines(workdir):
     return [{k: v for k, v in line.items() if k not in ("elapsed_s", "steps_per_s")} for line in lines]
 
 
-def test_ten_kills_at_random_moments_leave_the_parameters_bit_identical(uninterrupted, tmp_path):
+@pytest.mark.parametrize("most", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_kills_at_random_moments_leave_the_parameters_bit_identical(uninterrupted, tmp_path, most):
     expected, whole, cache = uninterrupted
     workdir = tmp_path / "killed"
     moments = random.Random(0)
     kills = 0
-    while kills < 10:
+    while kills < most:
         process = start(workdir, cache)
         before = steps_saved(workdir)
         deadline = time.monotonic() + 60
