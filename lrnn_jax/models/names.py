@@ -2,13 +2,9 @@
 
 import importlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from lrnn_jax.errors import suggest
-
-if TYPE_CHECKING:
-    from lrnn_jax.models.heads import Head
-    from lrnn_jax.models.mixers import Mixer
 
 # A new head or mixer is one class and one line here.
 HEADS = {
@@ -34,7 +30,7 @@ POSITIONS = ("none", "learned", "sinusoidal")
 INITIAL_VALUES = ("default", "released")
 
 
-def load_head(name: str) -> "type[Head]":
+def load_head(name: str) -> Any:
     """Returns the head called ``name``.
 
     Raises:
@@ -43,7 +39,7 @@ def load_head(name: str) -> "type[Head]":
     return _load("head", name, HEADS)
 
 
-def load_mixer(name: str) -> "type[Mixer]":
+def load_mixer(name: str) -> Any:
     """Returns the channel mixer called ``name``.
 
     Raises:

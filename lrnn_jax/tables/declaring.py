@@ -14,7 +14,6 @@ from lrnn_jax.errors import UserError, suggest
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lrnn_jax.tables.cells import Cell
 
 Point = Mapping[str, Any]
 
@@ -146,7 +145,7 @@ class Table:
     positions: str = ""
     legend: str = ""
     notes: tuple[str, ...] = ()
-    figure: "Callable[[Figure, Sequence[Cell]], None] | None" = None
+    figure: "Callable[[Figure, Sequence[Any]], None] | None" = None
 
     def places(self, setting: str) -> Iterator[tuple[Column, Row]]:
         """Yields every cell that the table has at a setting, column by column."""
