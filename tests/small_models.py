@@ -10,7 +10,6 @@ from flax import traverse_util
 from lrnn_jax.layers.diagonal import Diagonal
 from lrnn_jax.models.backbone import Backbone
 
-compile_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 WIDTH, VOCAB, OUTPUTS, LENGTH = 4, 5, 3, 6
 # a NumPy array, because every slice of a jax array compiles a program
 TOKENS = np.int32(np.random.default_rng(0).integers(0, VOCAB, (2, LENGTH)))
@@ -44,7 +43,7 @@ def initialise(model, inputs=TOKENS):
 
 @functools.cache
 def program(model, **flags):
-    return compile_quickly(functools.partial(model.apply, **flags))
+    return jax.jit(functools.partial(model.apply, **flags))
 
 
 def apply(model, variables, inputs=TOKENS, **kw):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import SMALL_LAYERS
 from lrnn_jax.analysis import spectra
 from lrnn_jax.analysis.spectra import measure_run, measure_spectra
 from lrnn_jax.config.files import load_own_config
@@ -19,37 +20,22 @@ from lrnn_jax.training.evaluation import restore_run
 from lrnn_jax.training.loop import train
 
 WIDTH, VOCABULARY, LENGTH = 8, 5, 5
-FIELDS = {
-    "deltanet": {"heads": 2},
-    "deltaproduct": {"heads": 2},
-    "full_matrix": {"size": 3},
-    "gated_deltanet": {"heads": 2},
-    "gla": {"heads": 2, "key_size": 3, "gate_rank": 2},
-    "lru": {"state_size": 6},
-    "mamba": {"state_size": 4},
-    "mamba2": {"heads": 2, "state_size": 4},
-    "mlstm": {"heads": 2, "expand": 1},
-    "rwkv7": {"heads": 2},
-    "slstm": {"heads": 2},
-    "transformer": {"heads": 2, "window": 12},
-}
 # Eigenvalues of one position: K of each head, channels, or channels times states.
 COUNTS = {"deltanet": 8, "deltaproduct": 8, "diagonal": 8, "full_matrix": 3, "gated_deltanet": 8, "gla": 6, "lru": 6}
 COUNTS |= {"lstm": 8, "mamba": 64, "mamba2": 2, "mlstm": 2, "rwkv7": 8, "slstm": 8, "transformer": 1}
 # What A_t moves, of layers whose state is moved by nothing else; None where the state is nothing beside.
 STATE = {"deltanet": "S", "deltaproduct": "S", "diagonal": None, "gated_deltanet": "S", "gla": "S", "lru": None}
 STATE |= {"lstm": "c", "mamba": "h", "mamba2": "h", "mlstm": "C", "rwkv7": "S", "slstm": "c"}
-compile_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @functools.cache
 def prepare(name):
     """A model of two blocks, variables off their initial values, and tokens."""
-    fields = tuple(FIELDS.get(name, {}).items())
+    fields = tuple(SMALL_LAYERS.get(name, {}).items())
     model = Backbone(load_layer(name), fields, VOCABULARY, outputs=2, width=WIDTH, depth=2)
     rng = np.random.default_rng(0)
     tokens = np.array([[1, 4, 4, 0, 2], [3, 1, 0, 0, 1]], np.int32)
-    variables = compile_quickly(model.init)(jax.random.key(0), tokens)
+    variables = jax.jit(model.init)(jax.random.key(0), tokens)
     return model, jax.tree.map(lambda x: x + jnp.asarray(0.3 * rng.normal(size=x.shape), x.dtype), variables), tokens
 
 
@@ -78,7 +64,7 @@ def test_eigenvalues_are_those_of_the_step_from_state_to_state(name):
     def put(state, value):
         return value if STATE[name] is None else {**state, STATE[name]: value}
 
-    @compile_quickly
+    @jax.jit
     def step(token, states):
         def after(value, block):
             moved = tuple(put(state, value) if i == block else state for i, state in enumerate(states))

@@ -16,7 +16,6 @@ from small_models import (
     WIDTH,
     apply,
     batch_norm,
-    compile_quickly,
     dense,
     initialise,
     layer_norm,
@@ -59,7 +58,7 @@ def test_heads_on_a_case_made_by_hand(head, lengths, expected):
 
 @functools.cache
 def compile_layer():
-    return compile_quickly(lambda params, x: Diagonal(WIDTH, gain=2.0).apply({"params": params}, x)[0])
+    return jax.jit(lambda params, x: Diagonal(WIDTH, gain=2.0).apply({"params": params}, x)[0])
 
 
 def run_numpy(p, *, norm, norm_position, mixer, residual):
@@ -230,7 +229,7 @@ def test_an_embedding_in_bfloat16_gets_the_gradient_of_every_token():
     def gradient(rows):
         tokens = jnp.ones((rows, 1), jnp.int32)
         pull = jax.grad(lambda params: jnp.sum(model.apply({"params": params}, tokens)[0][..., 0]))
-        return np.asarray(compile_quickly(pull)(params)["embed"]["embedding"][1])
+        return np.asarray(jax.jit(pull)(params)["embed"]["embedding"][1])
 
     np.testing.assert_allclose(gradient(4096), 4096 * gradient(1), rtol=0.01)
 
@@ -266,7 +265,7 @@ def test_the_norm_has_the_epsilon_and_the_offsets_of_its_fields(norm):
 def test_released_initial_values_are_normal_with_deviation_0_02_outside_the_layers():
     fields = {"vocab_size": 500, "outputs": 70, "width": 64, "mixer_hidden": 60, "mixer": "mlp"}
     default, released = (
-        compile_quickly(make_model(**fields, initial_values=values).init)(jax.random.key(0), TOKENS)["params"]
+        jax.jit(make_model(**fields, initial_values=values).init)(jax.random.key(0), TOKENS)["params"]
         for values in ("default", "released")
     )
     jax.tree.map(np.testing.assert_array_equal, default["block_0"].pop("layer"), released["block_0"].pop("layer"))

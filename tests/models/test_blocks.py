@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
-from small_models import LENGTH, TOKENS, apply, compile_quickly, initialise, make_model
+from small_models import LENGTH, TOKENS, apply, initialise, make_model
 
 from lrnn_jax.analysis.spectra import measure_spectra
 from lrnn_jax.layers.deltanet import DeltaNet
@@ -33,7 +33,7 @@ def learn(model, variables):
         )
         return jnp.sum(jnp.sin(logits)), (logits, after, updated)
 
-    grads, rest = compile_quickly(jax.grad(lose, has_aux=True))(variables["params"], TOKENS, RESET)
+    grads, rest = jax.jit(jax.grad(lose, has_aux=True))(variables["params"], TOKENS, RESET)
     return {"params": grads, **rest[2]}, rest[:2]
 
 
@@ -69,13 +69,13 @@ def learned():
 @pytest.mark.parametrize("fields", [{"remat": True}, {"scan_blocks": True}])
 def test_initial_values_and_dropout_are_of_every_block_its_own(fields):
     model = make_model(depth=DEPTH, mixer="glu", dropout=0.5, **fields)
-    variables = compile_quickly(model.init)(jax.random.key(0), TOKENS)
+    variables = jax.jit(model.init)(jax.random.key(0), TOKENS)
     plain, single = unroll_blocks(model, variables)
     assert (plain.remat, plain.scan_blocks) == (False, False)
     kernels = [np.asarray(single["params"][f"block_{i}"]["layer"]["input"]["kernel"]) for i in range(DEPTH)]
     assert not np.allclose(kernels[0], kernels[1]) and not np.allclose(kernels[1], kernels[2])
     if "remat" in fields:
-        expected = compile_quickly(plain.init)(jax.random.key(0), TOKENS)
+        expected = jax.jit(plain.init)(jax.random.key(0), TOKENS)
         jax.tree.map(np.testing.assert_array_equal, single, dict(expected))
     np.testing.assert_allclose(apply(model, variables)[0], apply(plain, single)[0], rtol=1e-5, atol=1e-6)
 
@@ -98,9 +98,9 @@ def test_values_of_the_layer_may_be_arguments_of_a_program(fields):
     def expect(tokens):
         return jnp.sum(jnp.sin(other.init_with_output(jax.random.key(0), tokens)[0][0]))
 
-    run = compile_quickly(jax.value_and_grad(answer))
+    run = jax.jit(jax.value_and_grad(answer))
     value, slope = run(np.float32(2.0), TOKENS)
-    np.testing.assert_allclose(value, compile_quickly(expect)(TOKENS), rtol=1e-5)
+    np.testing.assert_allclose(value, jax.jit(expect)(TOKENS), rtol=1e-5)
     (above, _), (below, _) = (run(np.float32(2.0 + step), TOKENS) for step in (0.02, -0.02))
     np.testing.assert_allclose(slope, (above - below) / 0.04, rtol=0.02, atol=1e-3)
 
@@ -117,7 +117,7 @@ class Indexed(Diagonal):
 
 def test_a_layer_knows_which_block_it_is_in():
     model = make_model(depth=DEPTH, layer_class=Indexed)
-    params = compile_quickly(model.init)(jax.random.key(0), TOKENS)["params"]
+    params = jax.jit(model.init)(jax.random.key(0), TOKENS)["params"]
     found = {path: float(leaf) for path, leaf in traverse_util.flatten_dict(params, sep="/").items() if "which" in path}
     assert found == {f"block_{i}/layer/which": i for i in range(DEPTH)}
     assert model.make_layer(2).index == 2

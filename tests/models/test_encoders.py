@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from small_models import LENGTH, TOKENS, WIDTH, apply, compile_quickly, dense, initialise, make_model, merge, sinusoid
+from small_models import LENGTH, TOKENS, WIDTH, apply, dense, initialise, make_model, merge, sinusoid
 
 from lrnn_jax.models.encoders import sinusoids
 
@@ -78,6 +78,6 @@ def test_positions_token_by_token_are_those_of_the_full_pass(positions):
 
 def test_learned_positions_start_small():
     model = make_model(depth=0, width=32, positions="learned", max_length=60)
-    params = compile_quickly(model.init)(jax.random.key(0), TOKENS)["params"]
+    params = jax.jit(model.init)(jax.random.key(0), TOKENS)["params"]
     assert params["positions"]["embedding"].shape == (60, 32)
     np.testing.assert_allclose(np.std(params["positions"]["embedding"]), 0.02, rtol=0.05)

@@ -16,8 +16,6 @@ from lrnn_jax.scans import attention, delta, diagonal, dplr, outer, product, sel
 BATCH, HEADS = 2, 2
 # Error allowed, relative to the largest entry of the array that is compared; about ten float32 roundings.
 TOLERANCE = 3e-6
-# Compiling takes most of the time here, so XLA optimises little.
-compile_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def zeros_like(h):
@@ -285,7 +283,7 @@ def compile_reference(name):
         h, ys = lax.scan(advance, h0, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (xs, keep)))
         return jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1), ys), h
 
-    @compile_quickly
+    @jax.jit
     def pull_back(constants, xs, h0, keep, cotangents):
         return jax.vjp(lambda *args: run(*args, keep), constants, xs, h0)[1](cotangents)
 
@@ -321,7 +319,7 @@ def run_scan(name, method, constants, xs, h0, reset, cotangents, **options):
 @functools.cache
 def compile_scan(name, method, **options):
     """`run_scan` as one program for every case of the same size."""
-    return compile_quickly(functools.partial(run_scan, name, method, **options))
+    return jax.jit(functools.partial(run_scan, name, method, **options))
 
 
 def assert_near(actual, expected, tolerance=TOLERANCE):

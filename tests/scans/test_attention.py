@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scans.families import compile_quickly
 
 from lrnn_jax.scans import attention, scan_attention
 
@@ -67,7 +66,7 @@ def test_equals_plain_attention(method, window, block, continues, monkeypatch):
     monkeypatch.setattr(attention, "BLOCK", block)
     inputs, cache, reset = make_case(70, window)
     cache, reset = (cache, reset) if continues else (None, None)
-    o, _ = compile_quickly(functools.partial(scan_attention, window=window, method=method))(*inputs, h0=cache, reset=reset)
+    o, _ = jax.jit(functools.partial(scan_attention, window=window, method=method))(*inputs, h0=cache, reset=reset)
     np.testing.assert_allclose(o, expect(inputs, window, cache, reset), atol=3e-6)
 
 
@@ -77,7 +76,7 @@ def test_cache_holds_the_last_positions_of_the_last_document(method):
     (q, k, v), cache, _ = make_case(steps, window)
     reset = np.zeros((BATCH, steps), bool)
     reset[0, 5] = True
-    run = compile_quickly(functools.partial(scan_attention, window=window, method=method))
+    run = jax.jit(functools.partial(scan_attention, window=window, method=method))
     _, last = run(q, k, v, h0=cache, reset=reset)
     np.testing.assert_array_equal(last["valid"], [[0, 0, 1, 1], [1, 1, 1, 1]])
     np.testing.assert_array_equal(last["k"], np.stack([np.concatenate([np.zeros_like(k[0, :2]), k[0, 5:]]), k[1, 3:]]))

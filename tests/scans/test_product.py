@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scans.families import compile_quickly
 
 from lrnn_jax.scans import product, scan_product
 
@@ -14,13 +13,13 @@ from lrnn_jax.scans import product, scan_product
 @pytest.mark.parametrize("method", product.METHODS)
 def test_later_factors_stand_on_the_left_and_the_start_is_the_identity(method):
     a = np.float32([[[[0, 1], [1, 0]], [[2, 0], [0, 3]]]])
-    (matrix, log_norm), _ = compile_quickly(functools.partial(scan_product, method=method))(a)
+    (matrix, log_norm), _ = jax.jit(functools.partial(scan_product, method=method))(a)
     np.testing.assert_allclose(matrix[0] * np.exp(log_norm)[0, :, None, None], [[[0, 1], [1, 0]], [[0, 2], [3, 0]]], rtol=1e-6)
 
 
 @functools.cache
 def compile_log_norms(method):
-    @compile_quickly
+    @jax.jit
     def run(a):
         (matrix, log_norm), pull_back = jax.vjp(lambda a: scan_product(a, method=method)[0], a)
         return matrix, log_norm, pull_back((jnp.zeros_like(matrix), jnp.ones_like(log_norm)))[0]
@@ -46,7 +45,7 @@ def test_a_zero_product_stays_zero_until_a_reset(method):
     a[0, 1] = 0
     reset = jnp.array([[False, False, False, True]])
 
-    @compile_quickly
+    @jax.jit
     def run(a):
         matrix, pull_back = jax.vjp(lambda a: scan_product(a, reset=reset, method=method)[0][0], a)
         return matrix, pull_back(jnp.ones_like(matrix))[0]

@@ -15,7 +15,6 @@ from scans.families import (
     FAMILIES,
     assert_near,
     call,
-    compile_quickly,
     compile_scan,
     count_steps,
     draw_cotangents,
@@ -186,7 +185,7 @@ def test_reset_equals_separate_sequences(name, method, options):
 def test_state_and_reset_are_optional(name, method):
     """Over a length, at that, which needs no filling up."""
     constants, xs, _, _ = make_case(name, 64 if method == "chunked" else 16)
-    outputs = compile_quickly(functools.partial(call, name, method))(constants, xs)
+    outputs = jax.jit(functools.partial(call, name, method))(constants, xs)
     assert_near(outputs, loop_numpy(name, constants, xs), FAMILIES[name].tolerance)
 
 
@@ -194,7 +193,7 @@ def test_state_and_reset_are_optional(name, method):
 def test_one_position_with_a_state_is_a_step(name, method):
     constants, xs, h0, _ = make_case(name, 1)
     reset = np.array([[False], [True]])
-    run = compile_quickly(lambda constants, xs, h0, reset: call(name, method, constants, xs, h0=h0, reset=reset))
+    run = jax.jit(lambda constants, xs, h0, reset: call(name, method, constants, xs, h0=h0, reset=reset))
     assert_near(run(constants, xs, h0, reset), loop_numpy(name, constants, xs, h0, reset), FAMILIES[name].tolerance)
 
 
@@ -223,9 +222,7 @@ def test_vmap_equals_separate_calls(name, method):
     cases = [first, jax.tree.map(lambda x: x[::-1] if x.ndim > 1 else x / np.float32(2), first)]
     cotangents = draw_cotangents(name, count_steps(first[1]))
     run = functools.partial(run_scan, name, method)
-    together = compile_quickly(jax.vmap(run, in_axes=(0, 0, 0, 0, None)))(
-        *jax.tree.map(lambda *x: np.stack(x), *cases), cotangents
-    )
+    together = jax.jit(jax.vmap(run, in_axes=(0, 0, 0, 0, None)))(*jax.tree.map(lambda *x: np.stack(x), *cases), cotangents)
     for i, case in enumerate(cases):
         tolerance = FAMILIES[name].tolerance
         outputs, gradients = jax.tree.map(lambda x, i=i: x[i], together)
@@ -267,7 +264,7 @@ def test_diagonal_scans_take_any_number_of_feature_axes(name, method):
     a, b, h0 = (float32(rng.normal(size=(2, *axes, 2, 1, 3))) / 2 for axes in ((), (BATCH, 9), (BATCH,)))
     constants, xs = ({"lam": tuple(a)}, {"b": tuple(b)}) if name == "complex" else ({}, {"a": b[0], "b": b[1]})
     h0, reset = tuple(h0) if name == "complex" else h0[0], rng.random((BATCH, 9)) < 0.3
-    run = compile_quickly(lambda constants, xs, h0, reset: call(name, method, constants, xs, h0=h0, reset=reset))
+    run = jax.jit(lambda constants, xs, h0, reset: call(name, method, constants, xs, h0=h0, reset=reset))
     assert_near(run(constants, xs, h0, reset), loop_numpy(name, constants, xs, h0, reset))
 
 
