@@ -151,5 +151,7 @@ def _missing_task_parts(cls: type) -> list[str]:
     own = {SyntheticTask: ["batch"], FileTask: ["rows", "collate"]}
     for base, names in own.items():
         if issubclass(cls, base):
-            return [f"method {name}" for name in ["vocab_size", "outputs", *names] if getattr(cls, name) is getattr(base, name)]
+            names = ["vocab_size", "outputs", *names]
+            missing = [f"method {name}" for name in names if getattr(cls, name) is getattr(base, name)]
+            return missing + [f"class attribute {name}" for name in ("CHANCE", "EVAL_LENGTHS") if not hasattr(cls, name)]
     return ["the base class lrnn_jax.tasks.base.SyntheticTask or FileTask"]

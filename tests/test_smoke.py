@@ -1,4 +1,4 @@
-"""Every config trains, resumes nothing, evaluates and reports at scale smoke, with every layer."""
+"""Every config trains, resumes nothing, evaluates and reports at setting smoke, with every layer."""
 
 import json
 

@@ -119,11 +119,11 @@ def _check_size(model: Backbone, variables: Tree, positions: int) -> None:
 
 
 def _read_batch(task: Task, seed: int, examples: int, length: int) -> Batch:
-    bucket = (length, length)
+    (whole,) = task.evaluation_sets([(length, length)])
     if isinstance(task, SyntheticTask):
-        return task.evaluation_batch(set_key(stream_key(seed, "test"), bucket), jnp.int32(0), examples, bucket, "test")
+        return task.evaluation_batch(set_key(stream_key(seed, "test"), whole), jnp.int32(0), examples, whole, "test")
     assert isinstance(task, FileTask)
-    rows = task.evaluation_rows("test", bucket)
+    rows = task.evaluation_rows("test", whole)
     if len(rows) < examples:
         raise UserError(f"--examples={examples}: the test split has only {len(rows)} of --length={length}")
-    return task.collate(np.stack([rows[i] for i in range(examples)]), bucket)
+    return task.collate(np.stack([rows[i] for i in range(examples)]), whole.length)

@@ -1,16 +1,22 @@
 """Numbers and tables as text on a terminal."""
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 
 def format_metrics(metrics: dict[str, Any]) -> str:
-    """Returns metrics laid out as one row per length bucket, the headline first."""
+    """Returns metrics laid out as one row per evaluation set, the headline first, lengths in their order and then names."""
+
+    def order(name: str) -> tuple[bool, int, str]:
+        lengths = re.fullmatch(r"(\d+)-\d+", name)
+        return (not lengths, int(lengths[1]) if lengths else 0, name)
+
     names = [name for name in metrics if "/" not in name]
-    buckets = sorted({name.partition("/")[2] for name in metrics if "/" in name}, key=lambda b: int(b.partition("-")[0]))
+    sets = sorted({name.partition("/")[2] for name in metrics if "/" in name}, key=order)
     rows: list[tuple[str, ...]] = [("lengths", *names), ("headline", *(f"{metrics[name]:.4f}" for name in names))]
-    rows += [(bucket, *(f"{metrics[f'{name}/{bucket}']:.4f}" for name in names)) for bucket in buckets]
+    rows += [(each, *(f"{metrics[f'{name}/{each}']:.4f}" for name in names)) for each in sets]
     return align(rows)
 
 

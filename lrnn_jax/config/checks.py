@@ -115,6 +115,8 @@ def _check_batches(config: ConfigDict) -> None:
         raise UserError("model.norm='batchnorm' takes its statistics over a whole batch: train.microbatches must be 1")
     if 0 < config.task.get("train_examples", 0) < size:
         raise UserError(f"task.train_examples={config.task.train_examples} is less than train.batch_size={size}")
+    if config.task.get("train_examples", 0) * size >= 2**31:
+        raise UserError(f"task.train_examples={config.task.train_examples} times train.batch_size={size} must be below 2^31")
 
 
 def _check_sections(config: ConfigDict) -> None:

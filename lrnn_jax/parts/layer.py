@@ -1,4 +1,4 @@
-"""The contract that every recurrent layer keeps. A new layer is one file beside this one and one line in `registry`."""
+"""The contract that every recurrent layer keeps. A new layer is one file in `lrnn_jax/layers` and one line in `registry`."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -157,8 +157,10 @@ class Task:
         """Returns (sum, weight) of each metric; here ``accuracy`` and ``scaled_accuracy`` = (accuracy - chance) / (1 - chance).
 
         Sum and weight may be vectors, such as one entry per class: the metric is then the mean of sum / weight over the entries
-        that have weight (a macro average).
+        that have weight (a macro average). None here where targets are numbers.
         """
+        if not self.outputs_are_classes:
+            return {}
         correct = (jnp.argmax(outputs, axis=-1) == batch.targets).astype(jnp.float32)
         weight = jnp.sum(batch.weights)
         accuracy = jnp.sum(correct * batch.weights)
@@ -259,8 +261,12 @@ class SyntheticTask(Task):
         orders = jnp.concatenate([order(epoch), order(epoch + 1)[:size]]) if rest else order(epoch)
         return self._examples(set_key, jax.lax.dynamic_slice(orders, (first,), (size,)), length, "train")
 
-    def evaluation_batch(self, key: jax.Array, index: jax.Array, size: int, length: Length, split: str) -> Batch:
-        """Returns batch number ``index`` of an evaluation set with its own ``key``; see `KEY_PER_BATCH`."""
+    def evaluation_batch(self, key: jax.Array, index: jax.Array, size: int, evaluation_set: EvaluationSet, split: str) -> Batch:
+        """Returns batch number ``index`` of an evaluation set with its own ``key``; see `KEY_PER_BATCH`.
+
+        Here only the set's length counts; a task whose sets differ in something else makes them here.
+        """
+        length = evaluation_set.length
         if self.KEY_PER_BATCH:
             return self.batch(jax.random.fold_in(key, index), size, length, split)
         return self._examples(key, index * size + jnp.arange(size), length, split)
@@ -348,8 +354,8 @@ class FileTask(Task):
         rows = MapDataset.source(self.rows("train", length)).seed(seed).shuffle().repeat()[index::count]
         return rows.batch(size // count, drop_remainder=True).map(lambda stacked: self.collate(stacked, length))
 
-    def evaluation_rows(self, split: str, length: Length) -> "MapDataset[Any]":
+    def evaluation_rows(self, split: str, evaluation_set: EvaluationSet) -> "MapDataset[Any]":
         """Returns a split's examples in one order for all seeds: the first of them are a fair sample."""
         from grain import MapDataset
 
-        return MapDataset.source(self.rows(split, length)).seed(0).shuffle()
+        return MapDataset.source(self.rows(split, evaluation_set.length)).seed(0).shuffle()

@@ -1,1 +1,1 @@
-"""The trainer and what it needs: optimiser, compiled steps, checkpoints, run folders, logging."""
+"""Training: the step, the compiled program, the loop, batches, optimiser, evaluation, loggers."""

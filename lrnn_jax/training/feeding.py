@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.tasks.base import Batch, FileTask, Length
+from lrnn_jax.tasks.base import Batch, EvaluationSet, FileTask
 from lrnn_jax.training.steps import Part
 
 
@@ -36,8 +36,8 @@ class Feed:
         wanted = config.eval.examples
         for split in ("validation", "test"):
             for each in task.evaluation_sets(config.eval.lengths):
-                held = self.held(split, each.length)
-                if held < wanted:
+                held = self.held(split, each)
+                if held < max(wanted, 1):
                     raise UserError(
                         f"eval.examples={wanted}: the {split} split has only {held} of eval.lengths={list(each.length)} "
                         "(0 takes all there are)"
@@ -64,9 +64,9 @@ class Feed:
         """Returns one member's batch of one step."""
         return self._train[member][step]
 
-    def held(self, split: str, length: Length) -> int:
-        """Returns how many examples a split has."""
-        return len(self._task.rows(split, length))
+    def held(self, split: str, evaluation_set: EvaluationSet) -> int:
+        """Returns how many examples an evaluation set has."""
+        return len(self._task.evaluation_rows(split, evaluation_set))
 
     def evaluation(self, split: str, part: Part, first: int) -> Batch:
         """Returns the batches of an evaluation set from the ``first`` on that one compiled call takes, stacked ``[K ...]``.
@@ -74,7 +74,7 @@ class Feed:
         They are the same for every member and every time. The split's last example stands in for those beyond it.
         """
         length, size = part.set.length, part.batch_size
-        rows = self._task.evaluation_rows(split, length)
+        rows = self._task.evaluation_rows(split, part.set)
         numbers = np.minimum(np.arange(first * size, (first + part.batches) * size), len(rows) - 1)
         examples = [rows[int(i)] for i in numbers]
         stacked = [_stack(examples[i : i + size]) for i in range(0, len(examples), size)]

@@ -137,7 +137,7 @@ class Program:
         """Returns what one compiled call works on, how many calls there are, and the examples of the set."""
         examples = self.config.eval.examples
         if self.feed is not None and not examples:
-            examples = self.feed.held(stream, evaluation_set.length)
+            examples = self.feed.held(stream, evaluation_set)
         size = min(self.config.eval.batch_size, examples)
         batches = -(-examples // size)
         calls = -(-batches // BATCHES_PER_CALL)
@@ -302,7 +302,7 @@ def _check_best_metric(program: Program) -> None:
     name = program.config.eval.best_metric
     if not name:
         return
-    plain = metric_names(program.step)
+    plain = [metric for metric in metric_names(program.step) if metric in program.task.METRICS]
     names = [*plain, *(f"{metric}/{each.name}" for metric in plain for each in program.sets)]
     if name not in names:
         raise UserError(f"eval.best_metric={name!r} is not one of {', '.join(names)}{suggest(name, names)}")

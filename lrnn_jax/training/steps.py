@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -46,9 +47,14 @@ def stream_key(seed: jax.Array | int, stream: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), STREAMS[stream])
 
 
-def set_key(key: jax.Array, length: Length) -> jax.Array:
+def set_key(key: jax.Array, evaluation_set: EvaluationSet) -> jax.Array:
     """Returns the key of a stream's evaluation set, which holds the same examples whichever others are evaluated beside it."""
-    return jax.random.fold_in(jax.random.fold_in(key, length[0]), length[1])
+    shortest, longest = evaluation_set.length
+    key = jax.random.fold_in(jax.random.fold_in(key, shortest), longest)
+    if evaluation_set.name == f"{shortest}-{longest}":
+        return key
+    # sets of one length and another name hold other examples
+    return jax.random.fold_in(key, zlib.crc32(evaluation_set.name.encode()))
 
 
 def init_variables(model: Backbone, task: Task, hyper: Hyper) -> dict[str, Tree]:
@@ -185,13 +191,13 @@ class TrainStep:
 
         Examples beyond the set's last one weigh nothing. The batches are ``given``, stacked, where the task reads files.
         """
-        key = set_key(jax.random.fold_in(jax.random.key(hyper["seed"]), where.stream), part.set.length)
+        key = set_key(jax.random.fold_in(jax.random.key(hyper["seed"]), where.stream), part.set)
 
         def body(carry: None, x: tuple[jax.Array, Batch | None]) -> tuple[None, Sums]:
             i, batch = x
             if batch is None:
                 assert isinstance(self.task, SyntheticTask)
-                batch = self.task.evaluation_batch(key, i, part.batch_size, part.set.length, part.split)
+                batch = self.task.evaluation_batch(key, i, part.batch_size, part.set, part.split)
             batch = batch.keep(where.examples - i * part.batch_size)
             outputs, _ = self.model.apply(
                 variables, batch.inputs, lengths=batch.lengths, reset=batch.reset, layer_values=layer_values(hyper)

@@ -10,7 +10,7 @@ import pytest
 
 from lrnn_jax.data.packing import load_corpus
 from lrnn_jax.errors import UserError
-from lrnn_jax.tasks.base import Batch
+from lrnn_jax.tasks.base import Batch, EvaluationSet
 from lrnn_jax.tasks.language_modeling import LanguageModeling
 
 LENGTH = (8, 8)
@@ -85,7 +85,7 @@ def test_seeds_do_not_share_their_epochs(task):
 
 
 def test_test_rows_are_shuffled_and_hold_other_text(task):
-    rows, shuffled = task.rows("test", LENGTH), task.evaluation_rows("test", LENGTH)
+    rows, shuffled = task.rows("test", LENGTH), task.evaluation_rows("test", EvaluationSet("8-8", LENGTH))
     as_they_stand = [rows[i].tolist() for i in range(len(rows))]
     drawn = [shuffled[i].tolist() for i in range(len(rows))]
     assert drawn != as_they_stand and sorted(drawn) == sorted(as_they_stand)

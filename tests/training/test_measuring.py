@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lrnn_jax.cli.text import format_metrics
 from lrnn_jax.config.fields import base_config, layer_config, task_config
+from lrnn_jax.errors import UserError
 from lrnn_jax.tasks.base import Batch, EvaluationSet, Example, SyntheticTask
 from lrnn_jax.training import program as program_module
 from lrnn_jax.training.measuring import average, member_means
@@ -107,3 +109,42 @@ def test_keep_leaves_the_first_examples_their_weights():
     batch = Batch(np.zeros((3, 2), np.int32), np.zeros((3, 2), np.int32), weights, np.full(3, 2, np.int32))
     for first, expected in [(2, [[1, 2], [3, 4], [0, 0]]), (0, np.zeros((3, 2))), (5, weights)]:
         np.testing.assert_array_equal(batch.keep(first).weights, expected)
+
+
+@dataclasses.dataclass(frozen=True)
+class Difficulties(Ones):
+    def evaluation_sets(self, lengths):
+        return (EvaluationSet("easy", (8, 8)), EvaluationSet("hard", (8, 8)), EvaluationSet("8-8", (8, 8)))
+
+    def evaluation_batch(self, key, index, size, evaluation_set, split):
+        batch = super().evaluation_batch(key, index, size, evaluation_set, split)
+        return batch if evaluation_set.name != "easy" else batch._replace(inputs=jnp.ones_like(batch.inputs))
+
+
+def test_sets_of_one_length_are_told_apart_by_name(config, outside):
+    outside("difficulties", Difficulties)
+    config.task = task_config("difficulties")
+    config.eval.lengths = [[8, 8]]
+    metrics = measure(config, examples=64, batch_size=64)
+    assert metrics["share/easy"] == 1.0  # the first token is 1 throughout
+    assert len({metrics[f"share/{name}"] for name in ("easy", "hard", "8-8")}) == 3
+    lines = [line.split()[0] for line in format_metrics(metrics).splitlines()]
+    assert lines == ["lengths", "headline", "8-8", "easy", "hard"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Undirected(Ones):
+    METRICS = {"loss": "lower"}
+
+
+def test_a_metric_without_a_direction_chooses_no_parameters(config, outside):
+    outside("undirected", Undirected)
+    config.task = task_config("undirected")
+    config.eval.best_metric = "share"
+    with pytest.raises(UserError, match=r"eval\.best_metric='share' is not one of loss"):
+        make_program(config)
+
+
+def test_numbers_have_no_accuracy():
+    batch = Batch(np.zeros((1, 4), np.int32), np.zeros((1, 2), np.float32), np.ones(1, np.float32), np.full(1, 4, np.int32))
+    assert SyntheticTask.metrics(Numbers(), jnp.zeros((1, 2)), batch) == {}

@@ -243,7 +243,7 @@ def test_the_parameters_with_bad_gradients_are_named(trained):
 
 
 def evaluate(trained, state, stream, length=(10, 12), batches=3, first=0, examples=24):
-    part = Part(EvaluationSet("", length), "test", batches, 8)
+    part = Part(EvaluationSet(f"{length[0]}-{length[1]}", length), "test", batches, 8)
     place = Place(np.int32(STREAMS[stream]), np.int32(first), np.int32(examples))
     return jax.tree.map(np.asarray, measure(trained.step, part, trained.hyper, state.variables, place))
 
