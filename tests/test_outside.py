@@ -77,9 +77,6 @@ OUTSIDE = {
                 targets = jax.random.randint(label_key, (size,), 0, 3)
                 pixels = jax.random.normal(noise_key, (size, length[1], 3)) + jax.nn.one_hot(targets, 3)[:, None]
                 return Batch(pixels, targets, jnp.ones(size), jnp.full(size, length[1], jnp.int32))
-
-            def oracle(self, example):
-                raise NotImplementedError("pixels are noisy")
         """,
         ["--config.task.name=outside_images:Colours"],
     ),
@@ -165,9 +162,6 @@ OUTSIDE = {
             def metrics(self, outputs, batch):
                 distance = jnp.mean(jnp.abs(outputs - batch.targets), axis=-1)
                 return {"error": (jnp.sum(distance * batch.weights), jnp.sum(batch.weights))}
-
-            def oracle(self, example):
-                raise NotImplementedError("numbers")
         """,
         ["--config.task.name=outside_regression:Means", "--config.model.head=regression", "--config.eval.best_metric=error"],
     ),

@@ -1,5 +1,6 @@
 """Batches of a file task, stacked for one compiled call, and made while the device is busy with the one before."""
 
+import functools
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -46,7 +47,7 @@ class Feed:
     def take(self, start: int, steps: int, *, following: int = 0) -> Batch:
         """Returns the batches of steps ``start`` to ``start + steps - 1``, stacked ``[K ...]``, or ``[S K ...]`` for members.
 
-        K is always what `shape` says: the last batch stands in for those that are too many.
+        K is always what ``shape`` says: the last batch stands in for those that are too many.
 
         Args:
           start: optimiser steps taken before.
@@ -80,8 +81,9 @@ class Feed:
         stacked = [_stack(examples[i : i + size]) for i in range(0, len(examples), size)]
         return _stack([self._task.collate(batch, length) for batch in stacked])
 
+    @functools.cached_property
     def shape(self) -> Batch:
-        """Returns shapes and dtypes of what `take` returns."""
+        """Shapes and dtypes of what `take` returns."""
         lead = (self._most,) if len(self._train) == 1 else (len(self._train), self._most)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), self.batch_at(0, 0))
 

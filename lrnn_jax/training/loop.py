@@ -4,7 +4,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,8 @@ def train(config: ConfigDict, workdir: Path) -> Result:
       Interrupted: SIGTERM or Ctrl-C; everything is saved.
     """
     validate_config(config)
-    with open_loop(make_program(config), [workdir], workdir / "checkpoints", verbose=True) as loop:
-        (result,) = loop if isinstance(loop, list) else loop.run()
+    with open_loop(make_program(config), [workdir], workdir / "checkpoints", verbose=True) as run:
+        (result,) = run()
     if result["status"] == "failed":
         raise TrainingFailed(f"{result['reason']}; the state before it is kept in {workdir / 'checkpoints'}")
     return result
@@ -70,15 +70,15 @@ def train_members(program: Program, workdirs: Sequence[Path], checkpoint_folder:
     Raises:
       UserError, Interrupted: as `train`; also where JAX runs as several processes.
     """
-    with open_loop(program, workdirs, checkpoint_folder) as loop:
-        return loop if isinstance(loop, list) else loop.run()
+    with open_loop(program, workdirs, checkpoint_folder) as run:
+        return run()
 
 
 @contextmanager
 def open_loop(
     program: Program, workdirs: Sequence[Path], checkpoint_folder: Path, *, verbose: bool = False
-) -> "Iterator[Loop | list[Result]]":
-    """Holds the runs' folders and yields the loop that trains them, or their results where all of them are finished.
+) -> Iterator[Callable[[], list[Result]]]:
+    """Holds the runs' folders and yields what trains them, or only returns their results where all of them are finished.
 
     Args:
       program: as in `train_members`.
@@ -100,7 +100,7 @@ def open_loop(
         if len(finished) == len(results):
             where = ", ".join(map(str, workdirs))
             print(f"{where}: finished; nothing to do (remove the folder to train it again)", file=sys.stderr)
-            yield finished
+            yield lambda: finished
             return
         if verbose:
             print(format_groups(program.groups), file=sys.stderr)
@@ -112,7 +112,7 @@ def open_loop(
             for sink in member.sinks:
                 stack.callback(sink.close)
         with interruptible() as signals:
-            yield Loop(program, members, checkpoints, signals, verbose=verbose)
+            yield Loop(program, members, checkpoints, signals, verbose=verbose).run
 
 
 class Loop:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -104,7 +104,7 @@ class Program:
             after = start + count
             following = self.steps_from(after) if after < self.total else 0
             given = self.feed.take(start, count, following=following)
-        run = compile_steps(self.step, self.members, self.feed.shape() if self.feed else None)
+        run = compile_steps(self.step, self.members, self.feed.shape if self.feed else None)
         return run(self.hyper, state, np.int32(count), given)
 
     def batch_at(self, member: int, step: int) -> Batch | None:
@@ -160,7 +160,7 @@ class Program:
         """Returns the bytes that the largest compiled call needs, by the compiler's own account, and copies of the state."""
         part, _, _ = self._part(max(self.sets, key=lambda each: each.length[1]), "validation")
         given = self.feed.evaluation("validation", part, 0) if self.feed else None
-        train = compile_steps(self.step, self.members, self.feed.shape() if self.feed else None)
+        train = compile_steps(self.step, self.members, self.feed.shape if self.feed else None)
         calls = (train, compile_part(self.step, self.members, part, _shapes(given)))
         # a checkpoint copies the state, and the best parameters are kept beside it
         copies = 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.state_shapes))
@@ -197,7 +197,7 @@ def _make_step(config: ConfigDict, task: Task, model: Backbone, hyper: Hyper) ->
     # hyper-parameters of the layer stand at their defaults in what is compiled: its arguments bring their values
     own = tuple((name, value) for name, value in model.layer_fields if f"model.layer.{name}" not in hyper)
     model = model.clone(layer_fields=own)
-    params = jax.eval_shape(lambda: init_variables(model, task, _placeholders(hyper)))["params"]
+    params = jax.eval_shape(functools.partial(init_variables, model, task), _hyper_shapes(hyper, members=1))["params"]
     layer = load_layer(config.model.layer.name)
     groups = assign_groups(
         params,
@@ -227,7 +227,7 @@ def compile_steps(step: TrainStep, members: int, given: Batch | None = None) -> 
     """
     run = _over_members(step.run, members, "SS.S")
     count = jax.ShapeDtypeStruct((), jnp.int32)
-    shapes = (_hyper_shapes(step, members), _state_shapes(step, members), count, given)
+    shapes = (_hyper_shapes(step.hyper, members), _state_shapes(step, members), count, given)
     return jax.jit(run, donate_argnums=1).lower(*shapes).compile()
 
 
@@ -237,7 +237,9 @@ def compile_part(step: TrainStep, members: int, part: Part, given: Batch | None 
     run = _over_members(functools.partial(step.measure, part), members, "SS..")
     number = jax.ShapeDtypeStruct((), jnp.int32)
     place = Place(number, number, number)
-    return jax.jit(run).lower(_hyper_shapes(step, members), _state_shapes(step, members).variables, place, given).compile()
+    return (
+        jax.jit(run).lower(_hyper_shapes(step.hyper, members), _state_shapes(step, members).variables, place, given).compile()
+    )
 
 
 @functools.lru_cache(maxsize=COMPILED)
@@ -248,12 +250,12 @@ def _compile_check(step: TrainStep) -> Any:
 
 @functools.lru_cache(maxsize=COMPILED)
 def _compile_init(step: TrainStep, members: int) -> Any:
-    return jax.jit(_over_members(step.init, members, "S")).lower(_hyper_shapes(step, members)).compile()
+    return jax.jit(_over_members(step.init, members, "S")).lower(_hyper_shapes(step.hyper, members)).compile()
 
 
 @functools.lru_cache(maxsize=COMPILED)
 def _state_shapes(step: TrainStep, members: int) -> TrainState:
-    return jax.eval_shape(_over_members(step.init, members, "S"), _hyper_shapes(step, members))
+    return jax.eval_shape(_over_members(step.init, members, "S"), _hyper_shapes(step.hyper, members))
 
 
 def _over_members(function: Callable[..., Any], members: int, axes: str) -> Callable[..., Any]:
@@ -261,13 +263,9 @@ def _over_members(function: Callable[..., Any], members: int, axes: str) -> Call
     return function if members == 1 else jax.vmap(function, in_axes=tuple(0 if axis == "S" else None for axis in axes))
 
 
-def _hyper_shapes(step: TrainStep, members: int) -> dict[str, Any]:
+def _hyper_shapes(names: Iterable[str], members: int) -> dict[str, Any]:
     shape = () if members == 1 else (members,)
-    return {path: jax.ShapeDtypeStruct(shape, _dtype(path)) for path in step.hyper}
-
-
-def _placeholders(hyper: Hyper) -> Hyper:
-    return {path: jnp.zeros((), _dtype(path)) for path in hyper}
+    return {path: jax.ShapeDtypeStruct(shape, _dtype(path)) for path in names}
 
 
 def _dtype(path: str) -> Any:

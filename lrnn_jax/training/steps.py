@@ -226,7 +226,7 @@ class Part(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The same: the side that may change from call to call.
+    """What changes from one compiled call of an evaluation to the next.
 
     Attributes:
       stream: number of the stream, int32.
