@@ -1,6 +1,7 @@
 """Config files and experiment files: where they are, and running what they define."""
 
 import ast
+import functools
 import importlib.util
 import traceback
 from collections.abc import Callable, Mapping
@@ -46,7 +47,8 @@ def load_config(spec: str, overrides: Mapping[str, Any] | None = None) -> Config
         in ``ARG``; names come first, whatever their place.
 
     Raises:
-      UserError: no such file, an argument that the file refuses, a file that fails, or an override that does not fit.
+      UserError: no such file, an argument that the file refuses, a file that fails, a rule of it that says nothing (see
+        `check_rules`), or an override that does not fit.
     """
     path, _, arg = spec.partition(":")
     file = find_config(path)
@@ -67,14 +69,13 @@ def explain_config(spec: str, overrides: Mapping[str, Any]) -> dict[str, Origin]
     """Returns what set each field of `load_config` with the same arguments, by dotted path.
 
     Raises:
-      UserError: as there, or a rule of the file that says nothing: see `check_rules`.
+      UserError: as there.
     """
     path, _, arg = spec.partition(":")
     file = find_config(path)
     get_config = load_get_config(file)
     values = dict(flatten(load_config(spec, overrides)))
     if isinstance(get_config, Choices):
-        check_rules(get_config, file.name)
         _, origins = get_config.resolve(get_config.parse(arg, layer=overrides.get("model.layer.name", "")))
         if "task.name" in overrides:
             origins |= {field: Origin("default") for field in values if field.startswith("task.")}
@@ -94,11 +95,13 @@ def load_get_config(file: Path) -> Callable[..., Any]:
     """Returns the function ``get_config`` of a config file; a `Choices` where the file declares settings.
 
     Raises:
-      UserError: the file fails, or has none.
+      UserError: the file fails, or has none, or a rule of it says nothing: see `check_rules`.
     """
     get_config = _find_function(file, "get_config")
     if get_config is None:
         raise UserError(f"{file} defines no get_config(arg)")
+    if isinstance(get_config, Choices):
+        _check_once(get_config, file.name)
     return get_config
 
 
@@ -128,8 +131,17 @@ def load_sweep(path: str, name: str) -> list[dict[str, Any]]:
     return points
 
 
+_check_once = functools.lru_cache(check_rules)
+
+
 def _load_module(file: Path) -> Any:
-    _call(file, _check_settings, file)
+    return _run_module(file, _call(file, file.read_text))
+
+
+@functools.lru_cache
+def _run_module(file: Path, text: str) -> Any:
+    """Runs a file; a table asks for one hundreds of times."""
+    _call(file, _check_settings, file, text)
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if spec is None or spec.loader is None:
         raise UserError(f"{file} is not a Python file")
@@ -138,10 +150,13 @@ def _load_module(file: Path) -> Any:
     return module
 
 
-def _check_settings(file: Path) -> None:
+def _check_settings(file: Path, text: str) -> None:
     """Refuses two settings of one name, of which Python would silently take the second."""
-    for node in ast.parse(file.read_text()).body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict) and ast.unparse(node.targets[0]) == "SETTINGS":
+    for node in ast.parse(text).body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(node.value, ast.Dict):
+            continue
+        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+        if ast.unparse(target) == "SETTINGS":
             names = [ast.literal_eval(key) for key in node.value.keys if isinstance(key, ast.Constant)]
             for name in names:
                 if names.count(name) > 1:

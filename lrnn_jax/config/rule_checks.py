@@ -13,6 +13,9 @@ OURS = ("cpu", "smoke")  # all other settings are named after a paper
 def check_rules(choices: Choices, file: str) -> None:
     """Refuses rules that say nothing, or do not say where they come from.
 
+    Every layer, variant and setting is resolved with the options' first values, and with the others until each rule has had
+    an effect: every command that reads a config checks all of its rules, also those of settings that are not chosen.
+
     Args:
       choices: the file's ``get_config``.
       file: its name; rules that it takes over from another file are checked there.
@@ -21,15 +24,17 @@ def check_rules(choices: Choices, file: str) -> None:
       UserError: a layer, a variant or a field that there is not, a rule without effect, a paper's rule without a source, or
         a rule for single layers without a reason; says where the rule stands.
     """
-    effective = set()
-    for chosen in combinations(choices):
+    idle = {id(rule) for setting in choices.settings.values() for rule in setting.rules if rule.place.startswith(f"{file}:")}
+    for number, chosen in enumerate(combinations(choices)):
+        if not idle and number >= _layers_and_settings(choices):
+            break
         fields, origins = choices.resolve(chosen)
-        effective |= {id(o.rule) for path, o in origins.items() if o.rule is not None and fields[path] != o.before}
+        idle -= {id(o.rule) for path, o in origins.items() if o.rule is not None and fields[path] != o.before}
     for name, setting in choices.settings.items():
         for rule in setting.rules:
             if not rule.place.startswith(f"{file}:"):
                 continue
-            if id(rule) not in effective:
+            if id(rule) in idle:
                 raise UserError(f"{rule.place}: a rule without effect, whatever the layer, the setting and the task's options")
             if name not in OURS and not rule.source:
                 raise UserError(f"{rule.place}: a rule of {name!r} that names no source")
@@ -39,11 +44,16 @@ def check_rules(choices: Choices, file: str) -> None:
 
 
 def combinations(choices: Choices) -> Iterator[Chosen]:
-    """Returns everything that can stand after the colon."""
+    """Yields everything that can stand after the colon: all layers and settings for one value of the options after the other."""
     options = [[(option, value) for value in values] for option, values in choices.options.items()]
-    for layer, setting, values in itertools.product(LAYERS, choices.settings, itertools.product(*options)):
+    for values, layer, setting in itertools.product(itertools.product(*options), LAYERS, choices.settings):
         for variant in load_layer(layer).VARIANTS or ("",):
             yield Chosen(layer, variant, setting, dict(values))
+
+
+def _layers_and_settings(choices: Choices) -> int:
+    """Returns how many of the `combinations` have the options' first values."""
+    return len(choices.settings) * sum(len(load_layer(layer).VARIANTS) or 1 for layer in LAYERS)
 
 
 def _check_variants(rule: Rule) -> None:

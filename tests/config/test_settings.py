@@ -10,7 +10,7 @@ from lrnn_jax.config.checks import validate_config
 from lrnn_jax.config.durations import train_steps
 from lrnn_jax.config.fields import base_config, flatten
 from lrnn_jax.config.files import data_folder, explain_config, load_config, load_get_config
-from lrnn_jax.config.rule_checks import check_rules
+from lrnn_jax.config.rule_checks import check_rules, combinations
 from lrnn_jax.config.settings import Choices, Chosen, Setting, on
 from lrnn_jax.errors import UserError
 from lrnn_jax.registry import LAYERS
@@ -156,8 +156,16 @@ def test_a_papers_rule_names_its_source():
 
 def test_two_settings_of_one_name_are_refused(tmp_path):
     file = tmp_path / "twice.py"
-    file.write_text("SETTINGS = {'cpu': 1,\n 'cpu': 2}\ndef get_config(arg=None): pass\n")
-    assert "twice.py:1: two settings are called 'cpu'" in refusal(load_config, str(file))
+    for annotation in ("", ": dict"):
+        file.write_text(f"SETTINGS{annotation} = {{'cpu': 1,\n 'cpu': 2}}\ndef get_config(arg=None): pass\n")
+        assert "twice.py:1: two settings are called 'cpu'" in refusal(load_config, str(file))
+
+
+def test_every_command_refuses_a_bad_rule_of_a_setting_that_is_not_chosen(tmp_path):
+    file = tmp_path / "mine.py"
+    bad = "Setting(on({'model.layer.heads': 2}, layer='lstm', source='Section 3'))"
+    file.write_text(FILE.replace("RULE)", f"on({{'optim.lr': 0.5}})), 'smith2025': {bad}"))
+    assert "'model.layer.heads'" in refusal(load_config, f"{file}:mamba,cpu")
 
 
 # --- the shipped configs -------------------------------------------------------------------------------------------
@@ -169,7 +177,10 @@ def test_there_are_configs():
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_every_rule_has_layers_fields_an_effect_and_a_source(file):
-    check_rules(load_get_config(file), file.name)
+    choices = load_get_config(file)
+    check_rules(choices, file.name)
+    for chosen in combinations(choices):
+        choices.resolve(chosen)
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
