@@ -4,7 +4,7 @@
 
 Ways of training the same config from the same state, taken in turn several times in one process:
 
-* ours: `Program.advance`, as the trainer calls it; metric sums run over every step and are read once per call;
+* ours: `Program.advance`, as the training loop calls it; metric sums run over every step and are read once per call;
 * dataset: one compiled step per call, batches from a map-style data set that seeds one generator per example and collates
   them, as the papers' released code does; the step's metrics are read and added up, so that the log is the same as ours;
 * numpy: the same with batches from vectorised NumPy;

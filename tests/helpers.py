@@ -1,6 +1,8 @@
 """What several test files share."""
 
+import contextlib
 import functools
+import io
 from unittest import mock
 
 import flax.linen as nn
@@ -8,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrnn_jax.cli.main import main
 from lrnn_jax.registry import load_layer
 from lrnn_jax.scans import attention, delta_chunked, dplr, outer, selective
 
@@ -37,6 +40,32 @@ SMALL_CHUNKS = (
     (outer, "BLOCK", 8),
     (selective, "CHUNK", 4),
 )
+
+
+def call(*arguments):
+    """Exit code, standard output and standard error of one command."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(list(arguments))
+    return code, out.getvalue(), err.getvalue()
+
+
+def succeed(*arguments):
+    """Standard output of a command that ends well."""
+    code, out, err = call(*arguments)
+    assert code == 0, err
+    return out
+
+
+def refuse(*arguments):
+    """The one line of a command that is refused."""
+    code, out, err = call(*arguments)
+    assert code == 2, (out, err)
+    assert out == ""
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("lrnn: ")
+    assert "Traceback" not in err
+    return err
 
 
 def make_layer(name, **fields):

@@ -44,7 +44,7 @@ def check_rules(choices: Choices, file: str) -> None:
 
 
 def combinations(choices: Choices) -> Iterator[Chosen]:
-    """Yields everything that can stand after the colon: all layers and settings for one value of the options after the other."""
+    """Yields everything that can stand after the colon: all layers and settings with the first options, then with others."""
     options = [[(option, value) for value in values] for option, values in choices.options.items()]
     for values, layer, setting in itertools.product(itertools.product(*options), LAYERS, choices.settings):
         for variant in load_layer(layer).VARIANTS or ("",):

@@ -1,1 +1,1 @@
-"""Many runs: which of them a table needs, and where they are."""
+"""Many runs: their combinations, and how they are trained: one after another, side by side, or on a cluster."""

@@ -2,19 +2,19 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from lrnn_jax.config.checks import validate_config
-from lrnn_jax.config.identity import config_hash, structure_key
+from lrnn_jax.config.identity import config_hash
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.runs.folder import RunFolder
 from lrnn_jax.runs.results import Result
 from lrnn_jax.runs.store import default_workdir, read_status
-from lrnn_jax.sweeps.packs import arrange, clear_programs, train_pack
-from lrnn_jax.training.program import make_program
+from lrnn_jax.sweeps.packs import arrange, clear_programs, make_each, train_pack
+from lrnn_jax.training.program import Program
 
 EXECUTORS = ("vmap", "local", "ray")
 
@@ -28,6 +28,7 @@ def execute(
     ray_address: str | None = None,
     workers: int | None = None,
     check: bool = True,
+    made: Mapping[str, Program] | None = None,
 ) -> list[Result | None]:
     """Trains what is missing of ``configs`` in ``store``; finished runs are never run again.
 
@@ -39,6 +40,7 @@ def execute(
       ray_address: cluster to run on; None starts one on this machine.
       workers: runs at a time on that machine; None for one per core.
       check: validates the configs; False where that has been done.
+      made: what `lrnn_jax.sweeps.packs.make_each` made of them; None makes it here.
 
     Returns:
       Each config's result; None where another process's failure left none.
@@ -57,11 +59,11 @@ def execute(
     if executor == "ray" and todo:
         from lrnn_jax.sweeps.ray_executor import run_on_ray
 
-        for config in {structure_key(config): config for config in todo}.values():
-            make_program(config)  # refused here, before a cluster is asked
+        if made is None:
+            make_each(todo)  # refused here, before a cluster is asked
         run_on_ray(todo, store, progress, address=ray_address, workers=workers)
     else:
-        for program in arrange(todo, list(distinct.values()), store, executor=executor):
+        for program in arrange(todo, list(distinct.values()), store, executor=executor, made=made):
             progress([result for result in train_pack(program, store) if result["config_hash"] in due])
     return [RunFolder(default_workdir(config, store)).read_result() for config in configs]
 

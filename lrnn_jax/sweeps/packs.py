@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -19,7 +19,27 @@ from lrnn_jax.training.loop import train_members
 from lrnn_jax.training.program import Program, make_program
 
 
-def arrange(todo: Sequence[ConfigDict], wanted: Sequence[ConfigDict], store: Path, *, executor: str) -> Iterator[Program]:
+def make_each(configs: Sequence[ConfigDict]) -> dict[str, Program]:
+    """Returns one program of each structure, by `structure_key`; the other configs differ from it in numbers only.
+
+    Raises:
+      UserError: a config that cannot run.
+    """
+    made: dict[str, Program] = {}
+    for config in configs:
+        if structure_key(config) not in made:
+            made[structure_key(config)] = make_program(config)
+    return made
+
+
+def arrange(
+    todo: Sequence[ConfigDict],
+    wanted: Sequence[ConfigDict],
+    store: Path,
+    *,
+    executor: str,
+    made: Mapping[str, Program] | None = None,
+) -> Iterator[Program]:
     """Yields the programs to train, in order; all that can be refused is refused before the first.
 
     Args:
@@ -27,19 +47,15 @@ def arrange(todo: Sequence[ConfigDict], wanted: Sequence[ConfigDict], store: Pat
       wanted: all runs of the sweep, finished ones included.
       store: folder of the runs.
       executor: "vmap" puts runs that can share a program into one; the others have one each.
+      made: what `make_each` made of all runs; None makes it here.
 
     Raises:
       UserError: a config that cannot run.
     """
     groups = pack(todo, wanted, store) if executor == "vmap" else [[config] for config in todo]
-    # one of each structure is made in full; the others differ from it in numbers only
-    made: dict[str, Program] = {}
-    programs = []
+    made = make_each(todo) if made is None else made
     for members in groups:
-        like = made.get(structure_key(members[0]))
-        programs.append(like.with_members(members) if like else make_program(*members))
-        made.setdefault(structure_key(members[0]), programs[-1])
-    for program in programs:
+        program = made[structure_key(members[0])].with_members(members)
         # what was interrupted goes on as it was, whatever memory there is now
         interrupted = (_program_folder(program.configs, store) / "checkpoints").exists()
         yield from [program] if interrupted else split_to_fit(program)

@@ -3,21 +3,21 @@
 import fnmatch
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lrnn_jax.config.checks import validate_config
 from lrnn_jax.config.files import data_folder
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.runs.store import locked_store, read_status
 from lrnn_jax.sweeps.executors import check_executor, execute
+from lrnn_jax.sweeps.packs import make_each
 from lrnn_jax.sweeps.ray_executor import check_cluster
 from lrnn_jax.sweeps.sweep import count_repeated, format_plan, plan
-from lrnn_jax.tables.declaring import Run, list_runs, load_table
+from lrnn_jax.tables.declaring import Run, Table, list_runs, load_table
 from lrnn_jax.tables.records import read_records, record_file, write_record
 from lrnn_jax.tables.rendering import render
-from lrnn_jax.training.program import make_program
 
 
 class Results(NamedTuple):
@@ -91,33 +91,31 @@ def reproduce(
     _check_writable(at.records)
     if executor == "ray":
         check_cluster(ray_address)
-    due = [run for run in runs if read_status(run.config, workdir) != "finished"]
-    for run in due:
-        validate_config(run.config)
-    for run in {(run.column.name, run.row.name): run for run in due}.values():
-        make_program(run.config)  # refuses what cannot be trained, absent data too, before hours go into other rows
-    failed, text = 0, ""
+    options = {"executor": executor, "retry_failed": retry_failed, "ray_address": ray_address, "workers": workers}
+    text, failed = _train_cells(table, setting, runs, workdir, at, options)
+    return f"{text}\nwritten to {at.table}: table.md, table.csv, plot.png", failed
+
+
+def _train_cells(
+    table: Table, setting: str, runs: Sequence[Run], workdir: Path, at: Results, options: Mapping[str, Any]
+) -> tuple[str, int]:
+    """Trains cell by cell, so that what is there can be looked at while the rest is trained; refuses first what cannot run."""
+    due = [run.config for run in runs if read_status(run.config, workdir) != "finished"]
+    for config in due:
+        validate_config(config)
+    made = make_each(due)  # refuses absent data too, before hours go into other rows
+    failed = 0
     with locked_store(workdir):
-        # cell by cell, so that what is there can be looked at while the rest is trained
         for cell in dict.fromkeys(_cell_name(run) for run in runs):
             own = [run for run in runs if _cell_name(run) == cell]
-            found = execute(
-                [run.config for run in own],
-                workdir,
-                executor=executor,
-                retry_failed=retry_failed,
-                ray_address=ray_address,
-                workers=workers,
-                check=False,
-            )
+            found = execute([run.config for run in own], workdir, check=False, made=made, **options)
             failed += sum(result is None or result["status"] != "finished" for result in found)
             for run, result in zip(own, found, strict=True):
                 if result:
                     write_record(run, result, workdir, at.records)
             if any(found):
-                text = render(table, setting, at.records, at.table)
-    text = text or render(table, setting, at.records, at.table)
-    return f"{text}\nwritten to {at.table}: table.md, table.csv, plot.png", failed
+                render(table, setting, at.records, at.table)
+    return render(table, setting, at.records, at.table), failed
 
 
 def _results(results: str | None, name: str, setting: str, layer: str) -> Results:

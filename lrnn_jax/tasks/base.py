@@ -253,13 +253,11 @@ class SyntheticTask(Task):
             epoch, first = _multiply_divide(step, size, count)
         else:
             epoch, first = step // per_epoch, (step % per_epoch) * size
-
-        def order(epoch: jax.Array) -> jax.Array:
-            return jax.random.permutation(jax.random.fold_in(order_key, epoch), count)
-
+        place = first + jnp.arange(size)
         # a batch that crosses the end of an epoch takes its rest from the next one's order
-        orders = jnp.concatenate([order(epoch), order(epoch + 1)[:size]]) if rest else order(epoch)
-        return self._examples(set_key, jax.lax.dynamic_slice(orders, (first,), (size,)), length, "train")
+        epochs, place = epoch + place // count, place % count
+        keys = jax.vmap(lambda epoch: jax.random.fold_in(order_key, epoch))(epochs)
+        return self._examples(set_key, jax.vmap(lambda key, n: permute(key, n, count))(keys, place), length, "train")
 
     def evaluation_batch(self, key: jax.Array, index: jax.Array, size: int, evaluation_set: EvaluationSet, split: str) -> Batch:
         """Returns batch number ``index`` of an evaluation set with its own ``key``; see `KEY_PER_BATCH`.
@@ -279,6 +277,31 @@ class SyntheticTask(Task):
             return jax.tree.map(lambda x: x[0], self.batch(jax.random.fold_in(key, number), 1, length, split))
 
         return jax.vmap(make)(numbers)
+
+
+def permute(key: jax.Array, number: jax.Array, count: int) -> jax.Array:
+    """Returns where a pseudo-random permutation of 0..count-1 that belongs to ``key`` takes ``number``.
+
+    No permutation is drawn, which would sort the whole set at every step: a Feistel network permutes the numbers of an even
+    number of bits, and is applied again to what it puts beyond ``count``, up to four times in the mean.
+    """
+    half = max(1, -(-(count - 1).bit_length() // 2))
+    mask = jnp.uint32(2**half - 1)
+    round_keys = jax.random.bits(key, (6,))
+
+    def mix(x: jax.Array, round_key: jax.Array) -> jax.Array:
+        x = (x ^ round_key) * jnp.uint32(0x9E3779B1)
+        x = (x ^ (x >> 15)) * jnp.uint32(0x85EBCA77)
+        return (x ^ (x >> 13)) & mask
+
+    def scramble(x: jax.Array) -> jax.Array:
+        left, right = x >> half, x & mask
+        for round_key in round_keys:
+            left, right = right, left ^ mix(right, round_key)
+        return (left << half) | right
+
+    x = jax.lax.while_loop(lambda x: x >= count, scramble, scramble(number.astype(jnp.uint32)))
+    return x.astype(jnp.int32)
 
 
 def _multiply_divide(step: jax.Array, size: int, count: int) -> tuple[jax.Array, jax.Array]:

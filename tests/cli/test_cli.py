@@ -1,14 +1,13 @@
 """The command ``lrnn``, in process: what it prints, what it refuses in one line, and a whole small run."""
 
-import contextlib
-import io
 import json
 import shutil
 
 import pytest
 
+from helpers import call, refuse, succeed
 from lrnn_jax import __version__
-from lrnn_jax.cli.main import COMMANDS, main
+from lrnn_jax.cli.main import COMMANDS
 from lrnn_jax.registry import LAYERS, TASKS
 
 PARITY = "--config=configs/parity.py"
@@ -27,30 +26,6 @@ SMALL = [
 def elsewhere(tmp_path, monkeypatch):
     """Commands work from any folder, and tests leave nothing in the checkout."""
     monkeypatch.chdir(tmp_path)
-
-
-def call(*arguments):
-    """Exit code, standard output and standard error of one command."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(list(arguments))
-    return code, out.getvalue(), err.getvalue()
-
-
-def succeed(*arguments):
-    code, out, err = call(*arguments)
-    assert code == 0, err
-    return out
-
-
-def refuse(*arguments):
-    code, out, err = call(*arguments)
-    assert code == 2, (out, err)
-    assert out == ""
-    assert len(err.splitlines()) == 1, err
-    assert err.startswith("lrnn: ")
-    assert "Traceback" not in err
-    return err
 
 
 # --- help and lists ------------------------------------------------------------------------------------------------

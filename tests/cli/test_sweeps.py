@@ -1,6 +1,5 @@
 """The commands for many runs, in process: ``lrnn sweep``, ``runs`` and ``reproduce``, and what they refuse in one line."""
 
-import contextlib
 import csv
 import io
 import json
@@ -10,7 +9,7 @@ import sys
 
 import pytest
 
-from lrnn_jax.cli.main import main
+from helpers import call, refuse, succeed
 from lrnn_jax.runs.store import locked_store
 from lrnn_jax.sweeps import executors, packs, sweep
 from lrnn_jax.tables import reproducing as reproduce
@@ -73,29 +72,6 @@ def file(tmp_path_factory):
 
 def make_table(*rows, seeds=1, columns=()):
     return Table("t", "s", "c", "accuracy", columns, rows, seeds=seeds, settings=("smoke",), paper="")
-
-
-def call(*arguments):
-    """Exit code, standard output and standard error of one command."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(list(arguments))
-    return code, out.getvalue(), err.getvalue()
-
-
-def succeed(*arguments):
-    code, out, err = call(*arguments)
-    assert code == 0, err
-    return out
-
-
-def refuse(*arguments):
-    code, out, err = call(*arguments)
-    assert code == 2, (out, err)
-    assert out == ""
-    assert len(err.splitlines()) == 1, err
-    assert err.startswith("lrnn: ")
-    return err
 
 
 def read_csv(out):

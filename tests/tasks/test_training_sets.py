@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from lrnn_jax.tasks.base import _multiply_divide
+from lrnn_jax.tasks.base import _multiply_divide, permute
 from lrnn_jax.tasks.parity import Parity
 
 KEY = jax.random.key(5)
@@ -48,3 +48,18 @@ def test_places_in_long_trainings_are_exact(step, size, count):
     exact = divmod(step * size, count)
     assert int(remainder) == exact[1]
     assert int(quotient) == (exact[0] + 2**31) % 2**32 - 2**31  # the number of an epoch may wrap; it only seeds an order
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 16, 17, 1000])
+def test_every_key_has_a_permutation_of_its_own_in_which_every_number_goes_everywhere(count):
+    """Of 400 keys, each place is taken by a number equally often: within five standard deviations, and three for few keys."""
+
+    def order(key):
+        return jax.vmap(lambda number: permute(key, number, count))(np.arange(count))
+
+    orders = np.asarray(jax.jit(jax.vmap(order))(jax.random.split(KEY, 400)))
+    assert np.array_equal(np.sort(orders, axis=1), np.tile(np.arange(count), (400, 1)))
+    deviation = np.sqrt(400 / count * (1 - 1 / count))
+    for number in (0, count // 2, count - 1):
+        seen = np.bincount(orders[:, number], minlength=count)
+        assert np.abs(seen - 400 / count).max() <= 5 * deviation + 3
