@@ -53,12 +53,16 @@ def run_recurrence(
     return _run(step, emits_state, reverse, constants, h0, xs)
 
 
-def loop_over_time(step: Step, h0: Tree, xs: Tree, *, reverse: bool = False) -> tuple[Tree, Tree]:
-    """Runs ``h_t, y_t = step((), h_{t-1}, x_t)`` in place, as `run_recurrence`, but without a gradient of its own."""
+def loop_over_time(step: Step, h0: Tree, xs: Tree, *, reverse: bool = False, unroll: bool = False) -> tuple[Tree, Tree]:
+    """Runs ``h_t, y_t = step((), h_{t-1}, x_t)`` in place, as `run_recurrence`, but without a gradient of its own.
+
+    ``unroll`` takes a few steps per iteration, which pays for steps of a few operations.
+    """
     length, ys = _length(xs), _empty_outputs(step, (), h0, xs)
     if not length:
         return ys, h0
-    h, ys = lax.fori_loop(0, length, _make_advance(step, (), xs, reverse), (h0, ys))
+    loop = _unrolled_loop if unroll else functools.partial(lax.fori_loop, 0)
+    h, ys = loop(length, _make_advance(step, (), xs, reverse), (h0, ys))
     return ys, h
 
 
