@@ -59,7 +59,7 @@ class Diagonal(RecurrentLayer):
             bound = self.width**-0.5
             how = {"kernel_init": uniform(bound / 10**0.5), "bias_init": uniform(bound)}
         # in float32 whatever the compute dtype: the gain multiplies the rounding of a logit
-        self.decay = nn.Dense(self.width, dtype=jnp.float32, precision="highest", **how)
+        self.decay = Dense(self.width, dtype=jnp.float32, precision="highest", **how)
         self.input = Dense(self.width, dtype=self.dtype, **how)
 
     def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:

@@ -49,7 +49,7 @@ class FullMatrix(RecurrentLayer):
 
     def setup(self) -> None:
         # in float32 whatever the compute dtype: a product of T matrices multiplies their rounding
-        self.matrix = nn.Dense(
+        self.matrix = Dense(
             self.size**2,
             kernel_init=nn.initializers.variance_scaling(1e-4, "fan_in", "normal"),
             bias_init=_init_identity,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
 from lrnn_jax.parts.conv import CausalConv, count_parameters, count_state, empty_history
+from lrnn_jax.parts.dense import Dense
 from lrnn_jax.parts.initializers import uniform
 from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
 from lrnn_jax.scans import scan_gated_outer
@@ -136,10 +137,10 @@ class GLA(RecurrentLayer):
     def state_count(self) -> int:
         return self.heads * self._key_size * self._value_size + count_state(self._conv_features, self.conv_width)
 
-    def _project_to(self, features: int, dtype: Any, precision: str | None = None, use_bias: bool = False) -> nn.Dense:
+    def _project_to(self, features: int, dtype: Any, precision: str | None = None, use_bias: bool = False) -> Dense:
         kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
         bias_init = uniform(self.gate_rank**-0.5)
-        return nn.Dense(features, use_bias, dtype, kernel_init=kernel_init, bias_init=bias_init, precision=precision)
+        return Dense(features, use_bias, dtype, kernel_init=kernel_init, bias_init=bias_init, precision=precision)
 
     def _project(self, x: jax.Array, history: jax.Array, reset: jax.Array | None) -> tuple:
         qkv = jnp.concatenate([self.q(x), self.k(x), self.v(x)], axis=-1)

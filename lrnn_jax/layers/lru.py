@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
+from lrnn_jax.parts.dense import project
 from lrnn_jax.parts.layer import MATRICES, RecurrentLayer, State, check_at_least
 from lrnn_jax.scans import scan_diagonal_complex
 from lrnn_jax.scans.diagonal import METHODS
@@ -75,10 +76,10 @@ class LRU(RecurrentLayer):
 
     def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
         gamma = jnp.exp(self.gamma_log)[:, None]
-        b_re, b_im = (x @ (gamma * part).astype(self.dtype).T for part in (self.B_re, self.B_im))
+        b_re, b_im = (project(x, (gamma * part).astype(self.dtype).T) for part in (self.B_re, self.B_im))
         h, state = scan_diagonal_complex(self._eigenvalue_parts(), (b_re, b_im), h0=state, reset=reset, method=scan)
         h_re, h_im = (part.astype(self.dtype) for part in h)
-        y = h_re @ self.C_re.astype(self.dtype).T - h_im @ self.C_im.astype(self.dtype).T
+        y = project(h_re, self.C_re.astype(self.dtype).T) - project(h_im, self.C_im.astype(self.dtype).T)
         return y.astype(jnp.float32) + self.D[None, None] * x.astype(jnp.float32), state
 
     def init_state(self, batch: int) -> State:

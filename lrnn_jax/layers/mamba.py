@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.parts.conv import CausalConv, count_parameters, count_state, empty_history
+from lrnn_jax.parts.dense import Dense
 from lrnn_jax.parts.initializers import init_dt_bias
 from lrnn_jax.parts.layer import (
     EIGENVALUE_RANGES,
@@ -90,12 +91,12 @@ class Mamba(RecurrentLayer):
     def setup(self) -> None:
         released = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
         kernel_init = released if self.initial_values == "released" else nn.linear.default_kernel_init
-        self.in_proj = nn.Dense(2 * self._inner, use_bias=False, kernel_init=kernel_init, dtype=self.dtype)
+        self.in_proj = Dense(2 * self._inner, use_bias=False, kernel_init=kernel_init, dtype=self.dtype)
         self.conv = CausalConv(self._inner, self.conv_width, activation=nn.silu, dtype=self.dtype)
         features = self._rank + 2 * self.state_size
-        self.x_proj = nn.Dense(features, use_bias=False, kernel_init=kernel_init, dtype=self.dtype)
+        self.x_proj = Dense(features, use_bias=False, kernel_init=kernel_init, dtype=self.dtype)
         # float32 whatever the compute dtype: decays near 1 do not survive bfloat16
-        self.dt_proj = nn.Dense(
+        self.dt_proj = Dense(
             self._inner,
             kernel_init=released,
             bias_init=init_dt_bias,
@@ -104,7 +105,7 @@ class Mamba(RecurrentLayer):
         )
         self.A_log = self.param("A_log", _init_a_log, (self._inner, self.state_size))
         self.D = self.param("D", nn.initializers.ones, (self._inner,))
-        self.out_proj = nn.Dense(self.width, use_bias=False, kernel_init=kernel_init, dtype=self.dtype)
+        self.out_proj = Dense(self.width, use_bias=False, kernel_init=kernel_init, dtype=self.dtype)
 
     def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
         u, z, dt, b, c, history = self._project(x, state["conv"], reset)

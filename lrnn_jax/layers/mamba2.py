@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
 from lrnn_jax.parts.conv import CausalConv, count_parameters, count_state, empty_history
+from lrnn_jax.parts.dense import Dense
 from lrnn_jax.parts.initializers import init_dt_bias
 from lrnn_jax.parts.layer import EIGENVALUE_RANGES, MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least
 from lrnn_jax.scans import scan_gated_outer
@@ -81,13 +82,13 @@ class Mamba2(RecurrentLayer):
     def setup(self) -> None:
         kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
         features = self._inner + self._conv_features + self.heads
-        self.in_proj = nn.Dense(features, use_bias=False, kernel_init=kernel_init, dtype=self.dtype)
+        self.in_proj = Dense(features, use_bias=False, kernel_init=kernel_init, dtype=self.dtype)
         self.conv = CausalConv(self._conv_features, self.conv_width, activation=nn.silu, dtype=self.dtype)
         self.dt_bias = self.param("dt_bias", init_dt_bias, (self.heads,))
         self.A_log = self.param("A_log", _init_a_log, (self.heads,))
         self.D = self.param("D", nn.initializers.ones, (self.heads,))
         self.norm_scale = self.param("norm_scale", nn.initializers.ones, (self._inner,))
-        self.out_proj = nn.Dense(self.width, use_bias=False, kernel_init=kernel_init, dtype=self.dtype)
+        self.out_proj = Dense(self.width, use_bias=False, kernel_init=kernel_init, dtype=self.dtype)
 
     def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
         z, v, b, c, dt, history = self._project(x, state["conv"], reset)

@@ -10,6 +10,7 @@ from jax import lax
 
 from lrnn_jax.errors import UserError
 from lrnn_jax.parts.conv import CausalConv, count_parameters, count_state, empty_history
+from lrnn_jax.parts.dense import Dense
 from lrnn_jax.parts.layer import MATRICES, NO_DECAY, RecurrentLayer, State, check_at_least, check_heads_with_norm
 from lrnn_jax.scans import scan_gated_outer
 from lrnn_jax.scans.outer import METHODS, choose_outer_method
@@ -86,7 +87,7 @@ class MLSTM(RecurrentLayer):
         small = nn.initializers.normal((2 / (5 * self.width)) ** 0.5)
         last = nn.initializers.normal(2 / self.depth / self.width**0.5)
         blocks = (self._inner // self.block_size, self.block_size, self.block_size)
-        self.up = nn.Dense(2 * self._inner, use_bias=False, kernel_init=small, dtype=self.dtype)
+        self.up = Dense(2 * self._inner, use_bias=False, kernel_init=small, dtype=self.dtype)
         self.conv = CausalConv(self._inner, self.conv_width, activation=nn.silu, dtype=self.dtype)
         self.q_kernel = self.param("q_kernel", small, blocks)
         self.k_kernel = self.param("k_kernel", small, blocks)
@@ -95,7 +96,7 @@ class MLSTM(RecurrentLayer):
         self.forget_gate = self._make_gate(_init_forget_bias)
         self.norm_scale = self.param("norm_scale", nn.initializers.ones, (self._inner,))
         self.skip = self.param("skip", nn.initializers.ones, (self._inner,))
-        self.down = nn.Dense(self.width, use_bias=False, kernel_init=last, dtype=self.dtype)
+        self.down = Dense(self.width, use_bias=False, kernel_init=last, dtype=self.dtype)
 
     def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
         scan = choose_outer_method(scan, x.shape[1], per_head=True)  # for m and for the memory alike
@@ -129,10 +130,10 @@ class MLSTM(RecurrentLayer):
     def state_count(self) -> int:
         return self._inner * (self._head_size + 1) + self.heads + count_state(self._inner, self.conv_width)
 
-    def _make_gate(self, bias_init: Any) -> nn.Dense:
+    def _make_gate(self, bias_init: Any) -> Dense:
         # float32 whatever the compute dtype: a gate near 1 does not survive bfloat16
         zeros = nn.initializers.zeros
-        return nn.Dense(self.heads, kernel_init=zeros, bias_init=bias_init, dtype=jnp.float32, precision="highest")
+        return Dense(self.heads, kernel_init=zeros, bias_init=bias_init, dtype=jnp.float32, precision="highest")
 
     def _project(self, u: jax.Array, c: jax.Array) -> tuple[jax.Array, ...]:
         """Returns q, k, v per head and the logarithms of both gates, float32."""

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lrnn_jax.parts.dense import Dense, project
 from lrnn_jax.parts.initializers import uniform
 from lrnn_jax.parts.layer import (
     INITIAL_VALUES,
@@ -21,7 +22,6 @@ from lrnn_jax.parts.layer import (
     check_heads_with_norm,
 )
 from lrnn_jax.scans.dplr import METHODS, scan_dplr, transition_matrices
-from lrnn_jax.scans.exact import matmul
 
 # Exponents of the token shift's initial weights, 1 - (j / D)^p for feature j.
 SHIFTS = {"r": 0.2, "w": 0.9, "k": 0.7, "v": 0.7, "a": 0.9, "g": 0.2}
@@ -135,10 +135,10 @@ class RWKV7(RecurrentLayer):
         self.k_a = self.param("k_a", _start_at(jnp.full((width,), 1.02)))
         self.r_k = self.param("r_k", _start_at(jnp.full((self.heads, size), -0.04)))
         bound = width**-0.5
-        self.r_proj = nn.Dense(width, use_bias=False, kernel_init=uniform(0.5 * bound), dtype=self.dtype)
-        self.k_proj = nn.Dense(width, use_bias=False, kernel_init=uniform(0.05 * bound), dtype=self.dtype)
-        self.v_proj = nn.Dense(width, use_bias=False, kernel_init=uniform(0.5 * bound), dtype=self.dtype)
-        self.o_proj = nn.Dense(width, use_bias=False, kernel_init=small, dtype=self.dtype)
+        self.r_proj = Dense(width, use_bias=False, kernel_init=uniform(0.5 * bound), dtype=self.dtype)
+        self.k_proj = Dense(width, use_bias=False, kernel_init=uniform(0.05 * bound), dtype=self.dtype)
+        self.v_proj = Dense(width, use_bias=False, kernel_init=uniform(0.5 * bound), dtype=self.dtype)
+        self.o_proj = Dense(width, use_bias=False, kernel_init=small, dtype=self.dtype)
         # decays and rates in float32 whatever the compute dtype
         self.w_lora = LowRank(ranks["w"], jnp.tanh, small, _start_at(-5.5 + 6.0 * share**steepness + 2.5 * zigzag), jnp.float32)
         self.a_lora = LowRank(ranks["a"], None, small, _start_at(-0.19 + 0.3 * zigzag + 0.4 * (share - 0.5)), jnp.float32)
@@ -217,9 +217,9 @@ class LowRank(nn.Module):
         """Maps ``[B T D]`` to ``[B T D]``."""
         down = self.param("down", self.down_init, (x.shape[-1], self.rank), jnp.float32)
         up = self.param("up", nn.initializers.orthogonal(0.1), (self.rank, x.shape[-1]), jnp.float32)
-        hidden = matmul(x.astype(self.dtype), down.astype(self.dtype))
+        hidden = project(x.astype(self.dtype), down.astype(self.dtype), precision="highest")
         hidden = hidden if self.activation is None else self.activation(hidden)
-        y = matmul(hidden, up.astype(self.dtype))
+        y = project(hidden, up.astype(self.dtype), precision="highest")
         if self.bias_init is None:
             return y
         return (y.astype(jnp.float32) + self.param("bias", self.bias_init)[None, None]).astype(self.dtype)

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
+from lrnn_jax.parts.dense import Dense
 from lrnn_jax.parts.layer import MATRICES, RecurrentLayer, State, check_at_least, check_divides
 from lrnn_jax.scans.attention import METHODS, empty_cache, scan_attention
 
@@ -56,10 +56,10 @@ class Transformer(RecurrentLayer):
         check_at_least(1, fields, "window")
 
     def setup(self) -> None:
-        self.q = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
-        self.k = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
-        self.v = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
-        self.out = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
+        self.q = Dense(self.width, use_bias=False, dtype=self.dtype)
+        self.k = Dense(self.width, use_bias=False, dtype=self.dtype)
+        self.v = Dense(self.width, use_bias=False, dtype=self.dtype)
+        self.out = Dense(self.width, use_bias=False, dtype=self.dtype)
 
     def recur(self, x: jax.Array, state: State | None, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
         q, k, v = (project(x).reshape(*x.shape[:2], self.heads, -1) for project in (self.q, self.k, self.v))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lrnn_jax.parts.conv import CausalConv, count_parameters, count_state, empty_history
+from lrnn_jax.parts.dense import Dense, project
 from lrnn_jax.parts.initializers import init_dt_bias, xavier_uniform
 from lrnn_jax.parts.layer import (
     EIGENVALUE_RANGES,
@@ -24,7 +25,6 @@ from lrnn_jax.parts.layer import (
 from lrnn_jax.parts.norm import normalise_l2
 from lrnn_jax.scans import scan_delta_product
 from lrnn_jax.scans.delta import METHODS, transition_matrices
-from lrnn_jax.scans.exact import matmul
 
 KEY_ACTIVATIONS = ("silu", "linear")
 
@@ -124,10 +124,10 @@ class DeltaRuleLayer(RecurrentLayer):
     def state_count(self) -> int:
         return self._key_dim * self._values + count_state(self._convolved, self.conv_width)
 
-    def _make_dense(self, inputs: int, outputs: int, matrices: int = 1, **how: Any) -> nn.Dense:
+    def _make_dense(self, inputs: int, outputs: int, matrices: int = 1, **how: Any) -> Dense:
         """Several matrices ``[inputs outputs]`` side by side."""
         kernel_init = self._kernel_init(inputs, outputs)
-        return nn.Dense(matrices * outputs, use_bias=False, kernel_init=kernel_init, **{"dtype": self.dtype, **how})
+        return Dense(matrices * outputs, use_bias=False, kernel_init=kernel_init, **{"dtype": self.dtype, **how})
 
     def _kernel_init(self, inputs: int, outputs: int) -> nn.initializers.Initializer:
         released = self.initial_values == "released"
@@ -168,7 +168,7 @@ class ForgetGate(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.heads))
         a_log = self.param("A_log", _init_a_log, (self.heads,))
         dt_bias = self.param("dt_bias", init_dt_bias, (self.heads,))
-        dt = nn.softplus(matmul(x.astype(jnp.float32), kernel) + dt_bias[None, None])
+        dt = nn.softplus(project(x.astype(jnp.float32), kernel, precision="highest") + dt_bias[None, None])
         return -jnp.exp(a_log)[None, None] * dt
 
 
