@@ -169,7 +169,7 @@ def step_companion(xp, _, s, x):
 
 def step_observer(xp, _, s, x):
     above = xp.concatenate([s[..., 1:], 0 * s[..., :1]], axis=-1)
-    s = x["a"] * s[..., :1] + above + x["b"][..., None] * np.eye(s.shape[-1])[0]
+    s = x["a"] * s[..., :1] + above + x["b"][..., None] * np.eye(s.shape[-1])[:1, None]
     return s, s
 
 
