@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from lrnn_jax.tasks.base import Task
 
 LAYERS = {
+    "bd_lru": "lrnn_jax.layers.bd_lru:BDLRU",
     "deltanet": "lrnn_jax.layers.deltanet:DeltaNet",
     "deltaproduct": "lrnn_jax.layers.deltaproduct:DeltaProduct",
     "diagonal": "lrnn_jax.layers.diagonal:Diagonal",
     "full_matrix": "lrnn_jax.layers.full_matrix:FullMatrix",
     "gated_deltanet": "lrnn_jax.layers.gated_deltanet:GatedDeltaNet",
     "gla": "lrnn_jax.layers.gla:GLA",
+    "h_lru": "lrnn_jax.layers.h_lru:HLRU",
     "lru": "lrnn_jax.layers.lru:LRU",
     "lstm": "lrnn_jax.layers.lstm:LSTM",
     "mamba": "lrnn_jax.layers.mamba:Mamba",

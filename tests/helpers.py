@@ -17,11 +17,13 @@ from lrnn_jax.scans import attention, delta_chunked, dplr, outer, selective
 # Fields that make a layer small; a layer that is missing here has its defaults. N must differ from other sizes, so that a
 # diagonal transition is never mistaken for a square matrix.
 SMALL_LAYERS = {
+    "bd_lru": {"blocks": 2, "block_size": 3},
     "deltanet": {"heads": 2},
     "deltaproduct": {"heads": 2},
     "full_matrix": {"size": 3},
     "gated_deltanet": {"heads": 2},
     "gla": {"heads": 2, "key_size": 3, "gate_rank": 2},
+    "h_lru": {"channels": 3, "order": 4},
     "lru": {"state_size": 6},
     "mamba": {"state_size": 4},
     "mamba2": {"heads": 2, "state_size": 4},

@@ -6,6 +6,8 @@ row in another call as ``h0``. What does not fit together is refused by name and
 """
 
 from lrnn_jax.scans.attention import scan_attention
+from lrnn_jax.scans.blocks import scan_blocks
+from lrnn_jax.scans.companion import scan_companion
 from lrnn_jax.scans.delta import scan_delta_product, scan_delta_rule
 from lrnn_jax.scans.diagonal import scan_diagonal, scan_diagonal_complex
 from lrnn_jax.scans.dplr import scan_dplr
@@ -15,6 +17,8 @@ from lrnn_jax.scans.selective import scan_selective
 
 __all__ = [
     "scan_attention",
+    "scan_blocks",
+    "scan_companion",
     "scan_delta_product",
     "scan_delta_rule",
     "scan_diagonal",

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from lrnn_jax import scans
-from lrnn_jax.scans import attention, delta, diagonal, dplr, outer, product, selective
+from lrnn_jax.scans import attention, blocks, delta, diagonal, dplr, outer, product, selective
 
 BATCH, HEADS = 2, 2
 # Error allowed, relative to the largest entry of the array that is compared; about ten float32 roundings.
@@ -146,6 +146,46 @@ def cut_product(xp, h, keep):
     return xp.where(keep[:, None, None] > 0, h[0], matrix), xp.where(keep > 0, h[1], log_norm)
 
 
+def step_blocks(xp, _, h, x):
+    h = xp.einsum("bhij,bhj->bhi", x["a"], h) + x["b"]
+    return h, h
+
+
+def make_blocks(size):
+    def draw(rng, steps):
+        a = rng.uniform(-1, 1, (BATCH, steps, 3, size, size)) / size
+        return {"a": a, "b": rng.normal(size=(BATCH, steps, 3, size))}
+
+    return Family(
+        scans.scan_blocks, blocks.METHODS, 27, step_blocks, draw, lambda rng: rng.normal(size=(BATCH, 3, size))
+    )  # fmt: skip
+
+
+def step_companion(xp, _, s, x):
+    h = xp.sum(x["a"] * s, axis=-1) + x["b"]
+    s = xp.concatenate([h[..., None], s[..., :-1]], axis=-1)
+    return s, s
+
+
+def step_observer(xp, _, s, x):
+    above = xp.concatenate([s[..., 1:], 0 * s[..., :1]], axis=-1)
+    s = x["a"] * s[..., :1] + above + x["b"][..., None] * np.eye(s.shape[-1])[:1, None]
+    return s, s
+
+
+def make_companion(size, observer):
+    """The coefficients' magnitudes add up to less than 1."""
+
+    def draw(rng, steps):
+        a = rng.uniform(-1, 1, (BATCH, steps, 3, size)) / size
+        return {"a": a, "b": rng.normal(size=(BATCH, steps, 3))}
+
+    return Family(
+        scans.scan_companion, blocks.METHODS, 27, step_observer if observer else step_companion, draw,
+        lambda rng: rng.normal(size=(BATCH, 3, size)), options={"observer": observer},
+    )  # fmt: skip
+
+
 def step_selective(negative, xp, constants, h, x):
     abar = xp.exp(x["dt"][:, :, None] * constants["a"][None])
     abar = 2 * abar - 1 if negative else abar
@@ -189,6 +229,12 @@ FAMILIES = {
     "diagonal": Family(
         scans.scan_diagonal, diagonal.METHODS, 27, step_diagonal, draw_diagonal, lambda rng: rng.normal(size=(BATCH, 3))
     ),
+    "blocks_of_1": make_blocks(1),
+    "blocks_of_2": make_blocks(2),
+    "blocks_of_4": make_blocks(4),
+    "companion": make_companion(4, False),
+    "companion_of_1": make_companion(1, False),
+    "observer": make_companion(4, True),
     "complex": Family(
         scans.scan_diagonal_complex, diagonal.METHODS, 27, step_complex,
         lambda rng, steps: {"b": tuple(rng.normal(size=(2, BATCH, steps, 3)))},
