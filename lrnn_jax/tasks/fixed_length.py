@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from lrnn_jax.errors import UserError
 from lrnn_jax.tasks.base import Batch, Length, Sums, SyntheticTask
@@ -38,7 +38,7 @@ class FixedLengthTask(SyntheticTask):
         return self.vocabulary
 
     def metrics(self, logits: Float[Array, "B T O"], batch: Batch) -> Sums:
-        right = (jnp.argmax(logits, axis=-1) == batch.targets) * batch.weights
+        right = jnp.where(jnp.argmax(logits, axis=-1) == batch.targets, batch.weights, 0.0)
 
         def by_class(x: jax.Array) -> jax.Array:
             return jax.ops.segment_sum(x.ravel(), batch.targets.ravel(), self.outputs)
@@ -54,7 +54,7 @@ class FixedLengthTask(SyntheticTask):
             raise UserError(f"{field}={list(length)}: task {name} is made of pairs, so lengths must be even")
 
 
-def make_batch(inputs: Int[Array, "B T"], targets: Int[Array, "B T"], asked: jax.Array | bool) -> Batch:
+def make_batch(inputs: Int[Array, "B T"], targets: Int[Array, "B T"], asked: Bool[Array, "#B T"] | bool) -> Batch:
     """Returns the batch of full rows in which the positions ``asked`` count, and the other targets are 0."""
     asked = jnp.broadcast_to(asked, targets.shape)
     return Batch(

@@ -137,7 +137,7 @@ def draw_motifs(key: jax.Array, shape: tuple[int, int], tokens: int, least: int,
     size_key, token_key = jax.random.split(key)
     sizes = jax.random.randint(size_key, shape, least, most + 1)
     drawn = draw_distinct(token_key, shape, tokens, most)
-    return Pairs(jnp.where(jnp.arange(most) < sizes[..., None], drawn, -1), sizes)
+    return Pairs(jnp.where(jnp.arange(most)[None, None] < sizes[..., None], drawn, -1), sizes)
 
 
 def _split_last(pairs: Pairs) -> tuple[Pairs, Pairs]:
@@ -154,10 +154,7 @@ def _where(mask: jax.Array, pairs: Pairs, other: Pairs) -> Pairs:
 
 def _same(keys: Pairs, others: Pairs) -> jax.Array:
     """Says which keys equal which others, ``[B N N']``."""
-    same = jnp.ones((), bool)
-    for j in range(keys.tokens.shape[-1]):
-        same &= keys.tokens[:, :, None, j] == others.tokens[:, None, :, j]
-    return same
+    return jnp.all(keys.tokens[:, :, None] == others.tokens[:, None], axis=-1)
 
 
 def _resolve(keys: Pairs, values: Pairs, probe: Pairs, probe_value: Pairs) -> tuple[jax.Array, Pairs]:
@@ -166,7 +163,7 @@ def _resolve(keys: Pairs, values: Pairs, probe: Pairs, probe_value: Pairs) -> tu
     values = Pairs(
         jnp.take_along_axis(values.tokens, first[..., None], axis=1), jnp.take_along_axis(values.sizes, first, axis=1)
     )
-    return first < jnp.arange(first.shape[1]), _where(_same(keys, probe)[..., 0], probe_value, values)
+    return first < jnp.arange(first.shape[1])[None], _where(_same(keys, probe)[..., 0], probe_value, values)
 
 
 def _starts(keys: Pairs, values: Pairs) -> jax.Array:
@@ -197,7 +194,7 @@ def _write(
     tokens, asked = jnp.full((used.shape[0], steps), -1), jnp.zeros((used.shape[0], steps), bool)
 
     def places(pairs: Pairs, begin: jax.Array) -> jax.Array:
-        j = jnp.arange(pairs.tokens.shape[-1])
+        j = jnp.arange(pairs.tokens.shape[-1])[None, None]
         # what does not count is written beyond the end, where it is dropped
         return jnp.where((j < pairs.sizes[..., None]) & used[..., None], begin[..., None] + j, steps)
 

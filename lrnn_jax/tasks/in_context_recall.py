@@ -82,9 +82,9 @@ def make_recall_batch(key: jax.Array, noise: jax.Array, is_noise: jax.Array, voc
     drawn_key, value_key, last_key = jax.random.split(key, 3)
     drawn = jax.random.randint(drawn_key, (size, pairs), 0, keys)
     values = jax.random.randint(value_key, (size, keys), keys, vocabulary)
-    row, pair = jnp.arange(size)[:, None], jnp.arange(pairs + 1)
+    row, pair = jnp.arange(size)[:, None], jnp.arange(pairs + 1)[None]
     # the pair in which each key comes first; ``pairs`` where it comes in none
-    first = jnp.full((size, keys), pairs).at[row, drawn].min(jnp.where(is_noise, pairs, pair[:-1]))
+    first = jnp.full((size, keys), pairs).at[row, drawn].min(jnp.where(is_noise, pairs, pair[:, :-1]))
     last = jnp.argmax(jnp.where(first < pairs, jax.random.uniform(last_key, first.shape), -1.0), axis=1)
     drawn = jnp.concatenate([drawn, last[:, None]], axis=1)
     tokens = jnp.stack([drawn, values[row, drawn]], axis=-1)

@@ -60,7 +60,7 @@ class Memorization(FixedLengthTask):
         keys = jax.random.randint(key, (size, length[1] // 2), 0, values.size)
         inputs = jnp.stack([keys, jnp.full_like(keys, self.vocabulary - 1)], axis=-1).reshape(size, -1)
         targets = jnp.repeat(values[keys], 2, axis=1)
-        return make_batch(inputs, targets, jnp.arange(inputs.shape[1]) % 2 == 1)
+        return make_batch(inputs, targets, jnp.arange(inputs.shape[1])[None] % 2 == 1)
 
     def oracle(self, example: list[int]) -> list[int]:
         values = make_map(self.vocabulary, self.map_seed)

@@ -76,7 +76,7 @@ class MQAR(FixedLengthTask):
         values = half + draw_distinct(value_key, (size,), self.vocabulary - half, count)
         log_p = (self.power - 1.0) * np.log(np.arange(1, (steps - 2 * count) // 2 + 1))
         # the largest of log p + Gumbel noise, in order, are draws without replacement
-        scores = jnp.asarray(log_p, jnp.float32) + jax.random.gumbel(gap_key, (size, log_p.size))
+        scores = jnp.asarray(log_p, jnp.float32)[None] + jax.random.gumbel(gap_key, (size, log_p.size))
         places = 2 * count + 2 * jax.lax.top_k(scores, count)[1]
         row = jnp.arange(size)[:, None]
         inputs = jax.random.randint(fill_key, (size, steps), 0, self.vocabulary)

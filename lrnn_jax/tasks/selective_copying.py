@@ -65,12 +65,12 @@ class SelectiveCopying(FixedLengthTask):
         content_key, blank_key = jax.random.split(key)
         content = jax.random.randint(content_key, (size, count), 0, blank)
         before = jax.random.randint(blank_key, (size, steps - self.MIN_LENGTH), 0, count)
-        rank = jnp.arange(count)
-        places = rank + jnp.sum(before[:, :, None] <= rank, axis=1)
+        rank = jnp.arange(count)[None]
+        places = rank + jnp.sum(before[:, :, None] <= rank[None], axis=1)
         inputs = jnp.full((size, steps), blank).at[jnp.arange(size)[:, None], places].set(content)
         inputs = inputs.at[:, steps - count - 1].set(blank + 1)
         targets = jnp.pad(content, ((0, 0), (steps - count, 0)))
-        return make_batch(inputs, targets, jnp.arange(steps) >= steps - count)
+        return make_batch(inputs, targets, jnp.arange(steps)[None] >= steps - count)
 
     def oracle(self, example: list[int]) -> list[int]:
         content = [token for token in example if token < self.vocabulary - 2]
