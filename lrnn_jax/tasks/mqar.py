@@ -22,12 +22,14 @@ class MQAR(FixedLengthTask):
 
     The D keys of a sequence differ, and so do its values. Second places are 2 D + 2 g with different gaps g from 0 to S - 1,
     S = (T - 2 D) / 2, drawn one after the other with probabilities proportional to ``(g + 1)^(a - 1)``. All other positions
-    after the pairs hold uniform tokens of 0, ..., V - 1, which may be keys and are not asked.
+    after the pairs hold uniform tokens of 0, ..., V - 1, which may be keys and are not asked, or 0, which is never one.
 
     Attributes:
       vocabulary: V; keys are 1, ..., V // 2 - 1, values V // 2, ..., V - 1.
       pairs: D; 4 D must not exceed the length.
       power: a, above 0; 1 makes all places equally likely.
+      random_fill: other positions hold random tokens, as the released generator has it by default, and not 0, as the released
+        configs of the paper's Figure 2.
 
     Source: Zoology (Arora et al. 2023), its released generator (V = 8192, a = 0.01; T = 64, D = 4 to T = 512, D = 64).
     Differs: V may be below T, which the released generator refuses.
@@ -37,6 +39,7 @@ class MQAR(FixedLengthTask):
     vocabulary: int = 8192
     pairs: int = 4
     power: float = 0.01
+    random_fill: bool = True
 
     EVAL_LENGTHS = ((64, 64),)
     LENGTH_STEP = 2
@@ -79,7 +82,7 @@ class MQAR(FixedLengthTask):
         scores = jnp.asarray(log_p, jnp.float32)[None] + jax.random.gumbel(gap_key, (size, log_p.size))
         places = 2 * count + 2 * jax.lax.top_k(scores, count)[1]
         row = jnp.arange(size)[:, None]
-        inputs = jax.random.randint(fill_key, (size, steps), 0, self.vocabulary)
+        inputs = jax.random.randint(fill_key, (size, steps), 0, self.vocabulary if self.random_fill else 1)
         inputs = inputs.at[row, places].set(keys)
         inputs = inputs.at[:, : 2 * count].set(jnp.stack([keys, values], axis=-1).reshape(size, -1))
         targets = jnp.zeros((size, steps), jnp.int32).at[row, places].set(values)

@@ -59,6 +59,12 @@ def test_all_other_places_hold_any_token():
     assert_uniform(ROWS.inputs[filled], 40)
 
 
+def test_without_random_tokens_all_other_places_hold_zero():
+    batch = draw_rows(MQAR(vocabulary=40, pairs=2, random_fill=False), 20)
+    rest = batch.inputs[:, 4:]
+    np.testing.assert_array_equal((rest != 0), batch.weights[:, 4:] > 0)
+
+
 def test_the_originals_size_fits():
     batch = draw_rows(MQAR(pairs=16), 64, size=4)
     assert batch.inputs.shape == (4, 64)
