@@ -16,7 +16,7 @@ RECALL = load_settings("in_context_recall")
 HEAD = on({"model.head": "autoencoder", "model.max_length": 1280}, source="MAD's released auto-encoder")
 LEARNED = on({"model.positions": "learned"}, source="code: one table of 1280 positions, in the encoder and in the decoder")
 SETTINGS = {
-    "cpu": Setting(RECALL["cpu"], HEAD, LEARNED, on(one_length(32))),
+    "cpu": Setting(RECALL["cpu"], HEAD, LEARNED, on({"train.duration": "2000 steps", **one_length(32)})),
     "smoke": Setting(RECALL["smoke"], HEAD, LEARNED, on(one_length(32))),
     "mad": Setting(RECALL["mad"], HEAD, on(one_length(32), source="MAD's released compression.yml")),
     "dubinin2026": Setting(RECALL["dubinin2026"], HEAD, LEARNED),

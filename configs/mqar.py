@@ -2,7 +2,7 @@
 
     lrnn train --config=configs/mqar.py:LAYER[/VARIANT],SETTING
 
-LAYER and VARIANT are those of configs/parity.py. `cpu` has a vocabulary of 256 and new examples for ever; `smoke` checks that
+LAYER and VARIANT are those of configs/parity.py. `cpu` has 64 tokens, 8 pairs and new examples for ever; `smoke` checks that
 everything runs. `arora2023` is Figure 2 of Zoology (Arora et al. 2023) at T = 64 with 4 pairs: four blocks of a layer alone.
 The paper reports the best of four learning rates for widths from 64 to 512 (the sweep without a name).
 """
@@ -14,9 +14,9 @@ from lrnn_jax.config.settings import Choices, Setting, on
 from lrnn_jax.sweeps.combinators import grid, one_length
 
 RECALL = load_settings("in_context_recall")
-SMALL = on({"task.vocabulary": 256})
+SMALL = on({"task.vocabulary": 64, "task.pairs": 8})
 SETTINGS = {
-    "cpu": Setting(RECALL["cpu"], SMALL),
+    "cpu": Setting(RECALL["cpu"], SMALL, on({"train.duration": "1500 steps"})),
     "smoke": Setting(RECALL["smoke"], SMALL),
     "arora2023": Setting(
         on(
