@@ -9,17 +9,18 @@ of tokens per transition, 1, 2 or 4. At `cpu`, DeltaNet [-1, 1] gets whole seque
 
 `grazzi2025` is Grazzi et al. 2025, App. E.2, five layers (DeltaNet also with one: --config.model.depth=1). The paper names no
 schedule: the learning rate is constant. `siems2025` is what the authors released, the code of DeltaProduct, which also stops
-once the validation's sequence accuracy is 0.99, and whose parameters are bfloat16 too.
+once the validation's sequence accuracy is 0.99, and whose parameters are bfloat16 too. `dubinin2026` is Dubinin et al. 2026, S2
+to S5 with all letters: `code` in a rule's source stands for the author's released code, `inferred` for what a later script has.
 """
 
 from typing import Any
 
 from lrnn_jax.config.files import load_settings
 from lrnn_jax.config.settings import Choices, Setting, on
-from lrnn_jax.sweeps.combinators import grid, seeds
+from lrnn_jax.sweeps.combinators import grid, one_length, seeds
 
 PARITY = load_settings("parity")
-GROUPS = ("S5", "S3", "S4", "A5", "Z60", "A4xZ5", "Z2", "Z3", "Z5", "D4", "D5")
+GROUPS = ("S5", "S2", "S3", "S4", "A5", "Z60", "A4xZ5", "Z2", "Z3", "Z5", "D4", "D5")
 TOKENS = ("1", "2", "4")
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "group": {name: {"task.group": name} for name in GROUPS},
@@ -151,11 +152,21 @@ SIEMS = Setting(
     ),
 )
 
+DUBININ = Setting(
+    load_settings("in_context_recall")["dubinin2026"],
+    on({"task.padding": False}, source="code: the vocabulary is the group, without BOS"),
+    on(
+        {"task.train_examples": 100_000, "eval.best_metric": "accuracy", **one_length(16)},
+        source="inferred from a later script: 100 thousand sequences of 16 (there all different, and none of the test's)",
+    ),
+)
+
 SETTINGS = {
     "cpu": Setting(PARITY["cpu"], TASK, LENGTHS, SMALL),
     "smoke": Setting(PARITY["smoke"], TASK, LENGTHS),
     "grazzi2025": PAPER,
     "siems2025": SIEMS,
+    "dubinin2026": DUBININ,
 }
 
 get_config = Choices("word_problem", SETTINGS, OPTIONS)

@@ -33,11 +33,18 @@ LAYERS = {
 }
 
 TASKS = {
+    "compression": "lrnn_jax.tasks.compression:Compression",
+    "fuzzy_in_context_recall": "lrnn_jax.tasks.fuzzy_in_context_recall:FuzzyInContextRecall",
+    "in_context_recall": "lrnn_jax.tasks.in_context_recall:InContextRecall",
     "language_modeling": "lrnn_jax.tasks.language_modeling:LanguageModeling",
+    "memorization": "lrnn_jax.tasks.memorization:Memorization",
     "modular_arithmetic": "lrnn_jax.tasks.modular_arithmetic:ModularArithmetic",
     "modular_arithmetic_brackets": "lrnn_jax.tasks.modular_arithmetic_brackets:ModularArithmeticBrackets",
     "modular_counting": "lrnn_jax.tasks.modular_counting:ModularCounting",
+    "mqar": "lrnn_jax.tasks.mqar:MQAR",
+    "noisy_in_context_recall": "lrnn_jax.tasks.noisy_in_context_recall:NoisyInContextRecall",
     "parity": "lrnn_jax.tasks.parity:Parity",
+    "selective_copying": "lrnn_jax.tasks.selective_copying:SelectiveCopying",
     "word_problem": "lrnn_jax.tasks.word_problem:WordProblem",
 }
 

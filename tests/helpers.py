@@ -159,3 +159,24 @@ def sigmoid(x):
 def silu(x):
     """In NumPy."""
     return x * sigmoid(x)
+
+
+def draw_rows(task, length, *, size=2048, split="test", seed=0):
+    """Examples of one length as NumPy arrays."""
+    make = jax.jit(lambda key: task.batch(key, size, (length, length), split))
+    return to_numpy(make(jax.random.key(seed)))
+
+
+def assert_uniform(values, choices):
+    """Numbers below ``choices`` are equally frequent, by chi-square: within five deviations of what independent ones have."""
+    counts = np.bincount(np.ravel(values), minlength=choices)
+    assert counts.size == choices
+    assert_frequent(counts, np.full(choices, 1 / choices))
+
+
+def assert_frequent(counts, shares):
+    """Counts are those of independent draws with these probabilities, likewise."""
+    expected = counts.sum() * np.asarray(shares, np.float64)
+    assert expected.min() >= 5
+    freedom = counts.size - 1
+    assert np.sum((counts - expected) ** 2 / expected) < freedom + 5 * np.sqrt(2 * freedom) + 10

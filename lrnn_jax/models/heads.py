@@ -110,7 +110,8 @@ class PairHead(Head):
 class AutoencoderHead(Head):
     """Decodes each row's last vector z at every position: logits ``[B T O]`` = ``W norm(f(f(z + p_t))) + b``.
 
-    ``f(y) = gelu(W_i norm(y) + b_i)``, and p_t is the position's vector: the encoder's where it has positions, else sinusoidal.
+    ``f(y) = gelu(W_i norm(y) + b_i)`` with the exact gelu, and p_t is the position's vector: the encoder's where it has
+    positions, else sinusoidal.
 
     Parameters besides the linear map's: ``hidden_0/kernel`` ([D D]), ``hidden_0/bias`` ([D]), ``hidden_1/...`` likewise, and
     the norms ``norm_0``, ``norm_1`` and ``norm_2``.
@@ -141,7 +142,7 @@ class AutoencoderHead(Head):
 
         y = x.astype(jnp.float32)[:, None] + positions[None]
         for i, hidden in enumerate(self.hidden):
-            y = nn.gelu(hidden(normalise(y, f"norm_{i}")))
+            y = nn.gelu(hidden(normalise(y, f"norm_{i}")), approximate=False)
         return self.read(normalise(y, "norm_2"))
 
 

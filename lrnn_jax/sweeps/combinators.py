@@ -67,6 +67,31 @@ def seeds(count: int, *, first: int = 0) -> Sweep:
     return [{"seed": first + i} for i in range(count)]
 
 
+def one_length(length: int) -> Point:
+    """Returns the fields of training and evaluation on sequences of one ``length``."""
+    return {
+        "train.length": [length, length],
+        "eval.lengths": [[length, length]],
+        "eval.headline": [length, length],
+    }
+
+
+def difficulties(**changes: Sequence[Any]) -> Sweep:
+    """Returns the baseline, a point without fields, and one point for each value of each change, one at a time.
+
+    ::
+
+        difficulties(vocabulary=[32, 64], length=[256])    # 4 points
+
+    Args:
+      **changes: a field of the task to its values; ``length`` means `one_length`.
+    """
+    points: Sweep = [{}]
+    for name, values in changes.items():
+        points += [one_length(value) if name == "length" else {f"task.{name}": value} for value in _values(name, values)]
+    return points
+
+
 def sample(count: int, fields: Mapping[str, Draw], *, seed: int = 0) -> Sweep:
     """Returns ``count`` points with every field drawn on its own; the same ``seed`` gives the same points.
 

@@ -44,11 +44,15 @@ class WordProblem(SyntheticTask):
         positions later; the identity comes before the first.
       bos: puts a token before the sequence, whose own position is not asked. It is not part of a length, so that such rows
         have one position more. A model whose state begins at zero needs it.
+      padding: keeps token 0 for what is beyond a row's end. Without it, element e is token e, and the vocabulary is the group;
+        what is beyond the end is the identity, which is not asked.
 
     Source: Grazzi et al. 2025, Section 5.2 and App. E.2 (S5: all 120, the 11 of "swaps" and the 31 of "moved_3", or 4 tokens
-    per transition; Z60); Merrill et al. 2024 for the task.
+    per transition; Z60); Merrill et al. 2024 for the task. Dubinin et al. 2026 have S2 to S5 with all letters and neither BOS
+    nor padding; products and numbers of elements are as here.
     Differs: every batch is fresh, where the paper draws a finite set once (1.6 million distinct sequences of length 32, and
-    40 thousand of length 500 for the test). BOS is not asked for itself, which the released code does: it is always right.
+    40 thousand of length 500 for the test); ``train_examples`` makes such a set, whose sequences may come twice and in the test
+    too. BOS is not asked for itself, which the released code does: it is always right.
     Numerics: CHANCE is 1 / |G|, exact with all letters and one token per transition. With few letters the products of the
     first positions are not uniform yet.
     """
@@ -57,6 +61,7 @@ class WordProblem(SyntheticTask):
     letters: str = "all"
     tokens_per_transition: int = 1
     bos: bool = False
+    padding: bool = True
 
     EVAL_LENGTHS = ((32, 32), (64, 64), (128, 128), (256, 256), (500, 500))
     METRICS = {**SyntheticTask.METRICS, "sequence_accuracy": "higher"}
@@ -83,13 +88,18 @@ class WordProblem(SyntheticTask):
     @property
     def bos_token(self) -> int:
         """The token before the sequence."""
-        return 1 + self.outputs + (self.tokens_per_transition > 1)
+        return self.padding + self.outputs + (self.tokens_per_transition > 1)
 
     def token_names(self) -> list[str]:
         """Returns a permutation's images side by side, or the element's number where that has more than nine points."""
         elements = make_group(self.group).elements
         names = ["".join(map(str, row)) for row in elements] if elements.shape[1] < 10 else map(str, range(len(elements)))
-        return ["pad", *names, *(["wait"] if self.tokens_per_transition > 1 else []), *(["bos"] if self.bos else [])]
+        return [
+            *(["pad"] if self.padding else []),
+            *names,
+            *(["wait"] if self.tokens_per_transition > 1 else []),
+            *(["bos"] if self.bos else []),
+        ]
 
     def batch(self, key: jax.Array, size: int, length: Length, split: str = "train") -> Batch:
         shortest, longest = length
@@ -102,7 +112,7 @@ class WordProblem(SyntheticTask):
         holds = t % k == 0
         products = multiply(self.group, jnp.where(holds, elements, 0))
         inside = t < lengths[:, None]
-        tokens = jnp.where(inside, jnp.where(holds, elements, self.outputs) + 1, 0)
+        tokens = jnp.where(inside, jnp.where(holds, elements, self.outputs) + int(self.padding), 0)
         targets = jnp.where(inside, jnp.pad(products, ((0, 0), (k - 1, 0)))[:, :longest], 0)
         before = ((0, 0), (bos, 0))
         return Batch(
@@ -148,8 +158,8 @@ class WordProblem(SyntheticTask):
         product = elements[0]
         products = [0]
         for token in example[int(self.bos) :]:
-            if token <= len(elements):
-                x = elements[token - 1]
+            if (number := token - self.padding) < len(elements):
+                x = elements[number]
                 product = tuple(product[i] for i in x)
             products.append(elements.index(product))
         delay = self.tokens_per_transition - 1

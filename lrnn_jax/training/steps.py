@@ -59,7 +59,7 @@ def set_key(key: jax.Array, evaluation_set: EvaluationSet) -> jax.Array:
 
 def init_variables(model: Backbone, task: Task, hyper: Hyper) -> dict[str, Tree]:
     """Initialises parameters and BatchNorm statistics; their shapes do not depend on the length used here."""
-    inputs = task.example_spec(1).inputs
+    inputs = task.example_spec(task.MIN_LENGTH).inputs
     key = stream_key(hyper["seed"], "init")
     return dict(model.init(key, jnp.zeros((1, *inputs.shape), inputs.dtype), layer_values=layer_values(hyper)))
 

@@ -6,7 +6,7 @@ import pytest
 
 from lrnn_jax.config.durations import train_steps
 from lrnn_jax.config.fields import flatten
-from lrnn_jax.config.files import data_folder, load_config
+from lrnn_jax.config.files import data_folder, load_config, load_sweep
 
 
 # Grazzi et al. 2025, App. E.1.1, and what its released files say instead.
@@ -63,3 +63,90 @@ def test_the_released_mamba_decays_everything_but_its_transition_and_its_skip():
     rules = load_config(f"{data_folder('configs')}/modular_arithmetic.py:mamba,grazzi2025-released").optim.groups
     found = {path: [decay for pattern, _, decay in rules if re.search(pattern, path)] for path in paths}
     assert found == {path: [0.0] if path in paths[:2] else [1.0] for path in paths}
+
+
+# MAD's released task files: vocabulary, length, training examples; and the values of each change of one variable.
+MAD = {
+    "compression": ((16, 32, 12_800), {"vocabulary": (32, 64, 128), "length": (64, 128, 256)}),
+    "fuzzy_in_context_recall": ((16, 128, 12_800), {"vocabulary": (32, 64, 128), "length": (256, 512, 1024)}),
+    "in_context_recall": ((16, 128, 12_800), {"vocabulary": (32, 64, 128), "length": (256, 512, 1024)}),
+    "memorization": ((256, 32, 256), {"vocabulary": (512, 1024, 2048, 4096, 8192)}),
+    "noisy_in_context_recall": (
+        (32, 128, 12_800),
+        {"vocabulary": (48, 80, 144), "length": (256, 512, 1024), "noise": (0.4, 0.6, 0.8)},
+    ),
+    "selective_copying": (
+        (16, 256, 12_800),
+        {"vocabulary": (32, 64, 128), "length": (512, 1024), "copies": (32, 64, 96)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MAD)
+def test_the_mad_protocol(name):
+    file = f"{data_folder('configs')}/{name}.py"
+    (vocabulary, length, examples), changes = MAD[name]
+    baseline = dict(flatten(load_config(f"{file}:mad")))
+    assert (baseline["task.vocabulary"], baseline["train.length"], baseline["eval.lengths"]) == (
+        vocabulary,
+        [length, length],
+        [[length, length]],
+    )
+    expected = {
+        "task.train_examples": examples,
+        "train.duration": "200 epochs",
+        "train.batch_size": 128,
+        "eval.examples": 1280,
+        "eval.best_metric": "macro_accuracy",
+        "optim.lr": 5e-4,
+        "optim.weight_decay": 0.0,
+        "optim.beta2": 0.999,
+        "optim.schedule": "constant",
+        "optim.warmup": "0 steps",
+        "model.width": 128,
+        "model.depth": 2,
+        "model.norm": "layernorm",
+        "model.mixer": "swiglu",
+        "model.mixer_hidden": 352,
+        "model.positions": "none",
+    }
+    assert {path: baseline[path] for path in expected} == expected
+    assert train_steps(load_config(f"{file}:mad")) == 200 * examples // 128
+    if name != "memorization":
+        changes = {**changes, "train_examples": (6400, 3200, 1600, 800)}
+    found = []
+    for point in load_sweep(file, "difficulties"):
+        fields = dict(flatten(load_config(f"{file}:mad", point)))
+        found.append({path: value for path, value in fields.items() if value != baseline[path]})
+    expected_points = [{}]
+    for change, values in changes.items():
+        for value in values:
+            if change == "length":
+                same = [value, value]
+                expected_points.append({"train.length": same, "eval.lengths": [same], "eval.headline": same})
+            else:
+                expected_points.append({f"task.{change}": value})
+    assert sorted(map(str, map(sorted, map(dict.items, found)))) == sorted(
+        map(str, map(sorted, map(dict.items, expected_points)))
+    )
+
+
+@pytest.mark.parametrize(
+    ("arg", "expected"),
+    [
+        ("in_context_recall.py", {"task.vocabulary": 16, "train.length": [64, 64], "task.train_examples": 20_000}),
+        ("selective_copying.py", {"task.vocabulary": 16, "train.length": [64, 64], "task.copies": 16}),
+        ("compression.py", {"model.head": "autoencoder", "model.positions": "learned", "model.max_length": 1280}),
+        ("fuzzy_in_context_recall.py", {"task.vocabulary": 32, "train.length": [64, 64], "task.train_examples": 20_000}),
+        ("memorization.py", {"task.vocabulary": 4096, "train.length": [64, 64], "task.train_examples": 20_000}),
+        ("word_problem.py:S3", {"train.length": [16, 16], "task.train_examples": 100_000, "task.padding": False}),
+        ("word_problem.py:S2", {"task.bos": False, "task.letters": "all", "model.mixer_hidden": 352, "model.head": "token"}),
+    ],
+)
+def test_settings_of_dubinin2026(arg, expected):
+    file, _, option = arg.partition(":")
+    c = load_config(f"{data_folder('configs')}/{file}:{','.join(filter(None, ('dubinin2026', option)))}")
+    fields = dict(flatten(c))
+    shared = {"optim.lr": 5e-4, "train.batch_size": 128, "train.duration": "200 epochs", "model.initial_values": "released"}
+    expected = {**shared, "model.width": 128, "model.depth": 2, "eval.examples": 1280, **expected}
+    assert {path: fields[path] for path in expected} == expected

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lrnn_jax.errors import UserError
 from lrnn_jax.sweeps import combinators
-from lrnn_jax.sweeps.combinators import chain, choice, grid, log_uniform, sample, seeds, uniform
+from lrnn_jax.sweeps.combinators import chain, choice, difficulties, grid, log_uniform, one_length, sample, seeds, uniform
 
 # mappings from a few field names to values; field names of "left" and "right" never meet
 VALUES = st.lists(st.integers(), max_size=4)
@@ -210,3 +210,12 @@ def test_a_sample_is_a_sweep_like_any_other():
     points = grid(sample(3, FIELDS, seed=2), seeds(2))
     assert [point["seed"] for point in points] == [0, 1] * 3
     assert [point["optim.lr"] for point in points[::2]] == [point["optim.lr"] for point in sample(3, FIELDS, seed=2)]
+
+
+def test_difficulties_are_the_baseline_and_one_change_at_a_time():
+    at_32 = {"train.length": [32, 32], "eval.lengths": [[32, 32]], "eval.headline": [32, 32]}
+    assert one_length(32) == at_32
+    points = difficulties(vocabulary=[8, 16], length=[32], noise=[0.5])
+    assert points == [{}, {"task.vocabulary": 8}, {"task.vocabulary": 16}, at_32, {"task.noise": 0.5}]
+    with pytest.raises(UserError, match="list of values for 'vocabulary'"):
+        difficulties(vocabulary=8)

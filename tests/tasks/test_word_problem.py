@@ -13,7 +13,20 @@ from lrnn_jax.errors import UserError
 from lrnn_jax.tasks.base import Batch
 from lrnn_jax.tasks.word_problem import WordProblem, make_group, multiply
 
-ORDERS = {"Z2": 2, "Z60": 60, "S3": 6, "S4": 24, "S5": 120, "A4": 12, "A5": 60, "D3": 6, "D4": 8, "A4xZ5": 60, "Z2xZ2xS3": 24}
+ORDERS = {
+    "S2": 2,
+    "Z2": 2,
+    "Z60": 60,
+    "S3": 6,
+    "S4": 24,
+    "S5": 120,
+    "A4": 12,
+    "A5": 60,
+    "D3": 6,
+    "D4": 8,
+    "A4xZ5": 60,
+    "Z2xZ2xS3": 24,
+}
 
 
 @functools.cache
@@ -156,6 +169,32 @@ def test_bos_comes_before_the_sequence_and_is_not_asked():
     assert 7 not in batch.inputs[:, 1:]
     assert WordProblem("S3", bos=True, tokens_per_transition=2).bos_token == 8
     assert task.oracle([7, 5, 3]) == [0, 4, 1]
+
+
+@pytest.mark.parametrize("group", ["S2", "S3"])
+def test_without_padding_the_vocabulary_is_the_group(group):
+    """As Dubinin et al. 2026 have it: acc_t = op(acc_{t-1}, x_t) with (p * q)[i] = p[q[i]], from element 0 on."""
+    task = WordProblem(group, padding=False)
+    elements = list(itertools.permutations(range(int(group[1]))))
+    assert task.vocab_size == task.outputs == len(elements)
+    assert task.token_names() == ["".join(map(str, p)) for p in elements]
+    batch = rows(task, (16, 16), 64)
+    assert set(np.unique(batch.inputs)) == set(range(len(elements)))
+    for row, targets in zip(batch.inputs.tolist(), batch.targets.tolist(), strict=True):
+        product, expected = elements[0], []
+        for x in row:
+            product = tuple(product[i] for i in elements[x])
+            expected.append(elements.index(product))
+        assert targets == expected == task.oracle(row)
+    np.testing.assert_array_equal(batch.weights, 1.0)
+
+
+def test_padding_is_no_part_of_what_is_drawn():
+    with_padding, without = (rows(WordProblem("S3", padding=padding, bos=True), (9, 14), 64) for padding in (True, False))
+    np.testing.assert_array_equal(with_padding.targets, without.targets)
+    inside = np.arange(15)[None] < without.lengths[:, None]
+    np.testing.assert_array_equal(with_padding.inputs[inside] - 1, without.inputs[inside])
+    assert not without.inputs[~inside].any() and WordProblem("S3", padding=False, bos=True).bos_token == 6
 
 
 # --- what is measured -----------------------------------------------------------------------------------------------

@@ -1,0 +1,49 @@
+"""The MAD benchmark (Poli et al. 2024): six synthetic tasks, each at a baseline and with one variable changed at a time."""
+
+from typing import Any
+
+from lrnn_jax.config.files import data_folder, load_sweep
+from lrnn_jax.tables.declaring import Column, Row, Selection, Table, newcomer
+
+TASKS = (
+    "compression",
+    "fuzzy_in_context_recall",
+    "in_context_recall",
+    "memorization",
+    "noisy_in_context_recall",
+    "selective_copying",
+)
+MODELS = {"DeltaNet": "deltanet", "Gated DeltaNet": "gated_deltanet", "Mamba2": "mamba2", "LSTM": "lstm"}
+
+
+def difficulties(task: str) -> list[tuple[str, dict[str, Any]]]:
+    """Returns the name and the config fields of a task's baseline, which changes none, and of each change of one variable."""
+    points = load_sweep(str(data_folder("configs") / f"{task}.py"), "difficulties")
+    return [(_describe(point), point) for point in points]
+
+
+def _describe(point: dict[str, Any]) -> str:
+    for field, value in point.items():
+        if field.startswith("task."):
+            return f"{field.removeprefix('task.')} {value}"
+    return f"length {point['train.length'][0]}" if point else "baseline"
+
+
+def table(layer: str = "") -> Table:
+    """Returns the benchmark, with a row for ``layer`` if one is given."""
+    columns = tuple(
+        Column(f"{task}, {name}", f"configs/{task}.py", fields=fields) for task in TASKS for name, fields in difficulties(task)
+    )
+    rates = load_sweep(str(data_folder("configs") / "in_context_recall.py"), "mad")
+    return Table(
+        title="MAD (Poli et al. 2024): macro accuracy of six tasks at every difficulty",
+        source="no published number stands here.",
+        claim="Protocol: the MAD score of a layer is the mean over all columns, each the best of six runs.",
+        metric="macro_accuracy",
+        columns=columns,
+        rows=(*(Row(name, ours) for name, ours in MODELS.items()), *newcomer(layer)),
+        seeds=3,
+        settings=("smoke", "cpu", "mad"),
+        paper="mad",
+        selection=Selection(grids={"mad": rates}),
+    )
