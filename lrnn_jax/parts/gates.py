@@ -31,7 +31,7 @@ def normalise_gates(logits: Float[Array, "... G"], gates: str) -> tuple[Float[Ar
       ``(a, a0)``: the recurrent gates and the input gate.
 
     Source: Dubinin et al. 2026, the L1 normalisation and its ablation (Figure 2), with the constants of the released code.
-    Numerics: "sigmoid" is a softmax of log sigmoid, so no sum of it is 0. "tanh", "linear" and "silu" are 0/0 where all z are 0;
+    Numerics: "sigmoid" is a softmax of log sigmoid, so no sum of it is 0. "tanh", "linear" and "silu" are 0/0 for zeros only;
       a sum below 1e-18 (silu: every z below about -45) is not divided by, so the gates are 0, or as good as 0, there.
     Differs: the released code has NaN where these are 0/0.
 
