@@ -1,6 +1,7 @@
 """Gates that share a total of 1: what makes the recurrences of Dubinin et al. 2026 stable."""
 
 import functools
+from collections.abc import Iterable
 
 import flax.linen as nn
 import jax
@@ -11,11 +12,11 @@ from jaxtyping import Array, Float
 GATES = ("softmax", "sigmoid", "relu", "tanh", "linear", "silu", "none")
 # Added to each gate's relu below the line, as the released code does.
 RELU_OFFSET = 1e-3
-# Up to so many gates are taken one by one, more are summed over as an axis. A sum over a short last axis is slow on a CPU: one by
-# one, a layer's gradients took 0.3 to 0.5 of the time with 2 gates, 0.8 to 0.95 with 3 and 4, and 1.1 to 1.7 with 5 and 9.
+# Up to so many gates are taken one by one, more are summed over as an axis. A sum over a short last axis is slow on a CPU: one
+# by one, a layer's gradients took 0.3 to 0.75 of the time with 2 gates, 0.75 to 0.97 with 3 and 4, 0.8 to 1.7 with 5, 6 and 9.
 FEW = 4
-# A total below this is not divided by: gates that are all 0 stay so, with finite gradients.
-TINY = 1e-30
+# A total below this is not divided by: gates that are all 0 stay so. Its square, in gradients, is a float32.
+TINY = 1e-18
 
 
 def normalise_gates(logits: Float[Array, "... G"], gates: str) -> tuple[Float[Array, "... M"], Float[Array, "..."]]:
@@ -30,8 +31,8 @@ def normalise_gates(logits: Float[Array, "... G"], gates: str) -> tuple[Float[Ar
       ``(a, a0)``: the recurrent gates and the input gate.
 
     Source: Dubinin et al. 2026, the L1 normalisation and its ablation (Figure 2), with the constants of the released code.
-    Numerics: "sigmoid" is a softmax of log sigmoid, so no sum of it is 0. "tanh", "linear" and "silu" are 0/0 where all z are 0
-      (silu: or below about -100), and the gates are 0 there.
+    Numerics: "sigmoid" is a softmax of log sigmoid, so no sum of it is 0. "tanh", "linear" and "silu" are 0/0 for zeros only;
+      a sum below 1e-18 (silu: every z below about -45) is not divided by, so the gates are 0, or as good as 0, there.
     Differs: the released code has NaN where these are 0/0.
 
     Example: z = (1, -3) gives (0.25, -0.75) with "linear" and (1 / 1.002, 0) with "relu".
@@ -60,7 +61,7 @@ def _divide(offset: float, values: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _divide_forward(offset: float, values: jax.Array) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    total = sum(jnp.abs(value) + offset for value in _take(values))
+    total = _add(jnp.abs(value) + offset for value in _take(values))
     divisor = jnp.where(total > TINY, total, 1.0)
     *a, a0 = (value / divisor for value in _take(values))
     return (jnp.stack(a, axis=-1), a0), (values, total)
@@ -74,12 +75,16 @@ def _divide_backward(
     da = [*_take(cotangents[0]), cotangents[1]]
     divides = total > TINY
     inverse = 1.0 / jnp.where(divides, total, 1.0)
-    shared = jnp.where(divides, sum(d * value for d, value in zip(da, _take(values), strict=True)) * inverse, 0.0)
+    shared = jnp.where(divides, _add(d * value for d, value in zip(da, _take(values), strict=True)) * inverse, 0.0)
     parts = [(d - jnp.sign(value) * shared) * inverse for d, value in zip(da, _take(values), strict=True)]
     return (jnp.stack(parts, axis=-1),)
 
 
 _divide.defvjp(_divide_forward, _divide_backward)
+
+
+def _add(parts: Iterable[jax.Array]) -> jax.Array:
+    return functools.reduce(jnp.add, parts)
 
 
 def _take(x: jax.Array) -> list[jax.Array]:
