@@ -13,7 +13,7 @@ from lrnn_jax.sweeps.combinators import difficulties, grid, one_length, seeds
 
 RECALL = load_settings("in_context_recall")
 SETTINGS = {
-    "cpu": Setting(RECALL["cpu"], on({"train.duration": "2000 steps"})),
+    "cpu": Setting(RECALL["cpu"], on({"task.copies": 6, "train.duration": "2000 steps", **one_length(24)})),
     "smoke": RECALL["smoke"],
     "mad": Setting(RECALL["mad"], on(one_length(256), source="MAD's released selective-copying.yml")),
     "dubinin2026": RECALL["dubinin2026"],

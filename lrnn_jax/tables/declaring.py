@@ -77,6 +77,7 @@ class Row:
       fields: config fields that differ from the file's, by dotted path.
       columns: names of the columns that have the row; all if empty.
       settings: settings at which there is the row; all if empty.
+      line: rows of one line are joined in a plot over sizes; the row's name if empty.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Row:
     fields: Point = dataclasses.field(default_factory=dict)
     columns: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
+    line: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +128,7 @@ class Table:
       statistic: what stands beside the published number: "mean" of the seeds, "best" of them, or "median".
       positions: name of the task's curve by position (`lrnn_jax.tasks.base.Task.curves`) that the plot shows, of the longest
         bucket; empty for the metric over the length buckets.
+      over_sizes: the parameters and the state of one layer stand in the table, and the plot is over them.
       legend: what the rows are, over the plot's legend.
       notes: what our settings do differently, and what was found.
       figure: draws the cells into an empty figure, where `lrnn_jax.tables.plots` has nothing that fits.
@@ -143,6 +146,7 @@ class Table:
     selection: Selection = Selection()
     statistic: str = "mean"
     positions: str = ""
+    over_sizes: bool = False
     legend: str = ""
     notes: tuple[str, ...] = ()
     figure: "Callable[[Figure, Sequence[Any]], None] | None" = None
