@@ -6,10 +6,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ml_collections import ConfigDict
+
 from lrnn_jax.errors import UserError, suggest
-from lrnn_jax.registry import load_task
+from lrnn_jax.registry import load_layer, load_task
 from lrnn_jax.tables.declaring import Column, Point, Published, Row, Run, Table, list_runs
 from lrnn_jax.tables.records import Record, Tested, read_records
+
+
+class Sizes(NamedTuple):
+    """What one layer has.
+
+    Attributes:
+      parameters: numbers that are trained.
+      state: floats in one sequence's state.
+    """
+
+    parameters: int
+    state: int
 
 
 class Cell(NamedTuple):
@@ -25,6 +39,7 @@ class Cell(NamedTuple):
       seconds: wall time of all runs behind the cell, those of other points included; a shared program's is shared out.
       runs: behind the cell, those of other points included.
       ended: how many of them have a record that counts.
+      sizes: what one layer has at the chosen point; None where the table does not ask (`Table.over_sizes`).
     """
 
     column: Column
@@ -36,6 +51,7 @@ class Cell(NamedTuple):
     seconds: float | None
     runs: int
     ended: int
+    sizes: "Sizes | None" = None
 
     @property
     def published(self) -> Published | None:
@@ -91,12 +107,20 @@ def fill_cells(table: Table, runs: Sequence[Run], records: Sequence[Record | Non
         lower = lower_is_better(table, own[0][0])
         point = _choose_point(table, own, lower=lower)
         chosen = [record for run, record in own if run.point == point]
+        sizes = layer_sizes(next(run.config for run, _ in own if run.point == point)) if table.over_sizes else None
         there = [record for _, record in own if record]
-        seconds = sum(record.wall_time_s / record.trained_together for record in there)
+        seconds = sum(record.wall_time_s / record.trained_together for record in there) if there else None
         scores, ended = [score(table, record) for record in chosen], sum(record.status != "stale" for record in there)
         summary = summarise(table.statistic, scores, lower=lower)
-        cells.append(Cell(column, row, point, chosen, scores, summary, seconds if there else None, len(own), ended))
+        cells.append(Cell(column, row, point, chosen, scores, summary, seconds, len(own), ended, sizes))
     return cells
+
+
+def layer_sizes(config: ConfigDict) -> Sizes:
+    """Returns the sizes of one layer of a config's model."""
+    fields = {name: value for name, value in config.model.layer.items() if name != "name"}
+    layer = load_layer(config.model.layer.name)(width=config.model.width, depth=config.model.depth, **fields)
+    return Sizes(layer.parameter_count(), layer.state_count())
 
 
 def lower_is_better(table: Table, run: Run) -> bool:

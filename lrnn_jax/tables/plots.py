@@ -1,7 +1,7 @@
 """The plots of a table, from the cells alone: every seed a line of its own.
 
-Four fit what has been declared so far: over training, over the length buckets, over positions, over doubling contexts. A table
-with another has a `Table.figure` of its own.
+Five fit what has been declared so far: over training, over the length buckets, over positions, over doubling contexts, over a
+layer's sizes. A table with another has a `Table.figure` of its own.
 """
 
 import math
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lrnn_jax.tables.cells import Cell, FilledTable, tested_part
+from lrnn_jax.tables.cells import Cell, FilledTable, Sizes, tested_part
 from lrnn_jax.tables.declaring import Run, Table
 from lrnn_jax.tables.records import Record
 
@@ -19,7 +19,7 @@ DOUBLING = "_by_context"
 
 
 def draw_plot(filled: FilledTable, heads: Mapping[str, str], path: Path) -> None:
-    """Draws one column over training and over length, several as a panel each, or what the table's own figure draws.
+    """Draws one column over training and over length, several as a panel each, over sizes, or the table's own figure.
 
     Over length, a dashed line stands at the longest training sequence. A column of which nothing has been run has no panel.
 
@@ -33,6 +33,8 @@ def draw_plot(filled: FilledTable, heads: Mapping[str, str], path: Path) -> None
     figure = Figure(layout="constrained")
     if filled.table.figure:
         filled.table.figure(figure, filled.cells)
+    elif filled.table.over_sizes:
+        draw_sizes(filled, heads, figure)
     else:
         _draw_panels(filled, heads, figure)
     figure.suptitle(filled.table.title, fontsize=10)
@@ -60,6 +62,33 @@ def _draw_panels(filled: FilledTable, heads: Mapping[str, str], figure: Any) -> 
         panel.grid(alpha=0.3)
         if table.metric.partition("/")[0].endswith("accuracy"):
             panel.set_ylim(-0.1, 1.05)
+    _add_legend(table, figure, axes)
+
+
+def draw_sizes(filled: FilledTable, heads: Mapping[str, str], figure: Any) -> None:
+    """A column of panels per task: its numbers over the parameters of one layer, and under it over its state."""
+    table, columns = filled.table, filled.columns
+    lines = list(dict.fromkeys(row.line or row.name for row in table.rows))
+    figure.set_size_inches(4.2 * len(columns) + 1.8, 6.6)
+    panels = figure.subplots(2, len(columns), squeeze=False, sharey="col")
+    for column, name in enumerate(columns):
+        own = [cell for cell in filled.cells if cell.column.name == name and cell.summary and cell.sizes]
+        for size, panel in zip(Sizes._fields, panels[:, column], strict=True):
+            for line in dict.fromkeys(cell.row.line or cell.row.name for cell in own):
+                cells = [cell for cell in own if (cell.row.line or cell.row.name) == line]
+                points = sorted((getattr(cell.sizes, size), cell.summary[0]) for cell in cells if cell.summary)
+                style = {"color": f"C{lines.index(line)}", "marker": "os^v"[lines.index(line) // 10 % 4]}
+                panel.plot(*zip(*points, strict=True), **style, markersize=5, label=line)
+                for cell in cells:
+                    seeds = [value for value in cell.scores if value is not None]
+                    panel.plot([getattr(cell.sizes, size)] * len(seeds), seeds, **style, linestyle="", markersize=2, alpha=0.6)
+            panel.set(xscale="log", xlabel=f"{_words(size)} of a layer", ylabel=_words(table.metric))
+            panel.grid(alpha=0.3)
+        panels[0, column].set_title(heads[name], fontsize="small")
+    _add_legend(table, figure, list(panels.flat))
+
+
+def _add_legend(table: Table, figure: Any, axes: Sequence[Any]) -> None:
     lines = {label: line for panel in axes for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
     if lines:
         where: dict[str, Any] = {"loc": "outside right center", "title": table.legend or None}

@@ -69,7 +69,8 @@ def render_markdown(filled: FilledTable) -> str:
     if len(heads) > 1:
         lines += [*_overview(cells, heads), ""]
     for name, head in heads.items():
-        words = [head, "published", "ours", *(f"seed {seed}" for seed in range(table.seeds)), "gap", "wall time"]
+        sizes = ["parameters of a layer", "its state"] if table.over_sizes else []
+        words = [head, *sizes, "published", "ours", *(f"seed {seed}" for seed in range(table.seeds)), "gap", "wall time"]
         lines += [_line(words), _line(["---"] * len(words))]
         own = [cell for cell in cells if cell.column.name == name]
         lines += [*(_row_line(cell) for cell in own), ""]
@@ -117,6 +118,7 @@ def _row_line(cell: Cell) -> str:
     return _line(
         [
             cell.row.name,
+            *(str(size) for size in cell.sizes or ()),
             _published(published, spread=True),
             _ours(cell),
             *(_seed_text(record, value) for record, value in zip(cell.chosen, cell.scores, strict=True)),

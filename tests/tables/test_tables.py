@@ -10,7 +10,7 @@ from lrnn_jax.errors import UserError
 from lrnn_jax.tables import records as records_file
 from lrnn_jax.tables.cells import fill_table
 from lrnn_jax.tables.declaring import Column, Published, Row, Selection, Table, list_runs
-from lrnn_jax.tables.plots import by_length, draw_lengths
+from lrnn_jax.tables.plots import by_length, draw_lengths, draw_sizes
 from lrnn_jax.tables.records import load_record, read_records, record_file, save_record, thin_curves
 from lrnn_jax.tables.rendering import render, render_markdown
 
@@ -350,3 +350,23 @@ def test_a_record_keeps_the_validation_of_every_metric(tmp_path, monkeypatch):
     record = load_record(record_file(run, tmp_path / "records"))
     assert record.validation == {"loss": [(1, 2.0), (2, 1.0)], "accuracy": [(1, 0.25), (2, None)]}
     assert record.recipe == {"config": run.spec, "fields": {"seed": 0}}
+
+
+def test_a_table_over_sizes_has_those_of_one_layer_and_draws_a_line_over_both(tmp_path):
+    """BD-LRU has H M ((D + 1)(M + 1) + 2 D) parameters and a state of H M; here D = 32."""
+    rows = [
+        Row(f"{h} blocks", "bd_lru", fields={"model.layer.blocks": h, "model.layer.block_size": 2}, line="BD-LRU")
+        for h in (3, 5)
+    ]
+    table = make_table((*rows, Row("other", "lstm")), over_sizes=True, seeds=1)
+    for run, value in zip(list_runs(table, "cpu"), (0.5, 0.75), strict=False):
+        save_record(run, finished(value), tmp_path)
+    markdown = rendered(table, tmp_path)
+    assert "| parameters of a layer | its state | published |" in markdown
+    assert f"| 3 blocks | {6 * (33 * 3 + 64)} | 6 |  | 0.500 |" in markdown
+    assert f"| 5 blocks | {10 * (33 * 3 + 64)} | 10 |  | 0.750 |" in markdown
+    figure = Figure()
+    draw_sizes(fill_table(table, "cpu", tmp_path), {"": ""}, figure)
+    for panel, sizes in zip(figure.axes, ([978, 1630], [6, 10]), strict=True):
+        (line,) = [line for line in panel.get_lines() if line.get_label() == "BD-LRU"]
+        assert line.get_xdata().tolist() == sizes and line.get_ydata().tolist() == [0.5, 0.75]
