@@ -29,12 +29,12 @@ def table(layer: str = "") -> Table:
         fields = {"model.layer.block_size": m, "model.layer.blocks": fit_blocks(WIDTH, m, PARAMETERS)}
         rows.append(Row(f"BD-LRU m={m}", "bd_lru", fields=fields, line="BD-LRU"))
     for form in ("companion", "observer"):
-        fields = {
+        form_fields: dict[str, Any] = {
             "model.layer.order": 16,
             "model.layer.channels": fit_channels(WIDTH, 16, PARAMETERS),
             "model.layer.form": form,
         }
-        rows.append(Row(f"H-LRU m=16, {form}", "h_lru", fields=fields))
+        rows.append(Row(f"H-LRU m=16, {form}", "h_lru", fields=form_fields))
     rows += [
         Row("LSTM", "lstm"),
         Row("Mamba2", "mamba2/positive", fields={"model.layer.expand": 2, "model.layer.state_size": 32}),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -57,6 +58,7 @@ class Column:
       options: the task's options in the part after the colon.
       fields: config fields that differ from the file's, by dotted path.
       note: what has to be known of this column; printed under it.
+      settings: settings at which there is the column; all if empty.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Column:
     options: str = ""
     fields: Point = dataclasses.field(default_factory=dict)
     note: str = ""
+    settings: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +131,7 @@ class Table:
       statistic: what stands beside the published number: "mean" of the seeds, "best" of them, or "median".
       positions: name of the task's curve by position (`lrnn_jax.tasks.base.Task.curves`) that the plot shows, of the longest
         bucket; empty for the metric over the length buckets.
+      total: the overview ends with the mean over the columns, of rows that have a number in each.
       over_sizes: the parameters and the state of one layer stand in the table, and the plot is over them.
       legend: what the rows are, over the plot's legend.
       notes: what our settings do differently, and what was found.
@@ -146,6 +150,7 @@ class Table:
     selection: Selection = Selection()
     statistic: str = "mean"
     positions: str = ""
+    total: bool = False
     over_sizes: bool = False
     legend: str = ""
     notes: tuple[str, ...] = ()
@@ -153,10 +158,10 @@ class Table:
 
     def places(self, setting: str) -> Iterator[tuple[Column, Row]]:
         """Yields every cell that the table has at a setting, column by column."""
-        for column in self.columns:
-            for row in self.rows:
-                if (not row.columns or column.name in row.columns) and (not row.settings or setting in row.settings):
-                    yield column, row
+        for column, row in itertools.product(self.columns, self.rows):
+            there = not row.columns or column.name in row.columns
+            if there and all(not part.settings or setting in part.settings for part in (column, row)):
+                yield column, row
 
 
 class Run(NamedTuple):

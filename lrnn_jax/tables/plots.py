@@ -6,6 +6,7 @@ layer's sizes. A table with another has a `Table.figure` of its own.
 
 import math
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,26 +67,44 @@ def _draw_panels(filled: FilledTable, heads: Mapping[str, str], figure: Any) -> 
 
 
 def draw_sizes(filled: FilledTable, heads: Mapping[str, str], figure: Any) -> None:
-    """A column of panels per task: its numbers over the parameters of one layer, and under it over its state."""
-    table, columns = filled.table, filled.columns
+    """Draws each column's numbers over the parameters of one layer, and under it over its state; every seed is a small dot.
+
+    A table with a total has the mean over its columns alone.
+    """
+    table = filled.table
     lines = list(dict.fromkeys(row.line or row.name for row in table.rows))
-    figure.set_size_inches(4.2 * len(columns) + 1.8, 6.6)
-    panels = figure.subplots(2, len(columns), squeeze=False, sharey="col")
-    for column, name in enumerate(columns):
-        own = [cell for cell in filled.cells if cell.column.name == name and cell.summary and cell.sizes]
-        for size, panel in zip(Sizes._fields, panels[:, column], strict=True):
+    cells = {name: [cell for cell in filled.cells if cell.column.name == name and cell.summary] for name in filled.columns}
+    if table.total:
+        cells, heads = {"": _mean_cells(filled)}, {"": "mean over the tasks"}
+    figure.set_size_inches(4.2 * len(cells) + 1.8, 6.6)
+    panels = figure.subplots(2, len(cells), squeeze=False, sharey="col")
+    for (name, own), column in zip(cells.items(), panels.T, strict=True):
+        for size, panel in zip(Sizes._fields, column, strict=True):
             for line in dict.fromkeys(cell.row.line or cell.row.name for cell in own):
-                cells = [cell for cell in own if (cell.row.line or cell.row.name) == line]
-                points = sorted((getattr(cell.sizes, size), cell.summary[0]) for cell in cells if cell.summary)
                 style = {"color": f"C{lines.index(line)}", "marker": "os^v"[lines.index(line) // 10 % 4]}
+                drawn = [cell for cell in own if (cell.row.line or cell.row.name) == line]
+                points = sorted((getattr(cell.sizes, size), cell.summary[0]) for cell in drawn if cell.summary)
                 panel.plot(*zip(*points, strict=True), **style, markersize=5, label=line)
-                for cell in cells:
+                for cell in drawn:
                     seeds = [value for value in cell.scores if value is not None]
                     panel.plot([getattr(cell.sizes, size)] * len(seeds), seeds, **style, linestyle="", markersize=2, alpha=0.6)
             panel.set(xscale="log", xlabel=f"{_words(size)} of a layer", ylabel=_words(table.metric))
             panel.grid(alpha=0.3)
-        panels[0, column].set_title(heads[name], fontsize="small")
+        column[0].set_title(heads[name], fontsize="small")
     _add_legend(table, figure, list(panels.flat))
+
+
+def _mean_cells(filled: FilledTable) -> list[Cell]:
+    """A cell per row that has a number in every column: their mean, and that of each seed."""
+    means = []
+    for row in dict.fromkeys(cell.row.name for cell in filled.cells):
+        own = [cell for cell in filled.cells if cell.row.name == row]
+        numbers = [cell.summary[0] for cell in own if cell.summary]
+        if len(numbers) == len(filled.columns):
+            seeds = [[value for value in values if value is not None] for values in zip(*(c.scores for c in own), strict=True)]
+            scores = [statistics.fmean(values) if len(values) == len(own) else None for values in seeds]
+            means.append(own[0]._replace(summary=(statistics.fmean(numbers), 0.0), scores=scores))
+    return means
 
 
 def _add_legend(table: Table, figure: Any, axes: Sequence[Any]) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -67,7 +68,7 @@ def render_markdown(filled: FilledTable) -> str:
         name: ": ".join(filter(None, (name, ", ".join(said.values())))) for name, said in compare_with_paper(filled).items()
     }
     if len(heads) > 1:
-        lines += [*_overview(cells, heads), ""]
+        lines += [*_overview(table, cells, heads), ""]
     for name, head in heads.items():
         sizes = ["parameters of a layer", "its state"] if table.over_sizes else []
         words = [head, *sizes, "published", "ours", *(f"seed {seed}" for seed in range(table.seeds)), "gap", "wall time"]
@@ -99,8 +100,9 @@ def render_csv(filled: FilledTable) -> str:
     return out.getvalue()
 
 
-def _overview(cells: Sequence[Cell], heads: Mapping[str, str]) -> list[str]:
-    lines = [_line(["ours (published)", *heads.values()]), _line(["---"] * (len(heads) + 1))]
+def _overview(table: Table, cells: Sequence[Cell], heads: Mapping[str, str]) -> list[str]:
+    words = ["ours (published)", *heads.values(), *(["mean"] if table.total else [])]
+    lines = [_line(words), _line(["---"] * len(words))]
     found = {(cell.row.name, cell.column.name): cell for cell in cells}
     for row in dict.fromkeys(cell.row.name for cell in cells):
         texts = []
@@ -108,6 +110,9 @@ def _overview(cells: Sequence[Cell], heads: Mapping[str, str]) -> list[str]:
             cell = found.get((row, name))
             number = "" if cell is None or cell.published is None else f" ({_published(cell.published, spread=False)})"
             texts.append("" if cell is None else _ours(cell).partition(" ±")[0] + number)
+        if table.total:
+            numbers = [cell.summary[0] for (name, _), cell in found.items() if name == row and cell.summary]
+            texts.append(f"{statistics.fmean(numbers):.3f}" if len(numbers) == len(heads) else "missing")
         lines.append(_line([row, *texts]))
     return lines
 

@@ -93,7 +93,9 @@ def test_what_the_notes_of_tables_3_and_5_say_stands_in_them():
 def test_a_newcomer_gets_a_row_in_every_column(name):
     table, paper = load_table(name, layer="gated_deltanet/positive"), load_table(name)
     runs = [run for run in list_runs(table, "cpu") if run.row not in paper.rows]
-    assert list(dict.fromkeys(run.column.name for run in runs)) == [column.name for column in table.columns]
+    assert list(dict.fromkeys(run.column.name for run in runs)) == [
+        column.name for column in table.columns if "cpu" in (column.settings or table.settings)
+    ]
     for run in runs:
         assert run.config.model.layer.name == "gated_deltanet" and run.config.model.layer.negative_eigenvalues is False
         assert not run.row.published

@@ -370,3 +370,23 @@ def test_a_table_over_sizes_has_those_of_one_layer_and_draws_a_line_over_both(tm
     for panel, sizes in zip(figure.axes, ([978, 1630], [6, 10]), strict=True):
         (line,) = [line for line in panel.get_lines() if line.get_label() == "BD-LRU"]
         assert line.get_xdata().tolist() == sizes and line.get_ydata().tolist() == [0.5, 0.75]
+
+
+def test_a_total_is_the_mean_of_rows_that_are_complete(tmp_path):
+    columns = (Column("one", "configs/parity.py"), Column("two", "configs/modular_counting.py"))
+    rows = (Row("whole", "lstm"), Row("half", "lru"))
+    table = make_table(rows, columns, seeds=1, total=True, over_sizes=True)
+    for run, value in zip(list_runs(table, "cpu"), (0.5, 0.25, 1.0), strict=False):  # by columns: whole, half, whole
+        save_record(run, finished(value), tmp_path)
+    markdown = render(table, "cpu", tmp_path, tmp_path / "table")
+    assert "| whole | 0.500 | 1.000 | 0.750 |" in markdown and "| half | 0.250 | missing | missing |" in markdown
+    figure = Figure()
+    draw_sizes(fill_table(table, "cpu", tmp_path), {}, figure)
+    assert [line.get_ydata().tolist() for line in figure.axes[0].get_lines() if line.get_label() == "whole"] == [[0.75]]
+    assert "half" not in [line.get_label() for panel in figure.axes for line in panel.get_lines()]
+
+
+def test_a_column_is_there_at_its_own_settings_alone():
+    table = make_table(columns=(PARITY, Column("more", "configs/parity.py", settings=("smoke",))), seeds=1)
+    assert [run.column.name for run in list_runs(table, "cpu")] == [""]
+    assert [run.column.name for run in list_runs(table, "smoke")] == ["", "more"]
