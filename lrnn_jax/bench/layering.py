@@ -41,7 +41,7 @@ def make_layer(point: Point) -> RecurrentLayer:
 
 
 def bench_layers(grid: Grid) -> Iterator[list[Row]]:
-    """Yields every method of a layer at one point after the other, with the gradients of parameters and input.
+    """Checks all points, then returns every method of a layer at one after the other.
 
     Raises:
       UserError: fields that do not fit together, or a method that a layer does not have.
@@ -52,8 +52,7 @@ def bench_layers(grid: Grid) -> Iterator[list[Row]]:
         for method in grid.methods:
             if method not in layer.METHODS:
                 raise UserError(f"--method={method!r} is not one of {', '.join(layer.METHODS)}, which {point.what} has")
-    for point in points:
-        yield _measure_layer(point, grid.methods, grid.rounds)
+    return (_measure_layer(point, grid.methods, grid.rounds) for point in points)
 
 
 def _measure_layer(point: Point, methods: tuple[str, ...], rounds: int) -> list[Row]:
@@ -79,7 +78,7 @@ def _program(layer: RecurrentLayer, method: str, point: Point) -> Callable[[Tree
 
 
 def bench_decoding(grid: Grid) -> Iterator[list[Row]]:
-    """Yields, for one point after the other, a layer's call with T = 1 and a state, ``length`` times inside one program.
+    """Checks all points, then measures at each a layer's call with T = 1 and a state, ``length`` times inside one program.
 
     Raises:
       UserError: fields that do not fit together, or a layer that does not decode.
@@ -88,10 +87,13 @@ def bench_decoding(grid: Grid) -> Iterator[list[Row]]:
     for point in points:
         if not make_layer(point).CAUSAL:
             raise UserError(f"{point.what} is not causal and does not decode")
-    for point in points:
-        timed = take_turns({"": prepare_decoding(point)}, grid.rounds)[""]
-        # of the bytes that a program moves, those of a token are not known: parameters may stay in a cache
-        yield [Row(point, "decode", "auto", timed._replace(moved=None))]
+    return (_measure_decoding(point, grid.rounds) for point in points)
+
+
+def _measure_decoding(point: Point, rounds: int) -> list[Row]:
+    timed = take_turns({"": prepare_decoding(point)}, rounds)[""]
+    # of the bytes that a program moves, those of a token are not known: parameters may stay in a cache
+    return [Row(point, "decode", "auto", timed._replace(moved=None))]
 
 
 def prepare_decoding(point: Point) -> Candidate:

@@ -21,6 +21,7 @@ Tree = Any
 SHORTEST_S, MOST_CALLS = 2e-3, 50
 # A program that needs more memory than this is not run.
 MOST_BYTES = 10 * 2**30
+COMPILED_ONLY = "compiled only"
 TRIAD_FLOATS, TRIAD_ROUNDS = 2**25, 7
 
 
@@ -100,7 +101,7 @@ def take_turns(candidates: Mapping[str, Candidate], rounds: int) -> dict[str, Ti
             _time(candidates[name], 1)
             times[name].append(_time(candidates[name], count) / candidates[name].repeats)
     return {
-        name: describe(candidate, times.get(name) or [], failed[name] or ("" if rounds else "compiled only"))
+        name: describe(candidate, times.get(name) or [], failed[name] or ("" if rounds else COMPILED_ONLY))
         for name, candidate in candidates.items()
     }
 

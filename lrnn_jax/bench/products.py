@@ -1,5 +1,6 @@
 """The matrix products of a program, and the time that they alone would take."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -27,12 +28,10 @@ class Product(NamedTuple):
     @property
     def operations(self) -> int:
         """Multiplications and additions."""
-        shape = jax.eval_shape(multiply, self.left, self.right, **self.how).shape
-        contracted = self.how["dimension_numbers"][0][0]
-        count = 2
-        for size in (*shape, *(self.left.shape[axis] for axis in contracted)):
-            count *= size
-        return count
+        (_, contracted), (_, batched) = self.how["dimension_numbers"]
+        shared = {*contracted, *batched}
+        free = [size for axis, size in enumerate(self.right.shape) if axis not in shared]
+        return 2 * math.prod(self.left.shape) * math.prod(free)
 
 
 def multiply(left: Any, right: Any, *, dimension_numbers: Any, precision: Any, preferred_element_type: Any) -> jax.Array:

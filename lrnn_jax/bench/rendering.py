@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lrnn_jax.bench.grids import Point, Row
+from lrnn_jax.bench.measuring import COMPILED_ONLY
 from lrnn_jax.errors import UserError
 
 # A rival counts as faster beyond this: what lies within it changes from run to run.
@@ -39,18 +40,18 @@ class Report(NamedTuple):
 
 def render_markdown(report: Report) -> str:
     """Returns the table, what its columns are, and where `auto` is not the fastest."""
-    heads = [*_point_heads(report.kind), "", "ms", "lowest", _RATIOS[report.kind], "temporary MiB", "compile s"]
-    heads += ["of bandwidth"] * (report.kind in ("scan", "layer")) + [_rate(report.kind)]
+    rivals, compared = report.kind in ("scan", "layer"), report.kind in _RATIOS
+    heads = [*_point_heads(report.kind), "", "ms", "lowest", *([_RATIOS[report.kind]] if compared else [])]
+    heads += ["temporary MiB", "compile s", *(["of bandwidth"] if rivals else []), _rate(report.kind)]
     lines = [f"# lrnn bench {report.kind}", "", *_describe(report), "", _line(heads), _line(["---"] * len(heads))]
     for row in report.rows:
         values = row_values(report, row)
-        name = f"**{row.name}**" if row.kind == "auto" and report.kind in ("scan", "layer") else row.name
-        cells = [*_point_cells(report.kind, row.point), name]
-        numbers = [values["ms"], values["lowest_ms"], values["ratio"], values["temporary_mib"], values["compile_s"]]
-        if row.timed.failed and row.timed.failed != "compiled only":
-            numbers[0] = row.timed.failed
-        numbers += [values["of_bandwidth"]] * (report.kind in ("scan", "layer")) + [_per_second(report.kind, values)]
-        lines.append(_line([*cells, *map(_number, numbers)]))
+        name = f"**{row.name}**" if row.kind == "auto" and rivals else row.name
+        ms = values["ms"] if row.timed.failed in ("", COMPILED_ONLY) else row.timed.failed
+        numbers = [ms, values["lowest_ms"], *([values["ratio"]] if compared else [])]
+        numbers += [values["temporary_mib"], values["compile_s"], *([values["of_bandwidth"]] if rivals else [])]
+        cells = [*_point_cells(report.kind, row.point), name, *map(_number, [*numbers, _per_second(report.kind, values)])]
+        lines.append(_line(cells))
     return "\n".join([*lines, "", *_where_we_lose(report)]) + "\n"
 
 
@@ -136,7 +137,6 @@ _RATIOS = {
     "scan": "times as fast as the first peer",
     "layer": "times as fast as `auto`",
     "train": "times the products",
-    "decode": "times as fast as `auto`",
 }
 
 
@@ -147,7 +147,7 @@ def _reference(report: Report, row: Row) -> Row | None:
 
 
 def _describe(report: Report) -> list[str]:
-    rounds = f"median and lowest of {report.rounds} rounds" if report.rounds else "compiled only"
+    rounds = f"median and lowest of {report.rounds} rounds" if report.rounds else COMPILED_ONLY
     lines = [
         f"{report.origin}. Milliseconds: {rounds}, in which the programs of a point take turns, each right after an untimed "
         "call of itself. Compiling is tracing, lowering and compiling; temporary memory is XLA's account of its peak."
@@ -155,7 +155,8 @@ def _describe(report: Report) -> list[str]:
     if report.kind in ("scan", "layer"):
         lines[0] += (
             " Bandwidth: bytes of arguments and results, each once, over the time, as a share of "
-            f"{report.bandwidth / 1e9:.1f} GB/s, which `a + 3 b` over 128 MiB each with a fresh result has in this run."
+            f"{report.bandwidth / 1e9:.1f} GB/s, which `a + 3 b` over 128 MiB each with a fresh result has in this run; "
+            "what stays in caches, or in memory that is used again, has more."
         )
         lines[0] += " `auto` takes what is in bold."
         whose = "outputs and the gradients of all inputs" if report.kind == "scan" else "those of parameters and input"

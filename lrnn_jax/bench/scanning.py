@@ -41,7 +41,7 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 1e-2}
 
 
 def bench_scans(grid: Grid) -> Iterator[list[Row]]:
-    """Yields the rows of one point after the other.
+    """Checks all points, then returns the rows of one point after the other.
 
     Raises:
       UserError: a block that does not divide the width, or a method that a family does not have.
@@ -49,8 +49,7 @@ def bench_scans(grid: Grid) -> Iterator[list[Row]]:
     points = list(grid.points(BLOCKS))
     for point in points:
         _check(point, grid.methods)
-    for point in points:
-        yield measure_scan(point, grid.methods, grid.rounds)
+    return (measure_scan(point, grid.methods, grid.rounds) for point in points)
 
 
 def make_case(point: Point) -> Case:

@@ -16,6 +16,7 @@ from lrnn_jax.bench.products import draw_factors, list_products, run_products
 from lrnn_jax.config.checks import validate_config
 from lrnn_jax.config.fields import base_config, layer_config, set_field, task_config
 from lrnn_jax.config.files import load_config
+from lrnn_jax.config.identity import split_seeds
 from lrnn_jax.registry import load_layer
 from lrnn_jax.training.program import Program, compile_steps, make_program
 from lrnn_jax.training.steps import stream_key
@@ -53,38 +54,42 @@ def prepare_steps(program: Program, count: int) -> Candidate:
 
 
 def bench_training(grid: Grid) -> Iterator[list[Row]]:
-    """Yields for each layer and size a step of two blocks, as its paper surrounds them, and the step's matrix products alone.
+    """Checks all points, then measures at each a step of two blocks, as the layer's paper has them, and its products alone.
 
     Raises:
       UserError: fields that do not fit together.
     """
     points = list(grid.points(own_blocks(grid.names)))
     configs = [make_config(point) for point in points]
-    for point, config in zip(points, configs, strict=True):
-        program = make_program(config)
-        candidates = {"step": prepare_steps(program, STEPS), PRODUCTS: prepare_products(program)}
-        timed = take_turns(candidates, grid.rounds)
-        # of a call of many steps arguments and results say nothing about what moves in one
-        yield [
-            Row(point, "step", "auto", timed["step"]._replace(moved=None)),
-            Row(point, PRODUCTS, "bound", timed[PRODUCTS]),
-        ]
+    return (_measure_training(*pair, grid.rounds) for pair in zip(points, configs, strict=True))
+
+
+def _measure_training(point: Point, config: ConfigDict, rounds: int) -> list[Row]:
+    program = make_program(config)
+    candidates = {"step": prepare_steps(program, STEPS), PRODUCTS: prepare_products(program)}
+    timed = take_turns(candidates, rounds)
+    # of a call of many steps arguments and results say nothing about what moves in one
+    step = Row(point, "step", "auto", timed["step"]._replace(moved=None))
+    return [step, Row(point, PRODUCTS, "bound", timed[PRODUCTS])]
 
 
 def bench_configs(specs: Sequence[str], rounds: int) -> Iterator[list[Row]]:
-    """Yields a row for each ``FILE[:ARG]``: a step of its training, as many to a call as the config says.
+    """Checks all configs ``FILE[:ARG]``, then measures a step of each's training, as many to a call as it says.
 
     Raises:
-      UserError: no such config.
+      UserError: no such config, or one that cannot run.
     """
-    configs = {spec: load_config(spec) for spec in specs}
-    for config in configs.values():
+    configs = [load_config(spec) for spec in specs]
+    for config in configs:
         validate_config(config)
-    for spec, config in configs.items():
-        train, model = config.train, config.model
-        point = Point(spec, train.batch_size, train.length[1], model.width, None, model.dtype, "step")
-        candidate = prepare_steps(make_program(config), train.steps_per_dispatch)
-        yield [Row(point, "step", "auto", take_turns({"step": candidate}, rounds)["step"]._replace(moved=None))]
+    return (_measure_config(*pair, rounds) for pair in zip(specs, configs, strict=True))
+
+
+def _measure_config(spec: str, config: ConfigDict, rounds: int) -> list[Row]:
+    train, model = config.train, config.model
+    point = Point(spec, train.batch_size, train.length[1], model.width, None, model.dtype, "step")
+    candidate = prepare_steps(make_program(*split_seeds(config)), train.steps_per_dispatch)
+    return [Row(point, "step", "auto", take_turns({"step": candidate}, rounds)["step"]._replace(moved=None))]
 
 
 def make_config(point: Point) -> ConfigDict:

@@ -51,12 +51,13 @@ def run_bench(values: flags.FlagValues, positional: list[str]) -> int:
     from lrnn_jax.bench.rendering import Report, describe_point, render_markdown, write_report
 
     rows = []
-    began = triad_bandwidth()
-    for found in _measure(kind, grid, values.config):
+    measured = _measure(kind, grid, values.config)
+    bandwidth = triad_bandwidth()
+    for found in measured:
         rows += found
         times = ", ".join(f"{row.name} {_milliseconds(row)}" for row in found)
         say(f"{describe_point(found[0].point)}: {times}")
-    report = Report(kind, rows, began, describe_device(), values.rounds)
+    report = Report(kind, rows, bandwidth, describe_device(), values.rounds)
     if values.out:
         write_report(report, Path(values.out))
     print(render_markdown(report), end="")
