@@ -7,7 +7,6 @@ and compilation included. Then, for each S (default 1 2 4 8 16 32), milliseconds
 S members, compilation not included, and how many times faster that is than S steps of a single one.
 """
 
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,8 @@ import time
 
 import jax
 
+from lrnn_jax.bench.measuring import take_turns
+from lrnn_jax.bench.steps import prepare_steps
 from lrnn_jax.config.files import load_config
 from lrnn_jax.config.identity import split_seeds
 from lrnn_jax.training.program import make_program
@@ -33,17 +34,10 @@ def milliseconds_per_step(spec: str, members: int) -> float:
     """Returns the median over a few dispatches of a program with ``members`` seeds."""
     config = load_config(spec)
     config.seeds = members
-    program = make_program(*split_seeds(config))
-    steps = config.train.steps_per_dispatch
-    state, _ = program.advance(program.init(), steps, start=0)
-    times = []
-    for i in range(ROUNDS):
-        jax.block_until_ready(state)
-        began = time.perf_counter()
-        state, _ = program.advance(state, steps, start=(i + 1) * steps)
-        jax.block_until_ready(state)
-        times.append((time.perf_counter() - began) / steps * 1e3)
-    return statistics.median(times)
+    steps = prepare_steps(make_program(*split_seeds(config)), config.train.steps_per_dispatch)
+    seconds = take_turns({spec: steps}, ROUNDS)[spec].seconds
+    assert seconds is not None
+    return seconds * 1e3
 
 
 def main() -> None:

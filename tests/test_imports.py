@@ -28,8 +28,9 @@ BELOW = {
     "sweeps": ["training", "runs", "config"],
     "tables": ["sweeps", "training", "runs", "config"],
     "analysis": ["training", "runs", "config", "models", "parts", "tasks", "data"],
+    "bench": ["training", "runs", "config", "parts", "scans"],
     "theory": ["scans", "tasks"],
-    "cli": ["tables", "analysis", "sweeps", "training", "runs", "config", "models", "tasks", "data"],
+    "cli": ["tables", "bench", "analysis", "sweeps", "training", "runs", "config", "models", "tasks", "data"],
 }
 # Files beside the rooms, which everything above the scans may use.
 BESIDE = ("errors", "shapes", "registry")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lrnn_jax import scans
+from lrnn_jax.bench import cases
 from scripts import measure_gpu
-from scripts.gpu import cases
 from scripts.gpu.pieces import Piece
 
 # ml_collections loads config files by a deprecated call

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from absl import flags
 
+from lrnn_jax.cli.bench import define_bench, run_bench
 from lrnn_jax.cli.config import define_show, run_show
 from lrnn_jax.cli.eval import define_eval, run_eval
 from lrnn_jax.cli.flags import define_config_flags, describe_flags
@@ -155,6 +156,12 @@ COMMANDS = {
         "TABLE [--setting=smoke|cpu|...] [--layer=LAYER] [--cells=ROW ...] [--executor=vmap|local|ray] [--plan] [--render]",
         define_reproduce,
         run_reproduce,
+    ),
+    "bench": Command(
+        "times scans, layers, training steps or decoding beside what they compete with",
+        "scan|layer|train|decode [--family=A,B | --layer=A,B | --config=FILE[:ARG]] [--length=N,N ...] [--out=DIR]",
+        define_bench,
+        run_bench,
     ),
     "list": Command("lists what there is", "layers|tasks|configs|tables [--verbose]", define_list, run_list),
 }

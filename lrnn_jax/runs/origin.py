@@ -23,12 +23,12 @@ def describe_origin(config: ConfigDict) -> dict[str, Any]:
         "git_commit": _git_commit(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
         "x64": jax.numpy.zeros(()).dtype == "float64",
-        "device": f"{_device_name()} ({jax.default_backend()}, {os.cpu_count()} cores)",
+        "device": f"{device_name()} ({jax.default_backend()}, {os.cpu_count()} cores)",
         "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 
-def _device_name() -> str:
+def device_name() -> str:
     """The accelerator's name, or the processor's where there is none: results do not come back bit by bit on another."""
     if jax.default_backend() == "cpu":
         with suppress(OSError):

@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrnn_jax.bench.cases import Case, Sizes, make_cases, run_reference
+from lrnn_jax.bench.measuring import largest_error
 from lrnn_jax.registry import LAYERS, load_layer
-from scripts.gpu.cases import Case, Sizes, make_cases, run_reference
 from scripts.gpu.pieces import Compiled, Piece, Row, attempt
 
 Tree = Any
@@ -229,13 +230,6 @@ def _finish(folder: str, name: str, process: "subprocess.Popen[str]") -> str:
 
 def _read(folder: str, name: str) -> str:
     return (Path(folder, f"{name}.log").read_text().strip().splitlines() or ["no output"])[-1]
-
-
-def largest_error(actual: Tree, expected: Tree) -> float:
-    """Returns the largest error of any array, relative to its largest entry."""
-    pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
-    arrays = [(np.asarray(x, np.float64), np.asarray(y, np.float64)) for x, y in pairs]
-    return float(np.max([np.abs(x - y).max(initial=0) / max(np.abs(y).max(initial=0), 1e-30) for x, y in arrays]))
 
 
 def _make_call(layer: nn.Module, method: str) -> Any:

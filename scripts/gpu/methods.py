@@ -8,10 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 
-from scripts.gpu.cases import Case, Sizes, make_cases
+from lrnn_jax.bench.cases import Case, Sizes, make_cases
+from lrnn_jax.bench.peers import scan_real
+from lrnn_jax.bench.scanning import draw_arguments, make_cotangents, pull_back
 from scripts.gpu.pieces import Compiled, Piece, Row, attempt
 
 Tree = Any
@@ -59,31 +59,21 @@ def report_copy(tiny: bool, _: Compiled) -> list[Row]:
     return [{"family": "copy of 1 GiB" if not tiny else "copy of 4 MiB", "GB/s": copy_bandwidth(tiny) / 1e9}]
 
 
-def scan_plainly(_: Tree, xs: Tree, h0: None, reset: None, method: str) -> tuple[Tree, Tree]:
+def scan_plainly(constants: Tree, xs: Tree, h0: None, reset: None, method: str) -> tuple[Tree, Tree]:
     """The diagonal recurrence by `lax.associative_scan` as it is, gradients by JAX."""
-    a, b = (x.astype(jnp.float32) for x in xs)
-    h = lax.associative_scan(lambda x, y: (x[0] * y[0], y[0] * x[1] + y[1]), (a, b), axis=1)[1]
+    h = scan_real(constants, xs)
     return h, h[:, -1]
 
 
-def draw_arguments(name: str, case: Case, length: int, dtype: str, tiny: bool) -> tuple[tuple[Tree, Tree], Tree]:
-    """Returns (constants, xs) in ``dtype`` and float32 cotangents. A stretch of numbers is repeated over rows and time."""
-    rng = np.random.default_rng(0)
-    rows, stretch = (TINY_POSITIONS if tiny else POSITIONS) // length, min(length, 256)
-
-    def repeat(x: np.ndarray) -> np.ndarray:
-        return np.tile(x, (rows, length // stretch, *[1] * (x.ndim - 2)))
-
-    constants, xs = case.constants(rng), jax.tree.map(np.float32, case.xs(rng, (1, stretch)))
-    arrays = jax.tree.map(lambda x: np.asarray(x, jnp.dtype(dtype)), (constants, jax.tree.map(repeat, xs)))
-    scan = functools.partial(case.scan, h0=None, reset=None, method="sequential")
-    outputs = jax.eval_shape(scan, *arrays)
-    return arrays, jax.tree.map(lambda y: np.full(y.shape, 0.5, np.float32), outputs)
+def draw_case(case: Case, length: int, dtype: str, tiny: bool) -> tuple[tuple[Tree, Tree], Tree]:
+    """Returns (constants, xs) in ``dtype`` and float32 cotangents of the outputs and the last state."""
+    arrays = draw_arguments(case, (TINY_POSITIONS if tiny else POSITIONS) // length, length, dtype)
+    return arrays, make_cotangents(functools.partial(case.scan, h0=None, reset=None, method="sequential"), *arrays)
 
 
 def lower_case(name: str, case: Case, length: int, dtype: str, tiny: bool) -> Mapping[str, Any]:
     """Two programs for each method: outputs, and outputs with the gradients of all inputs."""
-    arrays, cotangents = draw_arguments(name, case, length, dtype, tiny)
+    arrays, cotangents = draw_case(case, length, dtype, tiny)
     lowered = {}
     for method, kind in _list_programs(name, case):
         if _predict(name, length, dtype, method, kind) > LONGEST_S:
@@ -93,13 +83,13 @@ def lower_case(name: str, case: Case, length: int, dtype: str, tiny: bool) -> Ma
         if kind == "forward":
             lowered[f"{method} {kind}"] = jax.jit(forward).lower(*arrays)
         else:
-            lowered[f"{method} {kind}"] = jax.jit(functools.partial(_pull_back, forward)).lower(*arrays, cotangents)
+            lowered[f"{method} {kind}"] = jax.jit(functools.partial(pull_back, forward)).lower(*arrays, cotangents)
     return lowered
 
 
 def time_case(name: str, case: Case, length: int, dtype: str, tiny: bool, compiled: Compiled) -> list[Row]:
     """One row per method: medians of milliseconds per call, and bytes of arguments and results over the card's bandwidth."""
-    arrays, cotangents = jax.device_put(draw_arguments(name, case, length, dtype, tiny))
+    arrays, cotangents = jax.device_put(draw_case(case, length, dtype, tiny))
     ready: dict[tuple[str, str], tuple[Any, Tree, int]] = {}
     rows: dict[str, Row] = {}
     for method, kind in _list_programs(name, case):
@@ -126,11 +116,6 @@ def time_case(name: str, case: Case, length: int, dtype: str, tiny: bool, compil
         moved = account.argument_size_in_bytes + account.output_size_in_bytes
         rows[method] |= {f"{kind} ms": seconds * 1e3, f"{kind} of copy": moved / seconds / copy_bandwidth(tiny)}
     return list(rows.values())
-
-
-def _pull_back(forward: Any, constants: Tree, xs: Tree, cotangents: Tree) -> tuple[Tree, Tree]:
-    outputs, back = jax.vjp(forward, constants, xs)
-    return outputs, back(cotangents)
 
 
 def _list_programs(name: str, case: Case) -> list[tuple[str, str]]:

@@ -46,6 +46,7 @@ def test_help_names_every_command(arguments):
         ("generate", ["--workdir", "--prompt", "--tokens", "--temperature", "--top_k", "--top_p", "--seed"]),
         ("spectra", ["--workdir", "--checkpoint", "--examples", "--length"]),
         ("reproduce", ["--setting", "--layer"]),
+        ("bench", ["--family", "--layer", "--method", "--batch", "--length", "--width", "--block_size", "--rounds", "--out"]),
         ("list", []),
     ],
 )
@@ -110,7 +111,7 @@ def test_list_verbose_writes_the_sizes_out_over_the_width():
     [
         (["trian"], ["'trian'", "did you mean 'train'"]),
         (["--config=configs/parity.py"], ["unknown command"]),
-        (["xyzzy"], ["train, config, sweep, runs, eval, generate, spectra, reproduce, list"]),
+        (["xyzzy"], ["train, config, sweep, runs, eval, generate, spectra, reproduce, bench, list"]),
         # train: the config file
         (["train"], ["--config=FILE"]),
         (["train", "--config"], ["config"]),

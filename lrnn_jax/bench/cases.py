@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from lrnn_jax import scans
-from lrnn_jax.scans import attention, delta, diagonal, dplr, outer, product, selective
+from lrnn_jax.scans import attention, blocks, companion, delta, diagonal, dplr, outer, product, selective
 
 Tree = Any
 Rng = np.random.Generator
@@ -19,13 +19,14 @@ Rng = np.random.Generator
 class Sizes(NamedTuple):
     """Sizes of the cases, with the letters of `lrnn_jax.shapes`."""
 
-    width: int  # channels of the diagonal scans, E of the selective one
+    width: int  # channels of the diagonal scans, E of the selective one, H M of the block-diagonal one and of higher order
     heads: int  # H
     key: int  # K
     value: int  # V
     states: int  # N of the selective scan
     matrix: int  # N of the products of matrices
     window: int  # of attention
+    block: int = 4  # M
 
 
 class Case(NamedTuple):
@@ -82,6 +83,22 @@ def make_cases(sizes: Sizes) -> dict[str, Case]:
             lambda rng: _polar(rng.uniform(0.5, 0.99, sizes.width), rng.uniform(0, 2 * np.pi, sizes.width)),
             lambda rng, lead: tuple(rng.normal(size=(2, *lead, sizes.width))),
             lambda rng, batch: tuple(rng.normal(size=(2, batch, sizes.width))),
+        ),
+        "blocks": Case(
+            blocks.METHODS,
+            lambda _, xs, h0, reset, method: scans.scan_blocks(*xs, h0=h0, reset=reset, method=method),
+            lambda _, h, x: (jnp.einsum("bhij,bhj->bhi", x[0], h) + x[1],) * 2,
+            lambda rng: (),
+            lambda rng, lead: (_draw_rows(sizes, rng, lead, sizes.block), rng.normal(size=(*lead, *_channels(sizes)))),
+            lambda rng, batch: rng.normal(size=(batch, *_channels(sizes))),
+        ),
+        "companion": Case(
+            companion.METHODS,
+            lambda _, xs, h0, reset, method: scans.scan_companion(*xs, h0=h0, reset=reset, method=method),
+            _step_companion,
+            lambda rng: (),
+            lambda rng, lead: (_draw_rows(sizes, rng, lead), rng.normal(size=(*lead, sizes.width // sizes.block))),
+            lambda rng, batch: rng.normal(size=(batch, *_channels(sizes))),
         ),
         "delta_rule": _delta(sizes, writes=1, gated=False),
         "delta_rule_gated": _delta(sizes, writes=1, gated=True),
@@ -142,6 +159,23 @@ def _step_complex(lam: Tree, h: Tree, x: Tree) -> tuple[Tree, Tree]:
     re, im = (z[None] for z in lam)
     h = re * h[0] - im * h[1] + x[0], re * h[1] + im * h[0] + x[1]
     return h, h
+
+
+def _channels(sizes: Sizes) -> tuple[int, int]:
+    """H, M."""
+    return sizes.width // sizes.block, sizes.block
+
+
+def _draw_rows(sizes: Sizes, rng: Rng, lead: tuple[int, int], *rows: int) -> np.ndarray:
+    """Rows of M gates whose magnitudes add up to less than 1, ``[B T H M]`` or several for each block."""
+    channels, size = _channels(sizes)
+    return rng.uniform(-1, 1, (*lead, channels, *rows, size)) / size
+
+
+def _step_companion(_: Tree, s: jax.Array, x: Tree) -> tuple[jax.Array, jax.Array]:
+    a, b = x
+    s = jnp.concatenate([jnp.sum(a * s, axis=-1, keepdims=True) + b[..., None], s[..., :-1]], axis=-1)
+    return s, s
 
 
 def _delta(sizes: Sizes, *, writes: int, gated: bool) -> Case:
