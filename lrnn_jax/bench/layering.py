@@ -1,5 +1,6 @@
 """`lrnn bench layer` and `lrnn bench decode`: whole layers, over a sequence and token by token."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,19 +22,22 @@ BLOCK_FIELDS = {"block_size": "blocks", "order": "channels"}
 
 def own_blocks(names: tuple[str, ...]) -> dict[str, int | None]:
     """Returns the default block size or order of each layer, None where it has neither."""
-    found: dict[str, int | None] = {}
-    for name in names:
-        cls: Any = load_layer(name)
-        found[name] = next((getattr(cls, field) for field in BLOCK_FIELDS if isinstance(getattr(cls, field, None), int)), None)
-    return found
+    sizes = {name: _block_fields(name) for name in names}
+    return {name: getattr(load_layer(name), size[0]) if size else None for name, size in sizes.items()}
+
+
+def _block_fields(name: str) -> tuple[str, str] | None:
+    """The layer's fields for the size of a block and their number; None where it has no such two."""
+    fields = {field.name for field in dataclasses.fields(load_layer(name))}
+    return next((pair for pair in BLOCK_FIELDS.items() if fields.issuperset(pair)), None)
 
 
 def make_layer(point: Point) -> RecurrentLayer:
     """Returns the layer of a point with its default fields; blocks and channels are as many as make a state of the width."""
     cls = load_layer(point.what)
     fields: dict[str, Any] = {"width": point.width, "dtype": jnp.dtype(point.dtype)}
-    if point.block_size is not None:
-        size, count = next((size, count) for size, count in BLOCK_FIELDS.items() if hasattr(cls, size))
+    if (pair := _block_fields(point.what)) and point.block_size is not None:
+        size, count = pair
         if point.width % point.block_size:
             raise UserError(f"--block_size={point.block_size} does not divide --width={point.width}, as {point.what} needs it")
         fields |= {size: point.block_size, count: point.width // point.block_size}

@@ -19,6 +19,8 @@ Tree = Any
 
 # A call must be this long to be timed alone; shorter ones are timed several at once.
 SHORTEST_S, MOST_CALLS = 2e-3, 50
+# Nothing is timed in further rounds after so many seconds of timed calls: the median of a few is enough of what is that slow.
+ENOUGH_S = 10.0
 # A program that needs more memory than this is not run.
 MOST_BYTES = 10 * 2**30
 COMPILED_ONLY = "compiled only"
@@ -84,7 +86,7 @@ def take_turns(candidates: Mapping[str, Candidate], rounds: int) -> dict[str, Ti
 
     Args:
       candidates: by name. Those that need more memory than `MOST_BYTES` are left out, and so is one whose call fails.
-      rounds: how often; 0 leaves it at compiling.
+      rounds: how often at most (see `ENOUGH_S`); 0 leaves it at compiling.
     """
     failed = {name: _too_large(candidate) for name, candidate in candidates.items()}
     calls: dict[str, int] = {}
@@ -98,6 +100,8 @@ def take_turns(candidates: Mapping[str, Candidate], rounds: int) -> dict[str, Ti
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, count in calls.items():
+            if sum(times[name]) * candidates[name].repeats > ENOUGH_S:
+                continue
             _time(candidates[name], 1)
             times[name].append(_time(candidates[name], count) / candidates[name].repeats)
     return {

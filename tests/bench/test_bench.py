@@ -9,8 +9,11 @@ import pytest
 from helpers import refuse, succeed
 from lrnn_jax.bench import scanning
 from lrnn_jax.bench.grids import Grid, Point
+from lrnn_jax.bench.layering import own_blocks
 from lrnn_jax.bench.peers import Peer
 from lrnn_jax.bench.rendering import COLUMNS
+from lrnn_jax.bench.steps import make_config
+from lrnn_jax.registry import LAYERS
 
 # ml_collections loads config files by a deprecated call
 pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
@@ -91,6 +94,16 @@ def test_decoding_token_by_token(tmp_path):
     assert [row["batch"] for row in rows] == ["2", "3"]
     assert float(rows[1]["positions_per_s"]) == pytest.approx(3e3 / float(rows[1]["ms"]))
     assert "tokens/s" in printed
+
+
+def test_a_step_of_every_layer_can_be_configured_and_two_have_blocks():
+    blocks = own_blocks(tuple(LAYERS))
+    assert {name: size for name, size in blocks.items() if size} == {"bd_lru": 4, "h_lru": 4}
+    for name, size in blocks.items():
+        config = make_config(Point(name, 4, 8, 64, size and 2, "float32", "step"))
+        assert (config.model.width, config.train.batch_size, tuple(config.train.length)) == (64, 4, (8, 8))
+    assert (config := make_config(Point("h_lru", 4, 8, 64, 2, "float32", "step"))).model.layer.order == 2
+    assert config.model.layer.channels == 32
 
 
 def test_a_grid_has_every_point_once():

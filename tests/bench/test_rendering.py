@@ -102,4 +102,6 @@ def test_the_plot_has_a_line_per_program_over_what_varies():
         "blocks einsum": [(50, pytest.approx(12_500)), (500, pytest.approx(100_000))],
         "blocks loop": [(50, pytest.approx(100 / 0.00196))],
     }
+    labels = list(collect_lines(ROWS, "block_size", "positions/s"))
+    assert labels[3:5] == ["blocks loop T=50", "blocks sequential T=500"]
     assert next(iter(collect_lines(ROWS[:2], "block_size", "positions/s").values())) == [(4, pytest.approx(50_000))]
