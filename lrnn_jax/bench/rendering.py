@@ -2,7 +2,6 @@
 
 import csv
 import io
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 from lrnn_jax.bench.grids import Point, Row
 from lrnn_jax.bench.measuring import COMPILED_ONLY
 from lrnn_jax.errors import UserError
+from lrnn_jax.runs.files import write_together
 
 # A rival counts as faster beyond this: what lies within it changes from run to run.
 FASTER = 1.05
@@ -110,19 +110,13 @@ def write_report(report: Report, folder: Path) -> None:
     """
     from lrnn_jax.bench.plots import draw_throughput
 
-    writers: Mapping[str, Callable[[Path], Any]] = {
-        "md": lambda path: path.write_text(render_markdown(report)),
-        "csv": lambda path: path.write_text(render_csv(report)),
-        "png": lambda path: draw_throughput(report.rows, _rate(report.kind), path),
+    writers: dict[str, Callable[[Path], object]] = {
+        f"{report.kind}.md": lambda path: path.write_text(render_markdown(report)),
+        f"{report.kind}.csv": lambda path: path.write_text(render_csv(report)),
+        f"{report.kind}.png": lambda path: draw_throughput(report.rows, _rate(report.kind), path),
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # in a folder of their own first, so that no reader sees half of one
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".bench") as scratch:
-            for ending, write in writers.items():
-                write(Path(scratch, f"{report.kind}.{ending}"))
-            for file in Path(scratch).iterdir():
-                file.replace(folder / file.name)
+        write_together(folder, writers)
     except OSError as error:
         raise UserError(f"cannot write in --out={folder}: {error.strerror}") from error
 

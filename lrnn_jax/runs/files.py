@@ -2,6 +2,8 @@
 
 import json
 import os
+import tempfile
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -49,3 +51,21 @@ def replace_text(path: Path, text: str) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def write_together(folder: Path, writers: Mapping[str, Callable[[Path], object]]) -> None:
+    """Writes files into a folder, all before the first is replaced: no reader, and no other writer, sees half of one.
+
+    Args:
+      folder: made if there is none.
+      writers: file name -> what writes it at a path.
+
+    Raises:
+      OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".write") as scratch:
+        for name, write in writers.items():
+            write(Path(scratch, name))
+        for file in Path(scratch).iterdir():
+            file.replace(folder / file.name)

@@ -11,7 +11,7 @@ from lrnn_jax.scans.checks import check_arrays
 from lrnn_jax.scans.diagonal import scan_diagonal
 from lrnn_jax.scans.exact import einsum
 from lrnn_jax.scans.method import Serves, choose_method
-from lrnn_jax.scans.recurrence import cut, keep_mask, loop_over_time, start_state
+from lrnn_jax.scans.recurrence import cut, keep_mask, loop_over_time, shift, start_state
 
 METHODS = {"sequential": Serves(), "associative": Serves()}
 # Blocks up to this size are summed over, larger ones are batched products: on a CPU, forward and with all gradients, the other
@@ -83,11 +83,10 @@ def _backward(method: str, residual: tuple[jax.Array, ...], dy: jax.Array) -> tu
         dh, dh0 = loop_over_time(_retreat, jnp.zeros_like(h0), (a, dy), reverse=True)
     else:
         transposed = jnp.swapaxes(a, -2, -1)
-        later = jnp.concatenate([transposed[:, 1:], jnp.zeros_like(a[:, :1])], axis=1)
+        later = shift(transposed, jnp.zeros_like(a[:, 0]), reverse=True)
         dh = lax.associative_scan(_compose, (later, dy), axis=1, reverse=True)[1]
         dh0 = _multiply(transposed[:, 0], dh[:, 0])
-    before = jnp.concatenate([h0[:, None], h[:, :-1]], axis=1)[:, : h.shape[1]]
-    return dh[..., :, None] * before[..., None, :], dh, dh0
+    return dh[..., :, None] * shift(h, h0)[..., None, :], dh, dh0
 
 
 _run.defvjp(_forward, _backward)

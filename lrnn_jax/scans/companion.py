@@ -10,7 +10,7 @@ from lrnn_jax.scans.blocks import METHODS, scan_blocks
 from lrnn_jax.scans.checks import check_arrays
 from lrnn_jax.scans.diagonal import scan_diagonal
 from lrnn_jax.scans.method import choose_method
-from lrnn_jax.scans.recurrence import cut, keep_mask, loop_over_time, start_state
+from lrnn_jax.scans.recurrence import cut, keep_mask, loop_over_time, shift, start_state
 
 Inputs = tuple[Float[Array, "B H M"], Float[Array, "B H *M"], Float[Array, " B"] | None]
 
@@ -89,7 +89,7 @@ def _backward(observer: bool, residual: tuple, dy: jax.Array) -> tuple[jax.Array
     """The adjoint is ``ds_t = dy_t + C_{t+1}^T ds_{t+1}``; b_t is met by its first entry, a_t by the row or column it fills."""
     a, h0, keep, s = residual
     start = jnp.zeros_like(h0)
-    before = cut(jnp.concatenate([h0[:, None], s[:, :-1]], axis=1)[:, : s.shape[1]], keep)
+    before = cut(shift(s, h0), keep)
     if observer:
         ds, dh0 = loop_over_time(_retreat_observer, start, (a, dy, keep), reverse=True)
         da, db = ds * before[..., :1], ds[..., 0]

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.scans.checks import check_arrays
 from lrnn_jax.scans.method import Serves, choose_method
-from lrnn_jax.scans.recurrence import cut, keep_mask, loop_over_time, start_state
+from lrnn_jax.scans.recurrence import cut, keep_mask, loop_over_time, shift, start_state
 
 METHODS = {"sequential": Serves(), "associative": Serves()}
 
@@ -132,9 +132,9 @@ def _real_backward(method: str, reverse: bool, residual: Any, g: jax.Array) -> t
     if method == "sequential":
         d, d_h0 = loop_over_time(_real_step_back, zeros, (a, g), reverse=not reverse, unroll=True)
     else:
-        d = _real(method, not reverse, _shift(a, zeros, not reverse), g, zeros)
+        d = _real(method, not reverse, shift(a, zeros, not reverse), g, zeros)
         d_h0 = (a * d)[:, -1 if reverse else 0]
-    return d * _shift(h, h0, reverse), d, d_h0
+    return d * shift(h, h0, reverse), d, d_h0
 
 
 _real.defvjp(_real_forward, _real_backward)
@@ -165,7 +165,7 @@ def _complex_backward(method: str, reverse: bool, residual: Any, g: Pair) -> tup
     """
     lam, keep, h, h0 = residual
     conjugate, zeros = (lam[0], -lam[1]), jax.tree.map(jnp.zeros_like, h0)
-    later = None if keep is None else _shift(keep, jnp.ones_like(keep[:, 0]), not reverse)
+    later = None if keep is None else shift(keep, jnp.ones_like(keep[:, 0]), not reverse)
     first = -1 if reverse else 0
     if method == "sequential":
         step = functools.partial(_complex_step_back, conjugate)
@@ -176,18 +176,13 @@ def _complex_backward(method: str, reverse: bool, residual: Any, g: Pair) -> tup
     else:
         d = _complex(method, not reverse, conjugate, later, g, zeros)
         kept = (d[0][:, first], d[1][:, first]) if keep is None else (cut(d[0], keep)[:, first], cut(d[1], keep)[:, first])
-        before = (cut(_shift(h[0], h0[0], reverse), keep), cut(_shift(h[1], h0[1], reverse), keep))
+        before = (cut(shift(h[0], h0[0], reverse), keep), cut(shift(h[1], h0[1], reverse), keep))
         met = _multiply_conjugate(before, d)
         d_lam = (jnp.sum(met[0], (0, 1)), jnp.sum(met[1], (0, 1)))
     return d_lam, None, d, _multiply((conjugate[0][None], conjugate[1][None]), kept)
 
 
 _complex.defvjp(_complex_forward, _complex_backward)
-
-
-def _shift(x: jax.Array, first: jax.Array, reverse: bool) -> jax.Array:
-    """Returns ``[B T ...]`` with what stood one position before, ``first`` at the start; the other way round in reverse."""
-    return jnp.concatenate([x[:, 1:], first[:, None]] if reverse else [first[:, None], x[:, :-1]], axis=1)
 
 
 def _real_step(_: tuple, h: jax.Array, x: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

@@ -88,6 +88,13 @@ def cut(h: jax.Array, keep: jax.Array | None) -> jax.Array:
     return h if keep is None else h * keep.reshape(*keep.shape, *[1] * (h.ndim - keep.ndim))
 
 
+def shift(x: jax.Array, first: jax.Array, reverse: bool = False) -> jax.Array:
+    """Returns ``[B T ...]`` with what stood one position before, ``first`` at the start; the other way round in reverse."""
+    if not x.shape[1]:
+        return x
+    return jnp.concatenate([x[:, 1:], first[:, None]] if reverse else [first[:, None], x[:, :-1]], axis=1)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _run(step: Step, emits_state: bool, reverse: bool, constants: Tree, h0: Tree, xs: Tree) -> tuple[Tree, Tree]:
     return _forward(step, emits_state, reverse, constants, h0, xs)[0]

@@ -6,12 +6,11 @@ layer's sizes. A table with another has a `Table.figure` of its own.
 
 import math
 import re
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lrnn_jax.tables.cells import Cell, FilledTable, Sizes, tested_part
+from lrnn_jax.tables.cells import Cell, FilledTable, Sizes, mean_cells, tested_part
 from lrnn_jax.tables.declaring import Run, Table
 from lrnn_jax.tables.records import Record
 
@@ -75,7 +74,7 @@ def draw_sizes(filled: FilledTable, heads: Mapping[str, str], figure: Any) -> No
     lines = list(dict.fromkeys(row.line or row.name for row in table.rows))
     cells = {name: [cell for cell in filled.cells if cell.column.name == name and cell.summary] for name in filled.columns}
     if table.total:
-        cells, heads = {"": _mean_cells(filled)}, {"": "mean over the tasks"}
+        cells, heads = {"": mean_cells(filled)}, {"": "mean over the tasks"}
     figure.set_size_inches(4.2 * len(cells) + 1.8, 6.6)
     panels = figure.subplots(2, len(cells), squeeze=False, sharey="col")
     for (name, own), column in zip(cells.items(), panels.T, strict=True):
@@ -92,19 +91,6 @@ def draw_sizes(filled: FilledTable, heads: Mapping[str, str], figure: Any) -> No
             panel.grid(alpha=0.3)
         column[0].set_title(heads[name], fontsize="small")
     _add_legend(table, figure, list(panels.flat))
-
-
-def _mean_cells(filled: FilledTable) -> list[Cell]:
-    """A cell per row that has a number in every column: their mean, and that of each seed."""
-    means = []
-    for row in dict.fromkeys(cell.row.name for cell in filled.cells):
-        own = [cell for cell in filled.cells if cell.row.name == row]
-        numbers = [cell.summary[0] for cell in own if cell.summary]
-        if len(numbers) == len(filled.columns):
-            seeds = [[value for value in values if value is not None] for values in zip(*(c.scores for c in own), strict=True)]
-            scores = [statistics.fmean(values) if len(values) == len(own) else None for values in seeds]
-            means.append(own[0]._replace(summary=(statistics.fmean(numbers), 0.0), scores=scores))
-    return means
 
 
 def _add_legend(table: Table, figure: Any, axes: Sequence[Any]) -> None:

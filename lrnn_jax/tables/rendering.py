@@ -2,8 +2,6 @@
 
 import csv
 import io
-import statistics
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,8 @@ from ml_collections import ConfigDict
 
 from lrnn_jax.config.fields import flatten
 from lrnn_jax.errors import UserError
-from lrnn_jax.tables.cells import Cell, FilledTable, fill_table, score
+from lrnn_jax.runs.files import write_together
+from lrnn_jax.tables.cells import Cell, FilledTable, fill_table, mean_cells, score
 from lrnn_jax.tables.declaring import Point, Published, Table
 from lrnn_jax.tables.plots import draw_plot
 from lrnn_jax.tables.records import Record
@@ -25,15 +24,13 @@ def render(table: Table, setting: str, records: Path, folder: Path) -> str:
     filled = fill_table(table, setting, records)
     markdown = render_markdown(filled)
     heads = {name: "\n".join(filter(None, (name, _trained_on(said)))) for name, said in compare_with_paper(filled).items()}
+    writers: dict[str, Callable[[Path], object]] = {
+        "table.md": lambda path: path.write_text(markdown),
+        "table.csv": lambda path: path.write_text(render_csv(filled)),
+        "plot.png": lambda path: draw_plot(filled, heads, path),
+    }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # in a folder of their own first, so that no reader, and no other process that renders, sees half of one
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".render") as scratch:
-            Path(scratch, "table.md").write_text(markdown)
-            Path(scratch, "table.csv").write_text(render_csv(filled))
-            draw_plot(filled, heads, Path(scratch, "plot.png"))
-            for file in Path(scratch).iterdir():
-                file.replace(folder / file.name)
+        write_together(folder, writers)
     except OSError as error:
         raise UserError(f"cannot write the table in {folder}: {error.strerror}") from error
     return markdown
@@ -68,7 +65,7 @@ def render_markdown(filled: FilledTable) -> str:
         name: ": ".join(filter(None, (name, ", ".join(said.values())))) for name, said in compare_with_paper(filled).items()
     }
     if len(heads) > 1:
-        lines += [*_overview(table, cells, heads), ""]
+        lines += [*_overview(filled, heads), ""]
     for name, head in heads.items():
         sizes = ["parameters of a layer", "its state"] if table.over_sizes else []
         words = [head, *sizes, "published", "ours", *(f"seed {seed}" for seed in range(table.seeds)), "gap", "wall time"]
@@ -100,7 +97,9 @@ def render_csv(filled: FilledTable) -> str:
     return out.getvalue()
 
 
-def _overview(table: Table, cells: Sequence[Cell], heads: Mapping[str, str]) -> list[str]:
+def _overview(filled: FilledTable, heads: Mapping[str, str]) -> list[str]:
+    table, cells = filled.table, filled.cells
+    means = {cell.row.name: cell.summary[0] for cell in mean_cells(filled) if cell.summary}
     words = ["ours (published)", *heads.values(), *(["mean"] if table.total else [])]
     lines = [_line(words), _line(["---"] * len(words))]
     found = {(cell.row.name, cell.column.name): cell for cell in cells}
@@ -111,8 +110,7 @@ def _overview(table: Table, cells: Sequence[Cell], heads: Mapping[str, str]) -> 
             number = "" if cell is None or cell.published is None else f" ({_published(cell.published, spread=False)})"
             texts.append("" if cell is None else _ours(cell).partition(" ±")[0] + number)
         if table.total:
-            numbers = [cell.summary[0] for (name, _), cell in found.items() if name == row and cell.summary]
-            texts.append(f"{statistics.fmean(numbers):.3f}" if len(numbers) == len(heads) else "missing")
+            texts.append(f"{means[row]:.3f}" if row in means else "missing")
         lines.append(_line([row, *texts]))
     return lines
 
