@@ -50,16 +50,18 @@ def run_bench(values: flags.FlagValues, positional: list[str]) -> int:
     from lrnn_jax.bench.measuring import describe_device, say, triad_bandwidth
     from lrnn_jax.bench.rendering import Report, describe_point, render_markdown, write_report
 
-    rows = []
+    rows: list[Any] = []
     measured = _measure(kind, grid, values.config)
-    bandwidth = triad_bandwidth()
-    for found in measured:
-        rows += found
-        times = ", ".join(f"{row.name} {_milliseconds(row)}" for row in found)
-        say(f"{describe_point(found[0].point)}: {times}")
-    report = Report(kind, rows, bandwidth, describe_device(), values.rounds)
-    if values.out:
-        write_report(report, Path(values.out))
+    report = Report(kind, rows, triad_bandwidth(), describe_device(), values.rounds)
+    try:
+        for found in measured:
+            rows += found
+            times = ", ".join(f"{row.name} {_milliseconds(row)}" for row in found)
+            say(f"{describe_point(found[0].point)}: {times}")
+    finally:
+        # what was measured before an interruption is not lost
+        if rows and values.out:
+            write_report(report, Path(values.out))
     print(render_markdown(report), end="")
     return 0
 

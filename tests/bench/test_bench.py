@@ -13,6 +13,7 @@ from lrnn_jax.bench.layering import own_blocks
 from lrnn_jax.bench.peers import Peer
 from lrnn_jax.bench.rendering import COLUMNS
 from lrnn_jax.bench.steps import make_config
+from lrnn_jax.cli.main import main
 from lrnn_jax.registry import LAYERS
 
 # ml_collections loads config files by a deprecated call
@@ -51,6 +52,17 @@ def test_scans_are_timed_beside_peers_that_agree_in_outputs_and_gradients(tmp_pa
     assert "jax 0." in printed
     assert "GB/s" in printed
     assert "## Where we lose" in printed
+
+
+def test_what_was_measured_before_an_interruption_is_written(monkeypatch, tmp_path):
+    def bench_scans(grid):
+        yield scanning.measure_scan(Point("diagonal", 1, 8, 2, None, "float32", "forward"), ("sequential",), 1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scanning, "bench_scans", bench_scans)
+    assert main(["bench", "scan", f"--out={tmp_path}"]) == 130
+    rows = list(csv.DictReader((tmp_path / "scan.csv").read_text().splitlines()))
+    assert {row["what"] for row in rows} == {"diagonal"}
 
 
 def test_a_peer_that_differs_is_not_timed(monkeypatch):
