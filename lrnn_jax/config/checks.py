@@ -82,9 +82,7 @@ def _check_recurrent_lr(config: ConfigDict, layer: Any) -> None:
     factor = config.optim.recurrent_lr
     if factor >= 0.0 and not any(multipliers.get("recurrent") for multipliers in layer.PARAM_GROUPS.values()):
         name = config.model.layer.name
-        raise UserError(
-            f"optim.recurrent_lr={factor} has no effect on {name!r}, which sets none apart; leave it at -1"
-        )
+        raise UserError(f"optim.recurrent_lr={factor} has no effect on {name!r}, which sets none apart; leave it at -1")
 
 
 def _check_types(config: ConfigDict) -> None:
