@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
 from lrnn_jax.parts.dense import project
+from lrnn_jax.parts.initializers import common_key
 from lrnn_jax.parts.layer import MATRICES, RECURRENT, RecurrentLayer, State, check_at_least, check_choice
 from lrnn_jax.parts.readout import read_states
 from lrnn_jax.scans.diagonal import METHODS
@@ -37,8 +38,7 @@ class LRU(RecurrentLayer):
 
     Parameters (name, as in the paper: shape):
       ``nu_log``: [N]; ``nu`` if "exp".
-      ``theta_log``: [N]; ``theta`` if "stable_exp" or "exp".
-      ``lambda``: [2 N], real and imaginary part, in place of both if "real_imag".
+      ``theta_log``: [N]; ``theta`` if "stable_exp" or "exp". If "real_imag", ``lambda_re`` and ``lambda_im`` instead of both.
       ``gamma_log``: [N].
       ``B_re``: [N D].
       ``B_im``: [N D].
@@ -72,7 +72,7 @@ class LRU(RecurrentLayer):
     # The paper's "learning-rate factor" (0.1 to 0.5 by task; 0.25 on half of them) applies to lambda, B and gamma,
     # which do not decay either.
     PARAM_GROUPS = {
-        r"^(nu|nu_log|theta|theta_log|lambda|gamma_log|B_re|B_im)$": RECURRENT,
+        r"^(nu|nu_log|theta|theta_log|lambda_re|lambda_im|gamma_log|B_re|B_im)$": RECURRENT,
         r"^(C_re|C_im|D)$": MATRICES,
     }
 
@@ -94,7 +94,9 @@ class LRU(RecurrentLayer):
     def setup(self) -> None:
         size, width = self.state_size, self.width
         if self.parametrisation == "real_imag":
-            self.lam = self.param("lambda", self._init_lambda, (2, size))
+            key = common_key(self)
+            self.lambda_re = self.param("lambda_re", lambda _: self._draw_lambda(key)[0])
+            self.lambda_im = self.param("lambda_im", lambda _: self._draw_lambda(key)[1])
         elif self.parametrisation == "exp":
             self.nu = self.param("nu", self._init_nu, (size,))
         else:
@@ -140,7 +142,7 @@ class LRU(RecurrentLayer):
 
     def _eigenvalue_parts(self) -> tuple[jax.Array, jax.Array]:
         if self.parametrisation == "real_imag":
-            return self.lam[0], self.lam[1]
+            return self.lambda_re, self.lambda_im
         radius = jnp.exp(-self.nu if self.parametrisation == "exp" else -jnp.exp(self.nu_log))
         phase = jnp.exp(self.theta_log) if self.parametrisation == "stable_exp_phase" else self.theta
         return radius * jnp.cos(phase), radius * jnp.sin(phase)
@@ -162,13 +164,15 @@ class LRU(RecurrentLayer):
     def _init_theta(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return jnp.exp(self._init_theta_log(key, shape))
 
-    def _init_lambda(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    def _draw_lambda(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         radius_key, phase_key = jax.random.split(key)
-        radius, phase = jnp.exp(-self._init_nu(radius_key, shape[1:])), self._init_theta(phase_key, shape[1:])
-        return jnp.stack([radius * jnp.cos(phase), radius * jnp.sin(phase)])
+        shape = (self.state_size,)
+        radius, phase = jnp.exp(-self._init_nu(radius_key, shape)), self._init_theta(phase_key, shape)
+        return radius * jnp.cos(phase), radius * jnp.sin(phase)
 
     def _init_gamma_log(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """sqrt(1 - |lambda|^2), by expm1 because |lambda| may be very near 1."""
         if self.parametrisation == "real_imag":
-            return 0.5 * jnp.log(jnp.maximum(1.0 - jnp.sum(jnp.square(self.lam), axis=0), jnp.finfo(jnp.float32).eps))
+            squared = jnp.square(self.lambda_re) + jnp.square(self.lambda_im)
+            return 0.5 * jnp.log(jnp.maximum(1.0 - squared, jnp.finfo(jnp.float32).eps))
         return 0.5 * jnp.log(-jnp.expm1(-2.0 * (self.nu if self.parametrisation == "exp" else jnp.exp(self.nu_log))))

@@ -8,8 +8,8 @@ def make_hippo_n(size: int) -> tuple[Complex[np.ndarray, " N"], Complex[np.ndarr
     """Returns the eigenvalues and, as columns, the orthonormal eigenvectors of HiPPO-N, which is ``A + P P^T``.
 
     HiPPO-LegS is ``A[n, k] = -sqrt((2n + 1)(2k + 1))`` below the diagonal, ``-(n + 1)`` on it and 0 above, and
-    ``P[n] = sqrt(n + 1/2)``. The sum is -1/2 plus a skew-symmetric matrix, so that all eigenvalues have the real part -1/2. They
-    are sorted by imaginary part: numbers j and N - 1 - j are each other's conjugates.
+    ``P[n] = sqrt(n + 1/2)``. The sum is -1/2 plus a skew-symmetric matrix, so that all eigenvalues have the real part -1/2.
+    They are sorted by imaginary part: numbers j and N - 1 - j are each other's conjugates.
 
     Args:
       size: N, at least 1.

@@ -69,7 +69,7 @@ def test_every_parameter_is_finite_on_the_whole_disk():
 def eigenvalues(p, parametrisation):
     """The ladder's formulas."""
     if parametrisation == "real_imag":
-        return p["lambda"][0] + 1j * p["lambda"][1]
+        return p["lambda_re"] + 1j * p["lambda_im"]
     nu = p["nu"] if parametrisation == "exp" else np.exp(p["nu_log"])
     theta = np.exp(p["theta_log"]) if parametrisation == "stable_exp_phase" else p["theta"]
     return np.exp(-nu + 1j * theta)
