@@ -29,6 +29,7 @@ SMALL_LAYERS = {
     "mamba2": {"heads": 2, "state_size": 4},
     "mlstm": {"heads": 2, "expand": 1},
     "rwkv7": {"heads": 2},
+    "s5": {"state_size": 12, "blocks": 2},
     "slstm": {"heads": 2},
     "transformer": {"heads": 2, "window": 12},
 }

@@ -32,3 +32,9 @@ def init_dt_bias(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float3
     """Draws a bias whose softplus, a step size, is log-uniform in [1e-3, 1e-1]. Source: the code of Gu and Dao 2023."""
     dt = jnp.exp(jax.random.uniform(key, shape, dtype, math.log(1e-3), math.log(1e-1)))
     return dt + jnp.log(-jnp.expm1(-dt))  # the inverse of softplus
+
+
+def common_key(module: nn.Module) -> jax.Array:
+    """Returns one random key for the initial values of several parameters that must be drawn together."""
+    # where a module is applied, initial values are traced for their shapes alone, and there may be no key
+    return module.make_rng("params") if module.has_rng("params") else jax.random.key(0)
