@@ -14,6 +14,7 @@ from lrnn_jax.scans.dplr import scan_dplr
 from lrnn_jax.scans.outer import scan_gated_outer
 from lrnn_jax.scans.product import scan_product
 from lrnn_jax.scans.selective import scan_selective
+from lrnn_jax.scans.time_invariant import scan_time_invariant
 
 __all__ = [
     "scan_attention",
@@ -27,4 +28,5 @@ __all__ = [
     "scan_gated_outer",
     "scan_product",
     "scan_selective",
+    "scan_time_invariant",
 ]
