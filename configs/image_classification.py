@@ -67,7 +67,7 @@ SMOKE = Setting(
             "train.steps_per_dispatch": 10,
             "eval.every": "50%",
             "eval.batch_size": 4,
-            "eval.examples": 8,
+            "eval.examples": 4,
         }
     ),
 )
