@@ -1,0 +1,483 @@
+"""Pathfinder: two long dashed curves among short ones, and two dots; are the dots the ends of one curve?
+
+Source: Linsley et al. 2018 (the task and the way it is drawn); Tay et al. 2021, Long Range Arena (the parameters of its sizes).
+Differs: what never changes is drawn once (paddles at every angle, the dots, where a first paddle fits), and a step looks at the
+  pixels near a curve's end instead of at whole images. Distributions and pixels of a drawn paddle are those of the original,
+  with the scaling to bytes that its first release took from SciPy; random numbers are drawn in another order.
+"""
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+# Curves are this many paddles long; the last is the task of the Long Range Arena.
+CONTOURS = {"curv_baseline": 6, "curv_contour_length_9": 9, "curv_contour_length_14": 14}
+_SUPERSAMPLING = 2
+_TRIALS = 3  # of a paddle
+_SNAKE_TRIALS = 5  # of a short curve
+_FREE = 0.3  # a pixel of the mask up to here is free
+_OVERLAP = 1.8  # two paddles whose masks add up to this cross
+_FEWEST_FREE = 0.01  # of all pixels; short curves are not begun where fewer are left
+
+
+class Rules(NamedTuple):
+    """How images of one size are drawn; lengths in pixels.
+
+    Attributes:
+      padding: border that curves avoid.
+      margins: free space around a paddle; each image draws one of them.
+      length: of a paddle.
+      thickness: of a paddle; a multiple of a half.
+      marker_radius: of the two dots.
+      seed_distance: between the starts of the two long curves.
+      continuity: how straight curves are; a turn of 90 degrees over this is the sharpest.
+      contrast: of a long curve.
+      distractor_contrast: of a short one.
+      distractors: paddles of all short curves, about.
+    """
+
+    padding: int
+    margins: tuple[int, ...]
+    length: int
+    thickness: float
+    marker_radius: float
+    seed_distance: int
+    continuity: float
+    contrast: float
+    distractor_contrast: float
+    distractors: int
+
+
+# By the width of the image. At 32 short curves are brighter than long ones, as in the original, which forgets a factor there.
+RULES = {
+    32: Rules(1, (1,), 2, 0.5, 1.5, 7, 1.0, 0.75 * 2.0, 2.0, 20),
+    64: Rules(1, (1,), 5, 1.0, 2.5, 12, 1.8, 0.8, 0.8, 22),
+    128: Rules(1, (2, 3), 5, 1.5, 3.0, 20, 1.8, 0.9, 0.9, 35),
+    256: Rules(22, (3,), 5, 2.0, 5.0, 27, 1.8, 1.0, 1.0, 30),
+}
+
+Point = tuple[int, int]
+"""Row and column."""
+
+
+class Curve(NamedTuple):
+    """One curve, from its first paddle to its last.
+
+    Attributes:
+      starts: where each paddle is drawn from; of the first its free end, of the others the end that leads on.
+      patches: the number of each paddle's drawing in `Paddles`.
+    """
+
+    starts: list[Point]
+    patches: list[int]
+
+
+class Picture(NamedTuple):
+    """A drawn example.
+
+    Attributes:
+      image: [width width] uint8.
+      label: 1 where both dots are on one curve, else 0.
+      margin: which of the margins.
+      curves: the two long ones.
+      distractors: the short ones.
+      dots: where the two dots are.
+    """
+
+    image: np.ndarray
+    label: int
+    margin: int
+    curves: list[Curve]
+    distractors: list[Curve]
+    dots: list[Point]
+
+
+def draw(width: int, contour: int, random: np.random.Generator) -> Picture:
+    """Returns one example.
+
+    Args:
+      width: 32, 64, 128 or 256.
+      contour: paddles of a long curve, at least 3; short ones have a third, cut.
+      random: where randomness comes from; only its ``random`` is called.
+    """
+    rules = RULES[width]
+    label = _choose(random, 2)
+    margin = rules.margins[_choose(random, len(rules.margins))]
+    field = Field(width, margin)
+    while True:
+        curves = field.draw_pair(contour, random)
+        if curves:
+            break
+    short = contour // 3
+    distractors = [curve for _ in range(rules.distractors // short) if (curve := field.draw_distractor(short, random))]
+    first = _choose(random, 2)
+    dots = [curves[first].starts[0], curves[first if label else 1 - first].starts[-1]]
+    image = np.zeros((width, width))
+    for curve in curves:
+        field.paint(image, curve, rules.contrast)
+    for curve in distractors:
+        field.paint(image, curve, rules.distractor_contrast)
+    for dot in dots:
+        np.maximum(image, _draw_dot(width, dot, rules.marker_radius), out=image)
+    return Picture(scale_to_bytes(image), label, margin, curves, distractors, dots)
+
+
+def draw_batch(width: int, contour: int, *, seed: int, batch: int, count: int) -> Iterator[Picture]:
+    """Yields the images of a batch; each depends on the seed, the batch's number and its own alone."""
+    for number in range(count):
+        key = np.random.SeedSequence(seed, spawn_key=(width, contour, batch, number))
+        yield draw(width, contour, np.random.Generator(np.random.PCG64(key)))
+
+
+def describe(width: int, contour: int, picture: Picture, batch: int, number: int) -> str:
+    """Returns an image's line of metadata, as in the release."""
+    rules = RULES[width]
+    drawn = [rules.continuity, contour, contour // 3, rules.length, rules.thickness, picture.margin, 1]
+    return " ".join(map(str, [f"imgs/{batch}", f"sample_{number}.png", number, picture.label, *drawn]))
+
+
+def scale_to_bytes(values: np.ndarray) -> np.ndarray:
+    """Returns uint8: the least value becomes 0 and the greatest 255, halves are rounded up.
+
+    Source: SciPy before 1.2, ``misc.imsave`` and ``misc.imresize``.
+    """
+    least, most = float(values.min()), float(values.max())
+    scale = 255.0 / (most - least) if most > least else 1.0
+    return ((values - least) * scale + 0.5).astype(np.uint8)
+
+
+def _choose(random: np.random.Generator, count: int) -> int:
+    return int(random.random() * count)
+
+
+# --- what is drawn once --------------------------------------------------------------------------------------------
+
+
+class Paddles:
+    """The paddles of one size and margin at every angle at which one can lie, and how curves go on from each.
+
+    Angles are numbered: those of first paddles, in whole degrees from -180, then those that lead to a pixel around the end of
+    a curve. A paddle that leads on is drawn from there backwards.
+
+    Attributes:
+      reach: half the width of a drawing, without its middle.
+      lines: [patch, 2 reach + 1, 2 reach + 1] float32, drawings in 0 to 1.
+      masks: the same, with the free space around them.
+      first: patch of a first paddle, by its angle.
+      next: patch of a paddle that leads on, by its pixel.
+      step: [angle, 2] from one turning point to the next.
+      head: [angle, 2] from a first paddle's free end to its other end, of the first angles.
+      back: [angle, 2] from there to the turning point.
+      around: [K, 2] pixels around a turning point.
+      weights: [angle, K] how much each is preferred after an angle.
+      fits: [angle] where a first paddle needs pixels to be free: offsets [n, 2] from its free end; none where it never fits.
+    """
+
+    def __init__(self, width: int, margin: int) -> None:
+        """Draws them."""
+        rules = RULES[width]
+        self._rules, self._margin = rules, margin
+        self.reach = rules.length + math.ceil(rules.thickness) + margin
+        self._patches: dict[Point, int] = {}
+        self._drawn: list[tuple[np.ndarray, np.ndarray]] = []
+
+        degrees = [degree * np.pi / 180 for degree in range(-180, 180)]
+        self.around, angles = _ring(rules.length + margin)
+        every = np.array([*degrees, *angles])
+        self.first = [self._draw(angle) for angle in degrees]
+        self.next = [self._draw(_turn_round(angle)) for angle in angles]
+        self.step = _directions(every) * (rules.length + 2 * margin)
+        self.head = _directions(np.array(degrees)) * rules.length
+        self.back = _directions(np.array([_turn_round(angle) for angle in degrees])) * (rules.length + margin)
+        turn = np.abs(every[:, None] - angles)
+        turn = np.minimum(np.minimum(turn, 2 * np.pi - turn) * rules.continuity, np.pi / 2)
+        self.weights = np.cos(turn) ** 2
+        self.lines = np.stack([line for line, _ in self._drawn])
+        self.masks = np.stack([mask for _, mask in self._drawn])
+        self.fits = [self._fit(patch) for patch in self.first]
+
+    def _draw(self, angle: float) -> int:
+        """Returns the patch of a paddle that lies along an angle from the middle."""
+        middle = self.reach * _SUPERSAMPLING
+        y, x = _directions(np.array([angle]))[0] * (self._rules.length * _SUPERSAMPLING)
+        head = (math.ceil(middle + y), math.ceil(middle + x))
+        if head not in self._patches:
+            self._patches[head] = len(self._drawn)
+            self._drawn.append(_draw_paddle(self.reach, head, self._rules.thickness, self._margin))
+        return self._patches[head]
+
+    def _fit(self, patch: int) -> np.ndarray:
+        """Returns the pixels, from a paddle's free end, that it wholly covers.
+
+        The original places them one pixel off, and gives up where the paddle would be wholly outside of the image at any
+        pixel, wanted there or not: with most angles at a corner. So it begins few short curves, and so do we.
+        """
+        side = self._rules.length + self._margin
+        covered = np.argwhere(self.masks[patch] == 1.0) - self.reach + 1
+        covered = covered[(np.abs(covered) <= side).all(1)]
+        at_corners = all((covered * corner >= 0).all(1).any() for corner in ((1, 1), (1, -1), (-1, 1), (-1, -1)))
+        return covered if at_corners else covered[:0]
+
+
+@functools.lru_cache(maxsize=8)
+def load_paddles(width: int, margin: int) -> Paddles:
+    """Returns the paddles of one size and margin, drawn once per process."""
+    return Paddles(width, margin)
+
+
+def _turn_round(angle: float) -> float:
+    return angle + np.pi if angle < 0 else angle - np.pi
+
+
+def _directions(angles: np.ndarray) -> np.ndarray:
+    return np.stack([np.sin(angles), np.cos(angles)], 1)
+
+
+def _ring(radius: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the pixels of a circle, one step of a pixel after the other, sorted, and their angles."""
+    angles = np.arange(0, 360, 360.0 / (2 * radius * np.pi)) * np.pi / 180
+    pixels = np.unique(np.floor(radius * _directions(angles)).astype(int), axis=0)
+    return pixels, np.arctan2(pixels[:, 0], pixels[:, 1])
+
+
+def _draw_paddle(reach: int, head: Point, thickness: float, margin: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a line from the middle to ``head``, which is in a finer grid, and the mask of what is near it."""
+    from PIL import Image, ImageDraw
+
+    fine = 2 * reach * _SUPERSAMPLING + 1
+    canvas = Image.new("L", (fine, fine))
+    middle = reach * _SUPERSAMPLING
+    ends = [(middle, middle), (head[1], head[0])]
+    ImageDraw.Draw(canvas).line(ends, fill=255, width=round(thickness * _SUPERSAMPLING))
+    line = np.asarray(canvas)
+    far = margin * _SUPERSAMPLING
+    padded = np.pad(line, far)
+    near = [
+        padded[far + y : far + y + fine, far + x : far + x + fine]
+        for y in range(-far, far + 1)
+        for x in range(-far, far + 1)
+        if y * y + x * x <= far * far
+    ]
+    side = 2 * reach + 1
+    return _shrink(line, side), _shrink(np.max(near, 0), side)
+
+
+def _shrink(image: np.ndarray, side: int) -> np.ndarray:
+    from PIL import Image
+
+    small = Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS)
+    return (np.asarray(small) / 255.0).astype(np.float32)
+
+
+# --- drawing one image ---------------------------------------------------------------------------------------------
+
+
+class End(NamedTuple):
+    """Where a growing curve ends: its turning point, its angle, and its last paddle, which does not bar its own way yet."""
+
+    turning: Point
+    angle: int
+    start: Point
+    patch: int
+
+
+class Field:
+    """An image in the making: which pixels are taken."""
+
+    def __init__(self, width: int, margin: int) -> None:
+        """Starts empty."""
+        self._width, self._rules = width, RULES[width]
+        self._paddles = load_paddles(width, margin)
+        self._layout = _load_layout(width, margin)
+        self._taken = np.zeros(0)
+        self._mask = np.zeros((0, 0))
+        self._set_taken(self._layout.empty.copy())
+
+    def _set_taken(self, taken: np.ndarray) -> None:
+        """Takes pixels with a border around, in which everything is free."""
+        border, width = self._layout.border, self._width
+        self._taken = taken
+        self._mask = taken[border : border + width, border : border + width]
+
+    def draw_pair(self, contour: int, random: np.random.Generator) -> list[Curve] | None:
+        """Draws the two long curves, turn by turn; None, and an empty field, where one of them finds no way on."""
+        ends = self._seed_pair(random)
+        if ends is None:
+            return None
+        curves = [Curve([end.start], [end.patch]) for end in ends]
+        for _ in range(contour - 1):
+            for i, end in enumerate(ends):
+                grown = self._grow(end, random)
+                if grown is None:
+                    self._set_taken(self._layout.empty.copy())
+                    return None
+                ends[i] = self._add(curves[i], grown)
+        # the original leaves the last paddle of the other curve free
+        self._take(ends[1])
+        return curves
+
+    def draw_distractor(self, count: int, random: np.random.Generator) -> Curve | None:
+        """Draws a short curve of ``count`` paddles anywhere; None where there is no room, or no way on in five attempts."""
+        for _ in range(_SNAKE_TRIALS):
+            before = self._taken.copy()
+            end = self._seed_distractor(random)
+            if end is None:
+                continue
+            curve = Curve([end.start], [end.patch])
+            for _ in range(count - 1):
+                end = self._grow(end, random)
+                if end is None:
+                    break
+                self._add(curve, end)
+            if end is not None:
+                self._take(end)
+                return curve
+            self._set_taken(before)
+        return None
+
+    def paint(self, image: np.ndarray, curve: Curve, contrast: float) -> None:
+        """Draws a curve into an image [width width]; the brightest stays."""
+        for start, patch in zip(curve.starts, curve.patches, strict=True):
+            inside, part = self._window(start)
+            line = (self._paddles.lines[patch].astype(float) * contrast).astype(np.float32)
+            np.maximum(image[inside], line[part], out=image[inside])
+
+    def _add(self, curve: Curve, end: End) -> End:
+        curve.starts.append(end.start)
+        curve.patches.append(end.patch)
+        return end
+
+    def _grow(self, end: End, random: np.random.Generator) -> End | None:
+        """Adds a paddle; the one before now bars the way."""
+        paddles, layout = self._paddles, self._layout
+        step_y, step_x = layout.steps[end.angle]
+        y, x = math.ceil(end.turning[0] + step_y), math.ceil(end.turning[1] + step_x)
+        middle = (y + layout.border) * layout.stride + x + layout.border
+        occupied = self._taken.take(layout.near + middle).max(0)
+        weights = (paddles.weights[end.angle] * layout.inside.take(layout.around + middle) * (1.0 - occupied)).cumsum()
+        total = weights[-1]
+        if total < 1e-4:
+            return None
+        for _ in range(_TRIALS):
+            pixel = int(weights.searchsorted(random.random() * total, "right"))
+            dy, dx = layout.pixels[pixel]
+            start, patch = (y + dy, x + dx), paddles.next[pixel]
+            inside, part = self._window(start)
+            if (self._mask[inside] + paddles.masks[patch][part]).max() < _OVERLAP:
+                self._take(end)
+                return End((y, x), layout.first_angles + pixel, start, patch)
+        return None
+
+    def _take(self, end: End) -> None:
+        inside, part = self._window(end.start)
+        mask = self._mask[inside]
+        np.maximum(mask, self._paddles.masks[end.patch][part], out=mask)
+
+    def _window(self, middle: Point) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Returns where a drawing around a pixel lies in the image, and which part of it that is."""
+        reach, width = self._paddles.reach, self._width
+        y, x = middle[0] - reach, middle[1] - reach
+        side = 2 * reach + 1
+        return (
+            (slice(max(y, 0), y + side), slice(max(x, 0), x + side)),
+            (slice(max(-y, 0), min(side, width - y)), slice(max(-x, 0), min(side, width - x))),
+        )
+
+    def _seed_pair(self, random: np.random.Generator) -> list[End] | None:
+        """Draws the first paddles: one well inside, the other at a distance from it in any direction."""
+        first = None
+        while first is None:
+            # the original begins the whole image anew where an angle does not fit
+            angle = self._layout.first_that_fit[_choose(random, len(self._layout.first_that_fit))]
+            places = self._layout.first_places[angle]
+            first = self._place(places[_choose(random, len(places))], angle)
+        y, x = first.start
+        for _ in range(_TRIALS):
+            angle = _choose(random, 360)
+            direction = _choose(random, 360) * np.pi / 180
+            far = self._rules.seed_distance
+            second = self._place((round(y + far * math.sin(direction)), round(x + far * math.cos(direction))), angle)
+            if second:
+                return [first, second]
+        return None
+
+    def _seed_distractor(self, random: np.random.Generator) -> End | None:
+        free = self._mask <= _FREE
+        if free.sum() < _FEWEST_FREE * free.size:
+            return None
+        free[[0, -1]] = free[:, [0, -1]] = False
+        for _ in range(_TRIALS):
+            angle = _choose(random, 360)
+            if not len(self._paddles.fits[angle]):
+                return None
+            places = np.flatnonzero(_find_fits(free, self._paddles.fits[angle]))
+            if not len(places):
+                return None
+            end = self._place(divmod(int(places[_choose(random, len(places))]), self._width), angle)
+            if end:
+                return end
+        return None
+
+    def _place(self, start: Point, angle: int) -> End | None:
+        """Returns a first paddle from its free end; None where its other end or its turning point are outside."""
+        head = [math.ceil(start[i] + self._paddles.head[angle, i]) for i in range(2)]
+        turning = (math.ceil(head[0] + self._paddles.back[angle, 0]), math.ceil(head[1] + self._paddles.back[angle, 1]))
+        if all(0 <= place < self._width for place in (*head, *turning)):
+            return End(turning, angle, start, self._paddles.first[angle])
+        return None
+
+
+class _Layout:
+    """Where pixels lie in the flat array of taken ones, which has a border, so that no step looks outside of it."""
+
+    def __init__(self, width: int, margin: int) -> None:
+        paddles, rules = load_paddles(width, margin), RULES[width]
+        self.border = 2 * (rules.length + 2 * margin) + 2
+        self.stride = width + 2 * self.border
+        self.first_angles = len(paddles.first)
+        self.pixels = [(int(y), int(x)) for y, x in paddles.around]
+        self.steps = [(float(y), float(x)) for y, x in paddles.step]
+        self.around = paddles.around @ [self.stride, 1]
+        far = range(-margin, margin + 1)
+        disc = np.array([y * self.stride + x for y in far for x in far if y * y + x * x <= margin * margin])
+        self.near = disc[:, None] + self.around
+        self.inside = np.pad(np.ones((width, width)), self.border)
+        edge = np.ones((width, width))
+        edge[rules.padding : -rules.padding, rules.padding : -rules.padding] = 0.0
+        self.empty = np.pad(edge, self.border)
+        # where the first paddle of a long curve can be, at each angle
+        inner = np.zeros((width, width), bool)
+        band = 2 * rules.seed_distance
+        inner[band:-band, band:-band] = True
+        self.first_places = [
+            [(int(y), int(x)) for y, x in np.argwhere(_find_fits(inner, offsets))] if len(offsets) else []
+            for offsets in paddles.fits
+        ]
+        self.first_that_fit = [angle for angle, places in enumerate(self.first_places) if places]
+
+
+@functools.lru_cache(maxsize=8)
+def _load_layout(width: int, margin: int) -> _Layout:
+    return _Layout(width, margin)
+
+
+def _find_fits(free: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Returns the free pixels around which all ``offsets`` are free too; outside of the image everything is."""
+    far = int(np.abs(offsets).max())
+    height, width = free.shape
+    padded = np.pad(free, far, constant_values=True)
+    fits = np.ones_like(free)
+    for y, x in offsets.tolist():
+        fits &= padded[far + y : far + y + height, far + x : far + x + width]
+    return fits
+
+
+def _draw_dot(width: int, dot: Point, radius: float) -> np.ndarray:
+    """Returns a disc, drawn finely and then shrunk."""
+    y, x = np.ogrid[: width * _SUPERSAMPLING, : width * _SUPERSAMPLING]
+    middle_y, middle_x = (place * _SUPERSAMPLING for place in dot)
+    fine = (y - middle_y) ** 2 + (x - middle_x) ** 2 <= (radius * _SUPERSAMPLING) ** 2
+    return _shrink(fine * np.uint8(255), width).astype(float)
