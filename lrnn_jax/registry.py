@@ -91,7 +91,8 @@ def check_model(config: Any, task: "Task", *, longest: int) -> None:
       longest: the longest sequence that the model will see, as the task counts lengths.
 
     Raises:
-      UserError: a head that the task cannot use, a maximal length below ``longest``, or fields that do not fit together.
+      UserError: a head that the task cannot use, a maximal length below ``longest``, a layer that would read the answers, or
+        fields that do not fit together.
     """
     from lrnn_jax.models.names import HEADS
 
@@ -101,7 +102,10 @@ def check_model(config: Any, task: "Task", *, longest: int) -> None:
     steps = task.example_spec(longest).steps
     if 0 < config.max_length < steps:
         raise UserError(f"model.max_length={config.max_length} is less than the {steps} positions of the longest sequence")
-    _make_model(config, vocab_size=1, outputs=1)
+    model = _make_model(config, vocab_size=1, outputs=1)
+    if task.ANSWERS_AHEAD and not model.make_layer().causal:
+        name = model.make_layer().describe()
+        raise UserError(f"{name} reads to both sides, and {type(task).__name__} has the answer among the inputs to come")
 
 
 def _make_model(config: Any, *, vocab_size: int, outputs: int) -> "Backbone":

@@ -67,7 +67,8 @@ def load_language_model(workdir: Path, *, which: str) -> LanguageModel:
     variables = {"params": chosen["params"], "batch_stats": chosen.get("batch_stats") or {}}
     model = build_model(config.model, task)
     if not model.causal:
-        raise UserError(f"{workdir}: {config.model.layer.name!r} reads whole sequences, and cannot write token by token")
+        both = " with model.layer.bidirectional=True" if config.model.layer.get("bidirectional") else ""
+        raise UserError(f"{workdir}: {config.model.layer.name!r}{both} reads whole sequences, and cannot write token by token")
     return LanguageModel(task.load_tokenizer(), model, variables, task)
 
 

@@ -89,7 +89,7 @@ def bench_decoding(grid: Grid) -> Iterator[list[Row]]:
     """
     points = list(grid.points(own_blocks(grid.names)))
     for point in points:
-        if not make_layer(point).CAUSAL:
+        if not make_layer(point).causal:
             raise UserError(f"{point.what} is not causal and does not decode")
     return (_measure_decoding(point, grid.rounds) for point in points)
 

@@ -4,10 +4,6 @@ import functools
 import hashlib
 import itertools
 import json
-import os
-import shutil
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -15,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lrnn_jax.data.keeping import cache_folder, keep_folder
 from lrnn_jax.data.sources import SPLITS, STDLIB, TFDS, Document, Source, open_source
 from lrnn_jax.data.tokenizers import BPE, BYTES, Tokenizer, UnknownText, byte_tokenizer, load_tokenizer, train_bpe
 from lrnn_jax.errors import UserError
@@ -25,7 +22,7 @@ HELD_OUT = 0.05
 _FEWEST_DOCUMENTS = 40
 _SHORTEST_CUT = 1000  # characters; shorter documents of such a corpus train whole
 _SHORTEST = 2
-_HALF = ".half-"
+_LAST = "corpus.json"
 _LAYOUT = 1  # of the files below; another number makes them anew
 
 
@@ -99,28 +96,23 @@ def load_corpus(data: str, *, data_dir: str, text_field: str, tokenizer: str, sk
 
     def place(words: str) -> Path:
         what = [_LAYOUT, HELD_OUT, digest, kind, text_field, words, skip_short]
-        return _cache_folder() / hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+        return cache_folder() / hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
     folder = place(own.file if own else tokenizer)
     link = folder.with_suffix(".link")
     if link.exists():
         folder = folder.parent / link.read_text()
-    if not (folder / "corpus.json").exists():
+    if not (folder / _LAST).exists():
         own = own or _make_tokenizer(tokenizer, source)
         # a run's own copy of a trained tokenizer must find the same tokens
         folder = place(own.file or BYTES)
-        if not (folder / "corpus.json").exists():
+        if not (folder / _LAST).exists():
             _write_corpus(folder, source, own, digest, data, tokenizer, skip_short)
         if folder.name != link.stem:
             # without it the tokenizer is only trained again
             with suppress(OSError):
                 link.write_text(folder.name)
     return _read_corpus(folder)
-
-
-def _cache_folder() -> Path:
-    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("LRNN_CACHE_DIR") or Path(user) / "lrnn_jax")
 
 
 def _make_tokenizer(spec: str, source: Source) -> Tokenizer:
@@ -164,38 +156,13 @@ def _choose_split(document: Document, own: frozenset[str]) -> str:
 def _write_corpus(
     folder: Path, source: Source, tokenizer: Tokenizer, digest: str, data: str, spec: str, skip_short: bool
 ) -> None:
-    """Writes everything beside the folder, then renames it: the folder is there whole or not at all."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(folder.parent)
-        half = Path(tempfile.mkdtemp(prefix=_HALF, dir=folder.parent))
-    except OSError as error:
-        raise UserError(f"cannot write tokens in {folder.parent} ({error.strerror}); set LRNN_CACHE_DIR") from error
-    try:
+    def write(half: Path) -> None:
         counts = _write_tokens(half, source, tokenizer, data, spec, skip_short)
         about = {"digest": digest, "dtype": _dtype(tokenizer).name, "documents": counts}
         (half / "tokenizer.json").write_text(tokenizer.file)
-        (half / "corpus.json").write_text(json.dumps(about))
-        if not (folder / "corpus.json").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            half.rename(folder)
-    except OSError as error:
-        # another process may have been first
-        if not (folder / "corpus.json").exists():
-            raise UserError(f"cannot write tokens in {folder.parent}: {error.strerror}; set LRNN_CACHE_DIR") from error
-    finally:
-        shutil.rmtree(half, ignore_errors=True)
+        (half / _LAST).write_text(json.dumps(about))
 
-
-def _remove_stale(cache: Path) -> None:
-    """Removes what killed processes left half-made a day ago or longer."""
-    for half in cache.glob(f"{_HALF}*"):
-        # its own process may rename it at any time
-        with suppress(FileNotFoundError):
-            # a folder's own time stands still while its files grow
-            newest = max(path.stat().st_mtime for path in (half, *half.iterdir()))
-            if newest < time.time() - 86_400:
-                shutil.rmtree(half, ignore_errors=True)
+    keep_folder(folder, _LAST, write, what="tokens")
 
 
 def _write_tokens(half: Path, source: Source, tokenizer: Tokenizer, data: str, spec: str, skip_short: bool) -> dict[str, int]:
@@ -223,7 +190,7 @@ def _write_tokens(half: Path, source: Source, tokenizer: Tokenizer, data: str, s
 
 
 def _read_corpus(folder: Path) -> Corpus:
-    about: dict[str, Any] = json.loads((folder / "corpus.json").read_text())
+    about: dict[str, Any] = json.loads((folder / _LAST).read_text())
     file = (folder / "tokenizer.json").read_text()
     tokenizer = load_tokenizer(str(folder / "tokenizer.json"), field="task.tokenizer") if file else byte_tokenizer()
     tokens = {}

@@ -5,10 +5,11 @@ import hashlib
 import json
 import os
 import sysconfig
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lrnn_jax.data.prepared import open_prepared
 from lrnn_jax.errors import UserError, suggest
 
 STDLIB = "stdlib"
@@ -198,41 +199,16 @@ def _read_parquet(data: str, name: str, path: Path, text_field: str) -> Iterator
 
 
 def _open_tfds(data: str, data_dir: str, text_field: str) -> Source:
-    import tensorflow_datasets as tfds
-
-    name = data.removeprefix(TFDS)
-    folder = _tfds_folder(data_dir)
-    try:
-        builder = tfds.builder(name, data_dir=folder, try_gcs=False)
-        # nothing is downloaded: what is not there is said
-        sources = {str(split): builder.as_data_source(split) for split in sorted(builder.info.splits)}
-    # in all these ways it says that a data set is not there, not prepared, or not in a format that can be read at random
-    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError, NotImplementedError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"task.data={data!r}: no such prepared data set in {folder or 'the default folder'}: {reason}"
-        ) from error
-    if not sources:
-        where = folder or builder.data_path.parent
-        raise UserError(f"task.data={data!r}: put the prepared data set (array_record files) in {where}; nothing is downloaded")
-    features = list(builder.info.features)
-    if text_field not in features:
-        nearest = suggest(text_field, features) or f" (it has {', '.join(features)})"
+    prepared = open_prepared(data.removeprefix(TFDS), data_dir=data_dir, field=f"task.data={data!r}")
+    if text_field not in prepared.features:
+        nearest = suggest(text_field, prepared.features) or f" (it has {', '.join(prepared.features)})"
         raise UserError(f"task.text_field={text_field!r} is no feature of {data!r}{nearest}")
-    own = {split: _OWN_SPLITS[split] for split in sources if split in _OWN_SPLITS}
-    root = Path(builder.data_path)
-    files = {path.name: path for path in sorted(root.iterdir()) if path.is_file()}
-    chosen = {split: sources[split] for split in own or sources}
-    return Source(files, lambda: _read_tfds(data, chosen, own, text_field), frozenset(own.values()))
+    own = {split: _OWN_SPLITS[split] for split in prepared.splits if split in _OWN_SPLITS}
+    chosen = {split: prepared.splits[split] for split in own or prepared.splits}
+    return Source(prepared.files, lambda: _read_tfds(data, chosen, own, text_field), frozenset(own.values()))
 
 
-def _tfds_folder(data_dir: str) -> str | None:
-    """``data_dir``, or the folder ``tfds`` inside it; the library's default without one."""
-    inside = Path(data_dir) / "tfds"
-    return (str(inside) if inside.is_dir() else data_dir) if data_dir else None
-
-
-def _read_tfds(data: str, sources: dict[str, Sequence[Any]], own: dict[str, str], text_field: str) -> Iterator[Document]:
+def _read_tfds(data: str, sources: Mapping[str, Sequence[Any]], own: dict[str, str], text_field: str) -> Iterator[Document]:
     for split, rows in sources.items():
         for i in range(len(rows)):
             value = rows[i][text_field]

@@ -99,7 +99,7 @@ class Backbone(nn.Module):
     @property
     def causal(self) -> bool:
         """Whether the model can go on from a state, token by token: layer and head look at no later position."""
-        return self.layer_class.CAUSAL and load_head(self.head).CAUSAL
+        return self.make_layer().causal and load_head(self.head).CAUSAL
 
     def make_layer(self, index: int = 0, layer_values: Mapping[str, Any] | None = None) -> nn.Module:
         """Returns a detached copy of a block's layer.
@@ -131,7 +131,8 @@ class Backbone(nn.Module):
 
         Args:
           inputs: tokens, or features for the linear encoder; with an axis R for a head of more than one row per example.
-          lengths: positions that count in each row, for all heads but "token"; all if None.
+          lengths: positions that count in each row, for all heads but "token", and for layers that are not causal, which read
+            zeros at all others; all if None.
           states: one per block and what `init_states` adds, from there or from an earlier call.
           reset: True where a new sequence starts inside a row.
           train: turns on dropout and BatchNorm's batch statistics.
@@ -157,7 +158,10 @@ class Backbone(nn.Module):
             following, vectors = (end,), positions.table()[:steps]
         elif head_class.NEEDS_MAX_LENGTH:
             vectors = jnp.asarray(sinusoids(steps, self.width))
-        x, ended = self._run_blocks(x.astype(jnp.float32), begun, reset, train, layer_values)
+        inside = None
+        if lengths is not None and not self.make_layer().causal:
+            inside = jnp.arange(steps)[None] < lengths[:, None]
+        x, ended = self._run_blocks(x.astype(jnp.float32), begun, reset, inside, train, layer_values)
         lengths = jnp.full((batch,), steps, jnp.int32) if lengths is None else lengths
         return self._answer(x, lengths, vectors, train), (*ended, *following)
 
@@ -172,8 +176,8 @@ class Backbone(nn.Module):
         if states is None:
             return
         if not self.causal:
-            name = self.layer_class.__name__
-            raise ValueError(f"states: {name} with the head {self.head!r} reads whole sequences; it cannot go on from states")
+            name = self.make_layer().describe()
+            raise ValueError(f"states: {name} and the head {self.head!r} reads whole sequences; it cannot go on from states")
         if len(states) != self.depth + (self.positions != "none"):
             extra = "" if self.positions == "none" else " and their positions"
             raise ValueError(f"states: {len(states)} of them for {self.depth} blocks{extra}")
@@ -186,6 +190,7 @@ class Backbone(nn.Module):
         x: jax.Array,
         states: tuple[Any, ...] | None,
         reset: jax.Array | None,
+        inside: jax.Array | None,
         train: bool,
         layer_values: Mapping[str, Any] | None,
     ) -> tuple[jax.Array, tuple[Any, ...]]:
@@ -210,11 +215,11 @@ class Backbone(nn.Module):
 
         if self.scan_blocks and self.depth:
             stacked = None if states is None else jax.tree.map(lambda *parts: jnp.stack(parts), *states)
-            x, last = make(_scan_over(block_class, self.depth), 0, "blocks")(x, stacked, reset)
+            x, last = make(_scan_over(block_class, self.depth), 0, "blocks")(x, stacked, reset, inside)
             return x, tuple(_take(last, i) for i in range(self.depth))
         ended = []
         for i in range(self.depth):
-            x, state = make(block_class, i, f"block_{i}")(x, None if states is None else states[i], reset)
+            x, state = make(block_class, i, f"block_{i}")(x, None if states is None else states[i], reset, inside)
             ended.append(state)
         return x, tuple(ended)
 
@@ -240,7 +245,7 @@ def _scan_over(block_class: Any, depth: int) -> Any:
         block_class,
         variable_axes={"params": 0, "batch_stats": 0},
         split_rngs={"params": True, "dropout": True},
-        in_axes=(0, nn.broadcast),
+        in_axes=(0, nn.broadcast, nn.broadcast),
         length=depth,
     )
 

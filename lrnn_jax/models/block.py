@@ -36,12 +36,19 @@ class Block(nn.Module):
     train: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, state: Any, reset: jax.Array | None) -> tuple[jax.Array, Any]:
-        """Maps ``[B T D]`` to ``[B T D]`` float32 and carries the layer's state."""
+    def __call__(
+        self, x: jax.Array, state: Any, reset: jax.Array | None, inside: jax.Array | None = None
+    ) -> tuple[jax.Array, Any]:
+        """Maps ``[B T D]`` to ``[B T D]`` float32 and carries the layer's state.
+
+        Where ``inside`` ([B T] bool) is given and False, the layer reads zeros. A linear recurrence without biases thus
+        enters a row from the right with an empty state, and no answer depends on how far the row is padded.
+        """
         mixer_class = load_mixer(self.mixer)
 
         def recur(u: jax.Array) -> jax.Array:
             nonlocal state
+            u = u if inside is None else jnp.where(inside[..., None], u, jnp.zeros_like(u))
             y, state = self.layer(u, state=state, reset=reset, scan=self.scan)
             if mixer_class.PLACE == "inside":
                 return self._make_mixer("glu")(y, train=self.train)

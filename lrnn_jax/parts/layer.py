@@ -49,7 +49,8 @@ class RecurrentLayer(nn.Module):
       METHODS: which of "sequential", "associative", "chunked", "pallas" the layer has, each with what it can take beside x.
       PARAM_GROUPS: regex on the parameter's path within the layer -> multipliers {"lr": ..., "wd": ...}. Every parameter
         matches exactly one.
-      CAUSAL: y_t depends on x_1 to x_t alone. A layer that is not causal has no state to go on from and does not decode.
+      CAUSAL: y_t depends on x_1 to x_t alone, unless a field ``bidirectional`` is on: see `causal`. A layer that is not causal
+        has no state to go on from and does not decode.
       START_STATE: `recur` is given the state at the start where a call has none; False: it is given None, for scans that are
         faster, or only possible, without one.
       DIAGONAL: `transition` returns eigenvalues, on the axes after B and T (or without these where they do not depend on the
@@ -58,7 +59,8 @@ class RecurrentLayer(nn.Module):
         where the layer has the choice.
       BLOCK: what the paper puts around the layer, as config fields below ``model.``.
       PARAMETER_FORMULA: the parameter count written out, where rounded ranks make it no polynomial of D.
-      MAY_EXPAND: nothing keeps the eigenvalues of A_t within the unit circle; the layer stays finite by other means.
+      MAY_EXPAND: nothing keeps the eigenvalues of A_t within the unit circle; the layer stays finite by other means. Where this
+        depends on fields, `may_expand` does.
     """
 
     width: int
@@ -138,12 +140,29 @@ class RecurrentLayer(nn.Module):
         raise NotImplementedError
 
     @property
+    def causal(self) -> bool:
+        """Whether y_t depends on x_1 to x_t alone: `CAUSAL`, unless the layer has a field ``bidirectional`` that is on.
+
+        A bidirectional layer runs its recurrence from both ends, with its parameters shared but for one readout per direction.
+        Its state is ``()``, nothing crosses a reset in either direction, and the backbone hands it zeros for padding.
+        """
+        return self.CAUSAL and not getattr(self, "bidirectional", False)
+
+    @property
+    def may_expand(self) -> bool:
+        """Whether this layer, with its fields, is one of those that `MAY_EXPAND` speaks of."""
+        return self.MAY_EXPAND
+
+    @property
     def indexed(self) -> bool:
         """Whether initial values depend on ``index``, so that blocks cannot be made as copies of one."""
         return False
 
     def init_state(self, batch: int) -> State:
-        """Returns the state before the first position: a pytree of float32 arrays with leading axis ``batch``."""
+        """Returns the state before the first position: a pytree of float32 arrays with leading axis ``batch``.
+
+        It is ``()`` where the layer is bidirectional.
+        """
         raise NotImplementedError
 
     def check_state(self, x: Float[Array, "B T D"], state: State | None) -> None:
@@ -154,6 +173,8 @@ class RecurrentLayer(nn.Module):
         """
         if state is None:
             return
+        if jax.tree.leaves(state) and not self.causal:
+            raise ValueError(f"state: {self.describe()} is not causal, so there is no state to go on from")
         expected = jax.eval_shape(lambda: self.init_state(x.shape[0]))
         found, right = str(jax.tree.structure(state)), str(jax.tree.structure(expected))
         if found != right:
@@ -163,8 +184,10 @@ class RecurrentLayer(nn.Module):
             if jnp.shape(given) != part.shape:
                 name = f"state{jax.tree_util.keystr(path)}"
                 raise ValueError(f"{name}: shape {jnp.shape(given)} is not {part.shape}, as in init_state(batch={x.shape[0]})")
-        if parts and not self.CAUSAL:
-            raise ValueError(f"state: {type(self).__name__} is not causal, so there is no state to go on from")
+
+    def describe(self) -> str:
+        """Returns the layer's name as messages have it, with ``bidirectional=True`` where that is why it is not causal."""
+        return type(self).__name__ + (" with bidirectional=True" if self.CAUSAL and not self.causal else "")
 
     def _check_inputs(self, x: Any, reset: Any) -> None:
         shape = jnp.shape(x)

@@ -89,6 +89,7 @@ class Task:
       EVAL_LENGTHS: length buckets (shortest, longest) of the evaluation.
       METRICS: what `loss`, `metrics` and `derive` measure, each with the direction that is better: "higher" or "lower".
       HEADS: the model's heads that can answer, the usual one first.
+      ANSWERS_AHEAD: inputs to come hold the answer, as in language modelling; a layer that is not causal would read it there.
       CHANCE: accuracy of the best guess that does not read the input.
       CEILING: accuracy that a perfect model reaches.
       MAX_LENGTH: longest sequence that the task makes.
@@ -100,6 +101,7 @@ class Task:
     EVAL_LENGTHS: ClassVar[tuple[Length, ...]]
     METRICS: ClassVar[Mapping[str, str]] = {"loss": "lower", "accuracy": "higher", "scaled_accuracy": "higher"}
     HEADS: ClassVar[tuple[str, ...]] = ("last", "mean")
+    ANSWERS_AHEAD: ClassVar[bool] = False
     CHANCE: ClassVar[float]
     CEILING: ClassVar[float] = 1.0
     # The longest length at which every layer is tested to stay finite.

@@ -56,6 +56,7 @@ class FuzzyInContextRecall(FixedLengthTask):
     value_motif: int = 3
 
     EVAL_LENGTHS = ((128, 128),)
+    ANSWERS_AHEAD = True
     SPLITS_DIFFER = True
 
     def __post_init__(self) -> None:

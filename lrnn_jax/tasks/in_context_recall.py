@@ -35,6 +35,7 @@ class InContextRecall(FixedLengthTask):
     vocabulary: int = 16
 
     EVAL_LENGTHS = ((128, 128),)
+    ANSWERS_AHEAD = True
     SPLITS_DIFFER = True
     MIN_LENGTH = 4
     LENGTH_STEP = 2

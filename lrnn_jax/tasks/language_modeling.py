@@ -66,6 +66,7 @@ class LanguageModeling(FileTask):
     CHANCE = 0.0
     METRICS = {"loss": "lower", "accuracy": "higher", "bits_per_byte": "lower", "perplexity": "lower"}
     HEADS = ("token",)
+    ANSWERS_AHEAD = True
 
     def __post_init__(self) -> None:
         if not self.data:

@@ -53,7 +53,7 @@ def list_pieces(tiny: bool) -> list[Piece]:
     layers = [
         Piece(f"layer {name}", functools.partial(check_layer, name), functools.partial(lower_layer, name))
         for name in LAYERS
-        if load_layer(name).CAUSAL
+        if load_layer(name)(WIDTH).causal
     ]
     flags = (QUICKLY,) if tiny else ("", "--xla_gpu_deterministic_ops=true")
     kills = [Piece(f"kill {flag}".strip(), functools.partial(check_kill, flag, tiny), seconds=60.0) for flag in flags]

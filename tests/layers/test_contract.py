@@ -6,20 +6,16 @@ else. All arrays are NumPy's, for every slice of one of JAX's compiles a program
 """
 
 import functools
-import inspect
 import itertools
-import re
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
 
-from helpers import SMALL_LAYERS, add_noise, assert_near, make_layer, shrink_chunks, to_numpy, trace_in_float64
+from helpers import add_noise, assert_near, make_layer, shrink_chunks, to_numpy, trace_in_float64
 from lrnn_jax.config.fields import own_fields
-from lrnn_jax.parts.layer import missing_parts
 from lrnn_jax.registry import LAYERS, load_layer
 
 WIDTH, BATCH, STEPS = 8, 2, 19
@@ -50,7 +46,8 @@ class Programs:
     """A layer's compiled programs, each made when it is first asked for, and what goes into them."""
 
     def __init__(self, name):
-        self.name, self.layer = name, make_layer(name)
+        name, _, field = name.partition(" ")
+        self.layer = make_layer(name, **{field: True} if field else {})
         serving = {name: all(serves) for name, serves in self.layer.METHODS.items()}
         self.methods = [name for name, every in serving.items() if every]  # these take states and resets
         self.others = [name for name, every in serving.items() if not every]
@@ -113,7 +110,11 @@ class Programs:
         return (np.concatenate(outputs, axis=1), last), (dvariables, dx, dstate)
 
 
-@pytest.fixture(scope="module", params=[*LAYERS, "outside_layers:Leaky", "outside_layers:BothWays"])
+# A layer with the field once more, reading both ways.
+BOTH_WAYS = [f"{name} bidirectional" for name in LAYERS if "bidirectional" in own_fields(load_layer(name))]
+
+
+@pytest.fixture(scope="module", params=[*LAYERS, *BOTH_WAYS, "outside_layers:Leaky", "outside_layers:BothWays"])
 def programs(request):
     """Of module scope, so that all tests of one layer follow each other, and in one process."""
     with pytest.MonkeyPatch.context() as patch:
@@ -124,7 +125,7 @@ def programs(request):
 @pytest.fixture
 def causal(programs):
     """Only layers with a state to go on from."""
-    if not programs.layer.CAUSAL:
+    if not programs.layer.causal:
         pytest.skip("the layer is not causal")
     return programs
 
@@ -174,6 +175,7 @@ def test_cut_anywhere_and_carry_the_state(causal):
 
 
 def test_outputs_depend_on_the_past_of_their_own_row_only(programs):
+    """And on what is to come where the layer is not causal."""
     p = programs
     weights, zeros = p.cotangents[0], jax.tree.map(np.zeros_like, p.cotangents)
 
@@ -186,12 +188,25 @@ def test_outputs_depend_on_the_past_of_their_own_row_only(programs):
     for method in p.methods:
         for t in range(STEPS):
             found = reach(method, np.s_[:, t])
-            if p.layer.CAUSAL:
+            if p.layer.causal:
                 assert not found[:, t + 1 :].any(), (method, t)
+            else:
+                assert found[:, t : t + NEAR].all(), (method, t)
             assert found[:, max(t - NEAR + 1, 0) : t + 1].all(), (method, t)
         for row in range(BATCH):
             others = np.delete(reach(method, np.s_[row]), row, axis=0)
             assert not others.any(), (method, row)
+
+
+def test_nothing_crosses_a_reset_in_either_direction(programs):
+    p = programs
+    sequence = np.cumsum(RESETS[1], axis=1)  # the number of each position's sequence within its row
+    for method, which in itertools.product(p.methods, range(sequence.max() + 1)):
+        cotangent = np.where((sequence == which)[..., None], p.cotangents[0], np.float32(0))
+        zeros = jax.tree.map(np.zeros_like, p.cotangents[1])
+        _, (_, dx, _) = p.backward(method)(p.variables, p.x, p.state, RESETS[1], (cotangent, zeros))
+        assert not dx[sequence != which].any(), (method, which)
+        assert dx[sequence == which].all(), (method, which)
 
 
 def test_state_is_float32_and_as_large_for_any_length(programs):
@@ -232,7 +247,7 @@ def test_bfloat16_stays_finite_and_near_float32_and_does_not_round_states(progra
     error = y.astype(np.float64) - expected
     assert np.sqrt(np.mean(error**2)) < 0.05 * np.sqrt(np.mean(expected**2))
     state = p.state
-    for t in range(STEPS if p.layer.CAUSAL else 0):
+    for t in range(STEPS if p.layer.causal else 0):
         _, state = p.forward("auto", jnp.bfloat16)(variables, x[:, t : t + 1], state)
     assert_near(state, last, 1e-4)
 
@@ -278,50 +293,6 @@ def test_long_bfloat16_sequences_stay_finite_and_near_float32(name):
     assert np.sqrt(np.mean(error**2)) < 0.05 * np.sqrt(np.mean(expected**2))
 
 
-def variants(name):
-    """Fields and width of layers whose counts and groups are looked at: each flag off and on, each size another."""
-    cls = load_layer(name)
-    flags = [field for field, default in own_fields(cls).items() if isinstance(default, bool)]
-    yield {}, 24
-    yield dict.fromkeys(flags, True) | SMALL_LAYERS.get(name, {}), 16
-    for flag in flags:
-        yield SMALL_LAYERS.get(name, {}) | dict.fromkeys(flags, False) | {flag: True}, WIDTH
-    for field in ("conv_width", "index"):
-        if field in {*own_fields(cls), "index"}:
-            yield SMALL_LAYERS.get(name, {}) | dict.fromkeys(flags, False) | {field: 1, "depth": 2}, WIDTH
-
-
-@functools.cache
-def shapes_of_variants(name):
-    """[(layer, {path: shape of a parameter})], each found by tracing `init` once."""
-    found = []
-    for fields, width in variants(name):
-        layer = load_layer(name)(**{"width": width, **fields})
-        params = jax.eval_shape(layer.init, jax.random.key(0), np.zeros((1, 1, width), np.float32))["params"]
-        found.append((layer, traverse_util.flatten_dict(params, sep="/")))
-    return found
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_parameter_and_state_counts_are_the_closed_formulas(name):
-    for layer, params in shapes_of_variants(name):
-        assert layer.parameter_count() == sum(leaf.size for leaf in params.values()), layer
-        state = jax.eval_shape(functools.partial(layer.init_state, 3))
-        assert 3 * layer.state_count() == sum(leaf.size for leaf in jax.tree.leaves(state)), layer
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_every_parameter_is_in_exactly_one_group_and_every_group_is_used(name):
-    groups = load_layer(name).PARAM_GROUPS
-    for layer, params in shapes_of_variants(name):
-        matches = {path: [pattern for pattern in groups if re.search(pattern, path)] for path in params}
-        assert all(len(found) == 1 for found in matches.values()), (layer, matches)
-        assert {pattern for found in matches.values() for pattern in found} == set(groups), layer
-    for multipliers in groups.values():
-        assert set(multipliers) == {"lr", "wd"}
-        assert all(isinstance(value, float) and value >= 0 for value in multipliers.values())
-
-
 def eigenvalues(layer, a):
     """A transition is given as square matrices on its last two axes, or as its eigenvalues."""
     return a if layer.DIAGONAL else np.linalg.eigvals(a)
@@ -336,7 +307,7 @@ def test_transition_is_finite_and_does_not_expand(programs):
     a = transitions(p.layer, p.variables, p.x)
     assert np.isfinite(a).all()
     # a layer that is exempt must need it
-    assert (np.abs(eigenvalues(p.layer, a)).max() > 1 + 1e-6) == p.layer.MAY_EXPAND
+    assert (np.abs(eigenvalues(p.layer, a)).max() > 1 + 1e-6) == p.layer.may_expand
 
 
 @pytest.mark.parametrize("name", [name for name in LAYERS if "negative" in load_layer(name).VARIANTS])
@@ -364,30 +335,10 @@ def test_what_a_call_cannot_be_given_is_refused_before_compilation(programs):
         ({"x": np.zeros(p.x.shape, np.int32)}, "^x: dtype int32 is not floating"),
         ({"reset": RESETS[0][:, 1:]}, rf"^reset: .*{STEPS - 1}\) is not bool of shape \({BATCH}, {STEPS}\)"),
         ({"reset": np.zeros((BATCH, STEPS), np.int32)}, "^reset: int32"),
-        *([({"state": other}, rf"^state.*: shape \({BATCH + 1},.* is not \({BATCH},.*init_state")] if p.layer.CAUSAL else []),
+        *([({"state": other}, rf"^state.*: shape \({BATCH + 1},.* is not \({BATCH},.*init_state")] if p.layer.causal else []),
         ({"state": [p.start]}, r"^state: .* is not .*init_state"),
     )
     for arguments, message in wrong:
         run = functools.partial(call, p.layer, arguments.pop("scan", "auto"), p.variables)
         with pytest.raises(ValueError, match=message):
             jax.eval_shape(run, arguments.pop("x", p.x), *(arguments.get(part) for part in ("state", "reset")))
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_layer_is_complete_labelled_and_documented(name):
-    cls = load_layer(name)
-    assert missing_parts(cls) == []
-    assert "sequential" in cls.METHODS
-    assert set(cls.METHODS) <= {"sequential", "associative", "chunked", "pallas"}
-    text = inspect.cleandoc(cls.__dict__["__doc__"])
-    assert "Source: " in text
-    for field in own_fields(cls):
-        assert re.search(rf"^  {field}: ", text, re.MULTILINE), field
-    for path in set().union(*(params for _, params in shapes_of_variants(name))):
-        assert re.search(rf"^  ``{path}``: ", text, re.MULTILINE), path
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_the_default_fields_are_accepted(name):
-    cls = load_layer(name)
-    cls.check({"width": WIDTH, **own_fields(cls), **SMALL_LAYERS.get(name, {})})

@@ -333,6 +333,31 @@ def test_what_reads_whole_sequences_cannot_go_on_from_a_state(fields):
     assert make_model(head="last").causal
 
 
+class Backwards(Diagonal):
+    """Sums up from the right, where a row's padding is."""
+
+    CAUSAL = False
+
+    def recur(self, x, state, reset, scan):
+        return jnp.cumsum(x[:, ::-1], axis=1)[:, ::-1], state
+
+
+@pytest.mark.parametrize("scan_blocks", [False, True])
+def test_a_layer_that_is_not_causal_does_not_read_padding(scan_blocks):
+    model = make_model(layer_class=Backwards, head="mean", scan_blocks=scan_blocks)
+    variables = initialise(model)
+    lengths = np.int32([LENGTH - 2, LENGTH])
+    other = np.array(TOKENS)
+    other[0, -2:] = (other[0, -2:] + 1) % model.vocab_size
+    logits, _ = apply(model, variables, TOKENS, lengths=lengths)
+    changed, _ = apply(model, variables, other, lengths=lengths)
+    np.testing.assert_array_equal(logits, changed)
+    short, _ = apply(model, variables, np.array(TOKENS)[:, :-2])
+    np.testing.assert_allclose(logits[0], short[0], atol=1e-6)
+    whole, _ = apply(model, variables, TOKENS)
+    assert np.abs(whole[0] - logits[0]).max() > 1e-3
+
+
 def test_an_unknown_norm_is_refused():
     with pytest.raises(ValueError, match="norm='layer' is not one of layernorm, rmsnorm, batchnorm, none; did you mean"):
         Norm("layer")

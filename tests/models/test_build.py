@@ -13,6 +13,7 @@ from lrnn_jax.errors import UserError
 from lrnn_jax.models import names
 from lrnn_jax.registry import build_model, check_model
 from lrnn_jax.tasks.base import Example
+from lrnn_jax.tasks.in_context_recall import InContextRecall
 from lrnn_jax.tasks.parity import Parity
 from lrnn_jax.tasks.word_problem import WordProblem
 
@@ -26,9 +27,9 @@ class Pairs(Parity):
         return Example(jax.ShapeDtypeStruct((2, length + 1), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32))
 
 
-def make_config(**fields):
+def make_config(layer=None, **fields):
     config = base_config()
-    config.model.layer = layer_config("diagonal", gain=3.0)
+    config.model.layer = layer or layer_config("diagonal", gain=3.0)
     config.model.update(fields)
     return config.model
 
@@ -52,6 +53,8 @@ def test_every_field_of_the_section_reaches_the_model():
 @pytest.mark.parametrize(("task", "fields", "message"), [
     (Parity(), {"head": "token"}, "model.head='token' is not one of last, mean; task Parity has no use for it"),
     (WordProblem(), {"head": "last"}, "model.head='last' is not one of token; task WordProblem has no use for it"),
+    (InContextRecall(), {"head": "token", "layer": layer_config("outside_layers:BothWays")},
+     "BothWays reads to both sides, and InContextRecall has the answer among the inputs to come"),
     (Parity(), {"head": "lats"}, "model.head='lats' is not one of last, mean; did you mean 'last'?"),
     (Parity(), {"max_length": 39}, "model.max_length=39 is less than the 40 positions of the longest sequence"),
     (Pairs(), {"head": "pair", "max_length": 40}, "model.max_length=40 is less than the 41 positions of the longest sequence"),

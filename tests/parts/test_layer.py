@@ -57,6 +57,15 @@ class Bidirectional(Sum):
     CAUSAL = False
 
 
+class Either(Sum):
+    """Causal or not."""
+
+    bidirectional: bool = False
+
+    def init_state(self, batch):
+        return () if self.bidirectional else super().init_state(batch)
+
+
 def apply(layer, *args, **how):
     return layer.apply({"params": {"kernel": np.ones(4, np.float32)}}, *args, **how)
 
@@ -95,6 +104,14 @@ def test_a_layer_that_is_not_causal_takes_no_state():
     _, state = apply(Bidirectional(4), X)
     with pytest.raises(ValueError, match="state: Bidirectional is not causal, so there is no state to go on from"):
         apply(Bidirectional(4), X, state=state)
+
+
+def test_a_field_may_make_a_layer_bidirectional():
+    assert Either(4).causal and not Either(4, bidirectional=True).causal
+    _, state = apply(Either(4), X)
+    apply(Either(4), X, state=state)
+    with pytest.raises(ValueError, match="state: Either with bidirectional=True is not causal, so there is no state to go on"):
+        apply(Either(4, bidirectional=True), X, state=state)
 
 
 def test_missing_parts_are_named():

@@ -1,0 +1,93 @@
+"""Prepared TensorFlow Datasets, read at random without TensorFlow. Nothing is downloaded."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lrnn_jax.errors import UserError
+
+
+class Prepared(NamedTuple):
+    """A data set on this disk.
+
+    Attributes:
+      features: names of its features.
+      splits: its rows, by split.
+      files: what it is made of, by name.
+    """
+
+    features: list[str]
+    splits: Mapping[str, Sequence[Mapping[str, Any]]]
+    files: dict[str, Path]
+
+
+def open_prepared(name: str, *, data_dir: str = "", raw: Sequence[str] = (), field: str = "task.data") -> Prepared:
+    """Opens a data set; reads none of its rows.
+
+    Args:
+      name: such as "cifar10" or "imdb_reviews/plain_text".
+      data_dir: the folder that it is in, or whose folder ``tfds`` it is in; empty: the library's own.
+      raw: features whose files are left as they are: images that are not decoded.
+      field: what is said to be wrong.
+
+    Raises:
+      UserError: it is not there, not prepared, or not in a format that can be read at random.
+    """
+    import tensorflow_datasets as tfds
+
+    folder = _folder(data_dir)
+    decoders = {feature: tfds.decode.SkipDecoding() for feature in raw}  # type: ignore[attr-defined,unused-ignore]
+    try:
+        builder = tfds.builder(name, data_dir=folder, try_gcs=False)
+        # nothing is downloaded: what is not there is said
+        splits = {str(split): builder.as_data_source(split, decoders=decoders) for split in sorted(builder.info.splits)}
+    # in all these ways it says that a data set is not there, not prepared, or not in a format that can be read at random
+    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError, NotImplementedError, RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{field}: no such prepared data set in {folder or 'the default folder'}: {reason}") from error
+    if not splits:
+        where = folder or builder.data_path.parent
+        raise UserError(f"{field}: put the prepared data set (array_record files) in {where}; nothing is downloaded")
+    files = {path.name: path for path in sorted(Path(builder.data_path).iterdir()) if path.is_file()}
+    return Prepared(list(builder.info.features), splits, files)
+
+
+def read_prepared(
+    prepared: Prepared, split: str, *, field: str, bad: list[str] | None = None
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields a split's rows, each with its place in words.
+
+    Args:
+      prepared: from `open_prepared`.
+      split: one of its splits.
+      field: what is said to be wrong.
+      bad: None refuses the first row that cannot be read; a list takes the messages of all that are left out.
+
+    Raises:
+      UserError: no such split, or a damaged file.
+    """
+    from google.protobuf.message import DecodeError
+
+    if split not in prepared.splits:
+        raise UserError(f"{field}: has no split {split!r} (it has {', '.join(prepared.splits)})")
+    rows = prepared.splits[split]
+    for i in range(len(rows)):
+        where = f"{field}: row {i} of {split}"
+        try:
+            row = rows[i]
+        except (ValueError, RuntimeError, IndexError, KeyError, OSError, DecodeError) as error:
+            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+            message = f"{where} cannot be read: {reason}"
+            if bad is None:
+                raise UserError(message) from error
+            bad.append(message)
+        else:
+            yield where, row
+
+
+def _folder(data_dir: str) -> str | None:
+    """``data_dir``, or the folder ``tfds`` inside it; the library's default without one."""
+    data_dir = data_dir or os.environ.get("LRNN_DATA_DIR", "")
+    inside = Path(data_dir).expanduser() / "tfds"
+    return (str(inside) if inside.is_dir() else data_dir) if data_dir else None
