@@ -35,8 +35,10 @@ LAYERS = {
 TASKS = {
     "compression": "lrnn_jax.tasks.compression:Compression",
     "fuzzy_in_context_recall": "lrnn_jax.tasks.fuzzy_in_context_recall:FuzzyInContextRecall",
+    "image_classification": "lrnn_jax.tasks.image_classification:ImageClassification",
     "in_context_recall": "lrnn_jax.tasks.in_context_recall:InContextRecall",
     "language_modeling": "lrnn_jax.tasks.language_modeling:LanguageModeling",
+    "listops": "lrnn_jax.tasks.listops:ListOps",
     "memorization": "lrnn_jax.tasks.memorization:Memorization",
     "modular_arithmetic": "lrnn_jax.tasks.modular_arithmetic:ModularArithmetic",
     "modular_arithmetic_brackets": "lrnn_jax.tasks.modular_arithmetic_brackets:ModularArithmeticBrackets",
@@ -44,7 +46,10 @@ TASKS = {
     "mqar": "lrnn_jax.tasks.mqar:MQAR",
     "noisy_in_context_recall": "lrnn_jax.tasks.noisy_in_context_recall:NoisyInContextRecall",
     "parity": "lrnn_jax.tasks.parity:Parity",
+    "pathfinder": "lrnn_jax.tasks.pathfinder:Pathfinder",
+    "retrieval": "lrnn_jax.tasks.retrieval:Retrieval",
     "selective_copying": "lrnn_jax.tasks.selective_copying:SelectiveCopying",
+    "text_classification": "lrnn_jax.tasks.text_classification:TextClassification",
     "word_problem": "lrnn_jax.tasks.word_problem:WordProblem",
 }
 
