@@ -8,7 +8,6 @@ Differs: what never changes is drawn once (paddles at every angle, the dots, whe
 
 import functools
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -86,11 +85,10 @@ def draw(width: int, contour: int, random: np.random.Generator) -> Picture:
     return Picture(scale_to_bytes(image), label, margin, curves, distractors, dots)
 
 
-def draw_batch(width: int, contour: int, *, seed: int, batch: int, count: int) -> Iterator[Picture]:
-    """Yields the images of a batch; each depends on the seed, the batch's number and its own alone."""
-    for number in range(count):
-        key = np.random.SeedSequence(seed, spawn_key=(width, contour, batch, number))
-        yield draw(width, contour, np.random.Generator(np.random.PCG64(key)))
+def draw_numbered(width: int, contour: int, *, seed: int, number: int) -> Picture:
+    """Returns one of a seed's images, see `draw`: it depends on the seed and its number alone."""
+    key = np.random.SeedSequence(seed, spawn_key=(width, contour, number))
+    return draw(width, contour, np.random.Generator(np.random.PCG64(key)))
 
 
 def describe(width: int, contour: int, picture: Picture, batch: int, number: int) -> str:
