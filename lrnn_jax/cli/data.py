@@ -1,6 +1,7 @@
 """The command ``lrnn data``."""
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from absl import flags
 
 from lrnn_jax.cli.text import align
-from lrnn_jax.errors import UserError, suggest
+from lrnn_jax.errors import Interrupted, UserError, suggest
 
 # What is done, and which flags it takes beside --data_dir.
 ACTIONS: dict[str, tuple[str, ...]] = {
@@ -115,15 +116,13 @@ def _prepare(name: str, data_dir: str, seed: int, examples: int | None, processe
         verify = check_pathfinder
     said = Progress(name)
     try:
-        write_recipe(recipe, place, processes=processes, verify=verify, progress=said.update)
-    except KeyboardInterrupt:
-        said.close()
-        print("lrnn: stopped; the same command goes on from here", file=sys.stderr)
-        raise
+        facts = write_recipe(recipe, place, processes=processes, verify=verify, progress=said.update)
+    except KeyboardInterrupt as error:
+        raise Interrupted(signal.SIGINT, f"stopped preparing {name}; the same command goes on from here") from error
     finally:
         said.close()
     print(f"{place}: {examples:,} examples, seed {seed}")
-    print(align(verify(place)))
+    print(align(facts))
 
 
 def _where_to_get(name: str, data_dir: str) -> str:
@@ -183,9 +182,12 @@ class Progress:
                 from tqdm import tqdm
 
                 self._bar = tqdm(total=total, initial=done, unit="example", desc=self._what, dynamic_ncols=True)
-            return
         if self._bar is not None:
             self._bar.update(done - self._bar.n)
+        if done == total:
+            self.close()
+            print(f"{self._what}: {total:,} examples made; putting the files together and checking them", file=sys.stderr)
+        if self._bar is not None or done in (self._start, total):
             return
         now = time.monotonic()
         if now - self._last >= _SECONDS_BETWEEN_LINES:

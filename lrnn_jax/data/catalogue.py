@@ -22,7 +22,7 @@ class DataSet(NamedTuple):
       kind: `RELEASED`, in the layout of the Long Range Arena's release, or `PREPARED`, by TensorFlow Datasets.
       part: its path inside the release, or its name as a prepared data set.
       source: where it comes from.
-      counts: examples by split, where it is whole; the whole Pathfinder has one split.
+      counts: examples by split, where it is whole and they are known; Pathfinder has one split.
       generated: whether `lrnn data prepare` makes it.
     """
 
@@ -63,7 +63,7 @@ DATA_SETS = {
         RELEASED,
         "tsv_data",
         RELEASE,
-        {"train": 147_086, "eval": 18_090, "test": 17_437},
+        {"train": 147_086},
     ),
     "cifar10": DataSet(
         "image_classification",

@@ -14,11 +14,12 @@ import os
 import shutil
 import signal
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -34,6 +35,8 @@ _PATHFINDER_CHUNK = 50
 BATCH = 1000
 # Of 100,000 rows, as in the release: training, validation, test.
 _LISTOPS_SHARES = {"val": 0.02, "test": 0.02}
+
+T = TypeVar("T")
 
 
 class Recipe(NamedTuple):
@@ -67,10 +70,10 @@ def write_recipe(
     folder: Path,
     *,
     processes: int,
-    verify: Callable[[Path], object],
+    verify: Callable[[Path], T],
     progress: Callable[[int, int], object] = lambda done, total: None,
-) -> None:
-    """Makes a data set, or goes on where an earlier process was stopped.
+) -> T:
+    """Makes a data set, or goes on where an earlier process was stopped; returns what ``verify`` does.
 
     Args:
       recipe: what to make.
@@ -96,9 +99,10 @@ def write_recipe(
             sums = (_put_listops if recipe.kind == "listops" else _put_pathfinder)(recipe, part / "chunks", made)
             record = {"revision": _REVISION, **recipe._asdict(), "sha256": sums}
             (made / RECORD).write_text(json.dumps(record, indent=1) + "\n")
-            verify(made)
+            found = verify(made)
             made.rename(folder)
             shutil.rmtree(part)
+            return found
     except OSError as error:
         raise UserError(f"cannot write {error.filename or part}: {error.strerror}") from error
 
@@ -159,7 +163,7 @@ def _run(
     # processes of their own from the start: a fork would copy locks that threads of this one hold
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(min(processes, len(numbers)), context, _ignore_interrupts)
+    pool = ProcessPoolExecutor(min(processes, len(numbers)), context, _follow_parent)
     try:
         for future in as_completed([pool.submit(work, recipe, chunks, number) for number in numbers]):
             yield future.result()
@@ -173,9 +177,17 @@ def _run(
         pool.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches all processes of a terminal; the first one ends the others."""
+def _follow_parent() -> None:
+    """Leaves Ctrl-C, which reaches all processes of a terminal, to the first one, and ends when that has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write_chunk(recipe: Recipe, chunks: Path, number: int) -> None:

@@ -20,6 +20,7 @@ _COLUMN = 100  # characters of a line of text
 _TALL = 96  # pixels, at least, of an image on a sheet
 _LABEL = 14  # pixels of the line under it
 _ACROSS = 8
+_CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _WORDS = {"imdb_reviews": ("against", "for"), "aan": ("no citation", "one cites the other")}
 
 
@@ -99,7 +100,6 @@ def _read_prepared(name: str, folder: Path, split: str, index: int, count: int) 
     root = folder.parents[len(Path(name).parts) - 1]
     is_text = base in _WORDS
     prepared = open_prepared(name, data_dir=str(root), raw=[] if is_text else ["image"], field=str(folder))
-    names = getattr(prepared, "label_names", None)
     rows = prepared.splits[split]
     size, channels = {"mnist": (28, 1)}.get(base, (32, 3))
     for i in range(index, min(index + count, len(rows))):
@@ -107,7 +107,10 @@ def _read_prepared(name: str, folder: Path, split: str, index: int, count: int) 
         if is_text:
             yield f"label {label}: {_WORDS[base][label]}, {len(row['text'])} bytes\n{_wrap(row['text'].decode())}"
         else:
-            yield Picture(decode_image(row["image"], size, channels), names[label] if names else str(label))
+            yield Picture(
+                decode_image(row["image"], size, channels),
+                _CIFAR[label] if base == "cifar10" and 0 <= label < 10 else str(label),
+            )
 
 
 def draw_sheet(pictures: Sequence[Picture], out: Path, *, across: int = _ACROSS) -> None:
