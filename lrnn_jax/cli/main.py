@@ -9,6 +9,7 @@ from absl import flags
 
 from lrnn_jax.cli.bench import define_bench, run_bench
 from lrnn_jax.cli.config import define_show, run_show
+from lrnn_jax.cli.data import define_data, run_data
 from lrnn_jax.cli.eval import define_eval, run_eval
 from lrnn_jax.cli.flags import define_config_flags, describe_flags
 from lrnn_jax.cli.generate import define_generate, run_generate
@@ -162,6 +163,12 @@ COMMANDS = {
         "scan|layer|train|decode [--family=A,B | --layer=A,B | --config=FILE[:ARG]] [--length=N,N ...] [--out=DIR]",
         define_bench,
         run_bench,
+    ),
+    "data": Command(
+        "lists, makes, checks and shows the data sets on files",
+        "list|prepare|check|show [NAME] [--data_dir=DIR] [--split=SPLIT] [--index=N]",
+        define_data,
+        run_data,
     ),
     "list": Command("lists what there is", "layers|tasks|configs|tables [--verbose]", define_list, run_list),
 }

@@ -130,7 +130,10 @@ def _read_word(word: str, open_lists: list[tuple[str, list[Tree]]], *, whole: bo
 
 
 def _check_parentheses(words: list[tuple[str, int]], tree: Tree) -> None:
-    right = write(tree).split()
+    text = write(tree)
+    if " ".join([word for word, _ in words]) == text:
+        return
+    right = text.split()
     for number, (word, column) in enumerate(words, 1):
         if number > len(right) or word != right[number - 1]:
             wanted = repr(right[number - 1]) if number <= len(right) else "the end"

@@ -47,6 +47,7 @@ def test_help_names_every_command(arguments):
         ("spectra", ["--workdir", "--checkpoint", "--examples", "--length"]),
         ("reproduce", ["--setting", "--layer"]),
         ("bench", ["--family", "--layer", "--method", "--batch", "--length", "--width", "--block_size", "--rounds", "--out"]),
+        ("data", ["--data_dir", "--seed", "--examples", "--processes", "--split", "--index", "--count", "--out"]),
         ("list", []),
     ],
 )
@@ -111,7 +112,7 @@ def test_list_verbose_writes_the_sizes_out_over_the_width():
     [
         (["trian"], ["'trian'", "did you mean 'train'"]),
         (["--config=configs/parity.py"], ["unknown command"]),
-        (["xyzzy"], ["train, config, sweep, runs, eval, generate, spectra, reproduce, bench, list"]),
+        (["xyzzy"], ["train, config, sweep, runs, eval, generate, spectra, reproduce, bench, data, list"]),
         # train: the config file
         (["train"], ["--config=FILE"]),
         (["train", "--config"], ["config"]),
