@@ -34,6 +34,7 @@ LAYERS = {
 
 TASKS = {
     "compression": "lrnn_jax.tasks.compression:Compression",
+    "driven_ode": "lrnn_jax.tasks.driven_ode:DrivenODE",
     "fuzzy_in_context_recall": "lrnn_jax.tasks.fuzzy_in_context_recall:FuzzyInContextRecall",
     "in_context_recall": "lrnn_jax.tasks.in_context_recall:InContextRecall",
     "language_modeling": "lrnn_jax.tasks.language_modeling:LanguageModeling",
