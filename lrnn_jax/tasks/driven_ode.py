@@ -139,7 +139,8 @@ class DrivenODE(SyntheticTask):
         s = self._draw_waves(key, size, steps)
         u = system.low + (system.high - system.low) * jax.nn.sigmoid(1.5 * s)
         y = integrate(system, u, dt=system.time / steps, substeps=self.SUBSTEPS)
-        targets = (y - jnp.asarray(system.mean)) / jnp.asarray(system.deviation)
+        mean, deviation = (jnp.asarray(values)[None, None] for values in (system.mean, system.deviation))
+        targets = (y - mean) / deviation
         # the model sees the input before it is squeezed into the system's units
         return Batch(s[..., None], targets, jnp.ones((size, steps)), jnp.full((size,), steps, jnp.int32))
 
