@@ -37,7 +37,7 @@ def table(layer: str = "") -> Table:
         paper="",
         legend="eigenvalues",
         notes=(
-            "The design is ours, marked so because the paper's could not be read: the systems' inputs, lengths, sizes, training and "
+            "The design is ours, because the paper's could not be read: the systems' inputs, lengths, sizes, training and "
             "measure. `nrmse` is 1 for a model that always answers the mean.",
             "N eigenvalues, which are trained, start uniform on the unit disk, the real ones as their absolute values. Real "
             "eigenvalues are positive; each has a real and an imaginary channel, so that both kinds have 2 N numbers as state.",
@@ -64,7 +64,8 @@ def draw(figure: Any, cells: Sequence[Any]) -> None:
                 for cell in own:
                     seeds = [value for value in cell.scores if value is not None]
                     axes.plot([cell.row.fields[axis]] * len(seeds), seeds, f"C{color}.", alpha=0.5)
-                axes.set(xscale="log", yscale="log", ylabel="nrmse")
+                axes.set(yscale="log", ylabel="nrmse")
+                axes.set_xscale("log", base=2)
                 axes.grid(alpha=0.3, which="both")
         pair[0].set_xlabel(f"N, eigenvalues (MLP {HIDDEN[-1]})")
         pair[1].set_xlabel(f"hidden width of the MLP (N = {SIZES[-1]})")

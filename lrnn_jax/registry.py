@@ -45,6 +45,7 @@ TASKS = {
     "mqar": "lrnn_jax.tasks.mqar:MQAR",
     "noisy_in_context_recall": "lrnn_jax.tasks.noisy_in_context_recall:NoisyInContextRecall",
     "parity": "lrnn_jax.tasks.parity:Parity",
+    "reconstruction": "lrnn_jax.tasks.reconstruction:Reconstruction",
     "selective_copying": "lrnn_jax.tasks.selective_copying:SelectiveCopying",
     "word_problem": "lrnn_jax.tasks.word_problem:WordProblem",
 }

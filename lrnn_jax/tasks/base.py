@@ -24,7 +24,8 @@ class Batch(NamedTuple):
 
     Attributes:
       inputs: tokens ``[B T]`` int32 or features ``[B T F]`` float32; ``[B R T]`` or ``[B R T F]`` where an example has R rows.
-      targets: class per example ``[B]`` or per position ``[B T]``, int32; or numbers to be met, ``[B O]`` or ``[B T O]``, float32.
+      targets: class per example ``[B]`` or per position ``[B T]``, int32; or numbers to be met ``[B O]`` or ``[B T O]``,
+        float32.
       weights: how much each target counts, float32 ``[B]`` or ``[B T]``; 0 for padding.
       lengths: positions of each row that hold input ``[B]`` int32, or ``[B R]``; the rest is padding.
       reset: True where another sequence starts inside a row ``[B T]``; None where rows hold one sequence each.

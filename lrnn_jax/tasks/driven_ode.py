@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lrnn_jax.errors import UserError, suggest
-from lrnn_jax.tasks.base import Batch, Example, Length, Sums, SyntheticTask
+from lrnn_jax.tasks.base import Batch, Example, Length
+from lrnn_jax.tasks.regression import RegressionTask
 
 # A right-hand side: (state [... O], input [...]) -> derivative [... O].
 Derivative = Callable[[Float[Array, "*B O"], Float[Array, " *B"]], Float[Array, "*B O"]]
@@ -86,11 +87,11 @@ SYSTEMS: Mapping[str, System] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class DrivenODE(SyntheticTask):
+class DrivenODE(RegressionTask):
     """What is the state after each input? The system starts where it always does, and the input is all that is seen.
 
-    ``y_t = y(t dt)`` with ``y' = f(y, u_t)`` during step t and ``dt = time / T``; targets are y less its mean, over its deviation.
-    Every sequence of inputs is a smooth curve between `System.low` and `System.high`: a sum of ``waves`` sines with independent
+    ``y_t = y(t dt)`` with ``y' = f(y, u_t)`` during step t and ``dt = time / T``; targets are y less its mean, over its
+    deviation. Every sequence of inputs is a smooth curve between `System.low` and `System.high`: a sum of ``waves`` sines with independent
     phases and normal amplitudes, over ``waves`` periods at most, squeezed by a logistic function.
 
     Attributes:
@@ -99,17 +100,14 @@ class DrivenODE(SyntheticTask):
 
     Source: ours; Orvieto et al. 2024 learn ODE-driven sequences, but how theirs are driven could not be read. Equations and
     constants of the pathway: Vyshemirsky and Girolami 2008.
-    Numerics: ``nrmse`` is the root of ``unexplained``, the squared errors over the squared targets, which are of about unit
-    variance: 1 for a model that always answers the mean. Runge-Kutta of order 4 with `SUBSTEPS` steps per position.
+    Numerics: Runge-Kutta of order 4 with `SUBSTEPS` steps per position.
     """
 
     system: str = "protein_transduction"
     waves: int = 8
 
     EVAL_LENGTHS = ((64, 64),)
-    METRICS = {"loss": "lower", "unexplained": "lower", "nrmse": "lower"}
     HEADS = ("token",)
-    CHANCE = 0.0
     MAX_LENGTH = 1024
     MIN_LENGTH = 16
     SUBSTEPS = 4
@@ -121,10 +119,6 @@ class DrivenODE(SyntheticTask):
             )
         if self.waves < 1:
             raise UserError(f"task.waves={self.waves} must be at least 1")
-
-    @property
-    def vocab_size(self) -> int:
-        return 0
 
     @property
     def outputs(self) -> int:
@@ -143,20 +137,6 @@ class DrivenODE(SyntheticTask):
         targets = (y - mean) / deviation
         # the model sees the input before it is squeezed into the system's units
         return Batch(s[..., None], targets, jnp.ones((size, steps)), jnp.full((size,), steps, jnp.int32))
-
-    def metrics(self, outputs: Float[Array, "B T O"], batch: Batch) -> Sums:
-        error, size = (jnp.sum(batch.weights[..., None] * jnp.square(x)) for x in (outputs - batch.targets, batch.targets))
-        return {"unexplained": (error, size)}
-
-    def derive(self, means: Mapping[str, float]) -> dict[str, float]:
-        return {"nrmse": means["unexplained"] ** 0.5}
-
-    def check_length(self, field: str, length: Length) -> None:
-        super().check_length(field, length)
-        if length[0] != length[1]:
-            raise UserError(
-                f"{field}={list(length)}: all sequences of task DrivenODE have one length, so both ends must be equal"
-            )
 
     def _draw_waves(self, key: jax.Array, size: int, steps: int) -> Float[Array, "B T"]:
         """Of unit variance on the whole."""

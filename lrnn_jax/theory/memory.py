@@ -11,6 +11,7 @@ abstract could be read, and what is computed here is ours.
 import math
 
 import numpy as np
+import scipy.linalg
 from jaxtyping import Complex, Float
 
 Eigenvalues = Complex[np.ndarray, " N"]
@@ -107,7 +108,9 @@ def reconstruct(
         matrix = matrix @ basis
     # real unknowns, real equations: real and imaginary parts below each other
     matrix = np.concatenate([matrix.real, matrix.imag]).astype(h.real.dtype)
-    found = np.linalg.lstsq(matrix, np.concatenate([h.real, h.imag], axis=1).T, rcond=None)[0].T
+    # SciPy's, because NumPy's computes in float64 whatever it is given
+    smallest = np.finfo(matrix.dtype).eps * max(len(lam), steps)
+    found = scipy.linalg.lstsq(matrix, np.concatenate([h.real, h.imag], axis=1).T, cond=smallest, check_finite=False)[0].T
     return found if basis is None else found @ basis.T.astype(found.dtype)
 
 
