@@ -20,7 +20,7 @@ CPU = Setting(
             "model.mixer_hidden": 128,
             "optim.lr": 5e-3,
             "optim.clip_norm": 1.0,
-            "train.duration": "2000 steps",
+            "train.duration": "1000 steps",
             "train.batch_size": 32,
             "eval.every": "20%",
             "eval.examples": 512,
