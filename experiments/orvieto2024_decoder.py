@@ -38,8 +38,9 @@ def table(layer: str = "") -> Table:
         legend="eigenvalues",
         notes=(
             "The design is ours, because the paper's could not be read. `nrmse` is 1 for a model that always answers the mean.",
-            "N eigenvalues are trained together with the MLP; the state has 2 N numbers, its real and imaginary parts, of which real "
-            "eigenvalues make N alike. The ring starts at absolute values from 0.99 to 0.9999, disk and real ones anywhere below 1.",
+            "N eigenvalues are trained together with the MLP; the state has 2 N numbers, its real and imaginary parts, of "
+            "which real eigenvalues make N alike. The ring starts at absolute values from 0.99 to 0.9999, disk and real ones "
+            "anywhere below 1.",
         ),
         figure=draw,
     )

@@ -25,12 +25,14 @@ def study() -> Study:
         },
         figure=draw,
         notes=(
-            "`gradient`: lags whose gradient d h_T / d u is at least a thousandth of the last input's. `float32`, `float64`: lags "
-            "whose white-noise input is reconstructed by least squares to a tenth of its deviation, in that precision. At most T.",
+            "`gradient`: lags whose gradient d h_T / d u is at least a thousandth of the last input's. `float32`, `float64`: "
+            "lags whose white-noise input is reconstructed by least squares to a tenth of its deviation, in that precision. At "
+            "most T.",
             "What came out: gradients depend on the radius alone, information on the phases as well. With evenly spaced phases "
-            "both reach grow as 1 / log(1/r), and the input is known further back than gradients reach: by "
-            "log(0.1 / precision) / log(1000), about 1.5 times in float32 and 4 in float64. Real eigenvalues keep a few lags "
-            "whatever the radius is, with gradients that have not vanished at all: slow decay is not memory.",
+            "both reaches grow as 1 / log(1/r), and the input is known further back than gradients reach: where r^k has fallen "
+            "to the N eps below which least squares tells nothing, 1.4 times as far in float32 and 4.3 times in float64. Real "
+            "eigenvalues keep a few lags whatever the radius is, with gradients that have not vanished at all: slow decay is "
+            "not memory.",
         ),
     )
 
@@ -38,7 +40,7 @@ def study() -> Study:
 def draw(figure: Any, rows: Rows) -> None:
     """Draws the reaches over the radius, and the input's over the gradient's."""
     spectra = list(dict.fromkeys(row["spectrum"] for row in rows))
-    figure.set_size_inches(13.0, 4.4)
+    figure.set_size_inches(15.0, 4.4)
     panels = figure.subplots(1, 3, sharey=True)
     radii = sorted({row["radius"] for row in rows})
     for color, spectrum in enumerate(spectra):
@@ -50,10 +52,10 @@ def draw(figure: Any, rows: Rows) -> None:
             axes.set(xlabel="radius", title=f"known in {dtype}")
             axes.set_xticks(range(len(radii)), [f"{radius:g}" for radius in radii])
         panels[2].plot([row["gradient"] for row in own], [row["float32"] for row in own], f"C{color}o-", markersize=4)
-    panels[0].set(yscale="log", ylabel="lags")
-    panels[0].legend(fontsize="x-small")
+    panels[0].set(yscale="log", ylabel="lags", ylim=(3, 400))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize="small", frameon=False)
     longest = max(row["gradient"] for row in rows)
-    panels[2].plot([1, longest], [1, longest], "k:", linewidth=0.8)
+    panels[2].plot([3, longest], [3, longest], "k:", linewidth=0.8)
     panels[2].set(xscale="log", xlabel="lags that gradients reach", title="one point per radius, float32")
     for axes in panels:
         axes.grid(alpha=0.3)

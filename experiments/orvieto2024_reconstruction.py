@@ -22,8 +22,8 @@ def study() -> Study:
         title="Orvieto et al. 2024: the input reconstructed by least squares from the last state of a linear recurrence",
         source="only the paper's abstract could be read: spectra, sizes, data and decoder are ours.",
         claim=(
-            "Claim of the paper: a linear recurrence is a lossless encoder of its input, with real eigenvalues too; complex ones "
-            "near the unit circle greatly help it to store information."
+            "Claim of the paper: a linear recurrence is a lossless encoder of its input, with real eigenvalues too; complex "
+            "ones near the unit circle greatly help it to store information."
         ),
         compute="lrnn_jax.theory.reconstruction:study_reconstruction",
         settings={"smoke": small, "cpu": full},
@@ -33,12 +33,13 @@ def study() -> Study:
             "N eigenvalues of a real matrix, closed under conjugation, hold N real numbers. State and decoder compute in the "
             f"precision that is named. A cell counts as reconstructed below a relative error of {GOOD:g}; every error and "
             "condition number stands in table.csv.",
-            "The ring has absolute values from 0.99 to 1 and random phases, the disk those of the uniform distribution; roots of "
-            "unity are N evenly spaced points of the circle.",
+            "The ring has absolute values from 0.99 to 1 and random phases, the disk those of the uniform distribution; roots "
+            "of unity are N evenly spaced points of the circle.",
             "What came out: with real eigenvalues N = T is lossless in float64 for short inputs only, because the condition "
             "number grows exponentially with T, and more eigenvalues do not help. On the unit circle it is lossless in float32 "
-            "at every T tried if the phases are evenly spaced. Random phases lie too near to each other at N = T, and need about "
-            "N = 1.5 T. Where inputs have P dimensions that the decoder knows, N well below T suffices, for real eigenvalues too.",
+            "at every T tried if the phases are evenly spaced. Random phases lie too near to each other at N = T, and need "
+            "about N = 1.5 T. Where inputs have P dimensions that the decoder knows, N well below T suffices, for real "
+            "eigenvalues too; evenly spaced phases with N below T cannot tell an input from that N steps before.",
         ),
     )
 
@@ -105,4 +106,4 @@ def draw(figure: Any, rows: Rows) -> None:
     for axes, name in zip(panels[:, 0], ("condition number", "error, float32", "error, float64"), strict=True):
         axes.set_ylabel(name)
     panels[0, 0].set_ylim(0.5, 1e21)
-    panels[0, 0].legend(fontsize="small")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)

@@ -91,12 +91,12 @@ class DrivenODE(RegressionTask):
     """What is the state after each input? The system starts where it always does, and the input is all that is seen.
 
     ``y_t = y(t dt)`` with ``y' = f(y, u_t)`` during step t and ``dt = time / T``; targets are y less its mean, over its
-    deviation. Every sequence of inputs is a smooth curve between `System.low` and `System.high`: a sum of ``waves`` sines with independent
-    phases and normal amplitudes, over ``waves`` periods at most, squeezed by a logistic function.
+    deviation. The model sees ``s_t``, a normal combination of ``waves`` sines and cosines with 1, 2, ... periods in a sequence,
+    of variance 1 on the whole; the system is driven by ``u_t = low + (high - low) sigmoid(1.5 s_t)``.
 
     Attributes:
       system: "protein_transduction" or "lotka_volterra".
-      waves: sines of the input, at least 1: sine k has k periods.
+      waves: at least 1.
 
     Source: ours; Orvieto et al. 2024 learn ODE-driven sequences, but how theirs are driven could not be read. Equations and
     constants of the pathway: Vyshemirsky and Girolami 2008.
@@ -135,7 +135,6 @@ class DrivenODE(RegressionTask):
         y = integrate(system, u, dt=system.time / steps, substeps=self.SUBSTEPS)
         mean, deviation = (jnp.asarray(values)[None, None] for values in (system.mean, system.deviation))
         targets = (y - mean) / deviation
-        # the model sees the input before it is squeezed into the system's units
         return Batch(s[..., None], targets, jnp.ones((size, steps)), jnp.full((size,), steps, jnp.int32))
 
     def _draw_waves(self, key: jax.Array, size: int, steps: int) -> Float[Array, "B T"]:

@@ -14,8 +14,8 @@ from lrnn_jax.tasks.base import Batch, Length, Sums, SyntheticTask
 class RegressionTask(SyntheticTask):
     """A task of sequences of one length whose targets are numbers, with mean 0 and variance 1 or so.
 
-    ``nrmse = sqrt(unexplained)``, and ``unexplained`` is the sum of the squared errors over that of the squared targets: 1 for a
-    model that always answers 0.
+    ``nrmse = sqrt(unexplained)``, and ``unexplained`` is the sum of the squared errors over that of the squared targets: 1 for
+    a model that always answers 0.
     """
 
     METRICS = {"loss": "lower", "unexplained": "lower", "nrmse": "lower"}

@@ -133,12 +133,14 @@ def ring_gain(r_min: float, r_max: float) -> float:
     return math.log((1.0 - r_min**2) / (1.0 - r_max**2)) / (r_max**2 - r_min**2)
 
 
-def measure_gain(lam: Eigenvalues, b: Complex[np.ndarray, " N"], u: Float[np.ndarray, " T"]) -> float:
-    """Returns ``|x_T|^2 / |b|^2`` of ``x_t = lambda x_{t-1} + b u_t`` from ``x_0 = 0``, in float64."""
-    x = np.zeros_like(lam)
-    for each in u:
-        x = lam * x + b * each
-    return float(np.sum(np.abs(x) ** 2) / np.sum(np.abs(b) ** 2))
+def measure_gain(
+    lam: Complex[np.ndarray, "*R N"], b: Complex[np.ndarray, "*R N"], u: Float[np.ndarray, "*R T"]
+) -> Float[np.ndarray, " *R"]:
+    """Returns ``|x_T|^2 / |b|^2`` of ``x_t = lambda x_{t-1} + b u_t`` from ``x_0 = 0``, in float64, for R runs side by side."""
+    x = np.zeros(np.broadcast_shapes(lam.shape, b.shape), complex)
+    for t in range(u.shape[-1]):
+        x = lam * x + b * u[..., t, None]
+    return np.sum(np.abs(x) ** 2, axis=-1) / np.sum(np.abs(b) ** 2, axis=-1)
 
 
 def gradient_norms(lam: Eigenvalues, steps: int) -> Float[np.ndarray, " T"]:

@@ -106,12 +106,14 @@ def test_proposition_3_on_a_long_run_and_in_its_limit():
     assert ring_gain(0.5 - 1e-6, 0.5) == pytest.approx(4 / 3, rel=1e-4)
     assert ring_gain(0.0, 0.5) == pytest.approx(4 * np.log(4 / 3))
     rng = np.random.default_rng(6)
-    runs = []
-    for _ in range(400):
-        lam, b = draw_ring(rng, 200, 0.3, 0.9), rng.normal(size=200) + 1j * rng.normal(size=200)
-        runs.append(measure_gain(lam, b, rng.normal(size=100)))
-    assert np.mean(runs) == pytest.approx(ring_gain(0.3, 0.9), rel=0.1)
-    with pytest.raises(ValueError, match="r_min: 0.9"):
+    lam, b = (
+        draw_ring(rng, 400 * 200, 0.3, 0.9).reshape(400, 200),
+        rng.normal(size=(400, 200)) + 1j * rng.normal(size=(400, 200)),
+    )
+    assert np.mean(measure_gain(lam, b, rng.normal(size=(400, 100)))) == pytest.approx(ring_gain(0.3, 0.9), rel=0.1)
+    # an impulse at the end and one two steps before, by hand: |0.5^2 + 1|^2
+    assert measure_gain(np.array([0.5 + 0j]), np.array([2j]), np.array([1.0, 0.0, 1.0])) == pytest.approx(1.25**2)
+    with pytest.raises(ValueError, match=r"r_min: 0\.9"):
         ring_gain(0.9, 1.0)
 
 
