@@ -37,6 +37,7 @@ LAYERS = {
 
 TASKS = {
     "compression": "lrnn_jax.tasks.compression:Compression",
+    "driven_ode": "lrnn_jax.tasks.driven_ode:DrivenODE",
     "fuzzy_in_context_recall": "lrnn_jax.tasks.fuzzy_in_context_recall:FuzzyInContextRecall",
     "image_classification": "lrnn_jax.tasks.image_classification:ImageClassification",
     "in_context_recall": "lrnn_jax.tasks.in_context_recall:InContextRecall",
@@ -50,6 +51,7 @@ TASKS = {
     "noisy_in_context_recall": "lrnn_jax.tasks.noisy_in_context_recall:NoisyInContextRecall",
     "parity": "lrnn_jax.tasks.parity:Parity",
     "pathfinder": "lrnn_jax.tasks.pathfinder:Pathfinder",
+    "reconstruction": "lrnn_jax.tasks.reconstruction:Reconstruction",
     "retrieval": "lrnn_jax.tasks.retrieval:Retrieval",
     "selective_copying": "lrnn_jax.tasks.selective_copying:SelectiveCopying",
     "text_classification": "lrnn_jax.tasks.text_classification:TextClassification",

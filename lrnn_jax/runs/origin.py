@@ -17,9 +17,13 @@ from lrnn_jax.config.identity import config_hash
 
 def describe_origin(config: ConfigDict) -> dict[str, Any]:
     """Returns where a result comes from: config hash, commit, versions, device."""
+    return {"config_hash": config_hash(config), **describe_machine()}
+
+
+def describe_machine() -> dict[str, Any]:
+    """Returns what made a result, but for its config: commit, versions, device."""
     packages = ("lrnn-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
-        "config_hash": config_hash(config),
         "git_commit": _git_commit(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
         "x64": jax.numpy.zeros(()).dtype == "float64",

@@ -1,4 +1,4 @@
-"""A paper's table or figure as a file in ``experiments/`` declares it, and the runs behind it."""
+"""A paper's table or figure as a file in ``experiments/`` declares it, and the runs behind it; or a study, which has none."""
 
 import dataclasses
 import importlib.util
@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from lrnn_jax.config.fields import set_field
 from lrnn_jax.config.files import data_folder, load_own_config
 from lrnn_jax.errors import UserError, suggest
+from lrnn_jax.tables.studies import Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -201,7 +202,19 @@ def load_table(name: str, **options: str) -> Table:
     """Returns the table that ``table(**options)`` of ``experiments/<name>.py`` declares.
 
     Raises:
-      UserError: no such table; names the nearest.
+      UserError: no such table, or a study; names the nearest.
+    """
+    declared = load_experiment(name, **options)
+    if isinstance(declared, Study):
+        raise UserError(f"{name!r} is a study, which no layer is trained for")
+    return declared
+
+
+def load_experiment(name: str, **options: str) -> Table | Study:
+    """Returns what ``table(**options)`` or ``study()`` of ``experiments/<name>.py`` declares.
+
+    Raises:
+      UserError: no such file; names the nearest.
     """
     folder = data_folder("experiments")
     names = sorted(file.stem for file in folder.glob("*.py"))
@@ -211,7 +224,7 @@ def load_table(name: str, **options: str) -> Table:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.table(**options)
+    return module.study() if hasattr(module, "study") else module.table(**options)
 
 
 def list_runs(table: Table, setting: str) -> list[Run]:

@@ -15,9 +15,10 @@ from lrnn_jax.sweeps.executors import check_executor, execute
 from lrnn_jax.sweeps.packs import make_each
 from lrnn_jax.sweeps.ray_executor import check_cluster
 from lrnn_jax.sweeps.sweep import count_repeated, format_plan, plan
-from lrnn_jax.tables.declaring import Run, Table, list_runs, load_table
+from lrnn_jax.tables.declaring import Run, Table, list_runs, load_experiment
 from lrnn_jax.tables.records import read_records, record_file, write_record
 from lrnn_jax.tables.rendering import render
+from lrnn_jax.tables.studies import Study, reproduce_study
 
 
 class Results(NamedTuple):
@@ -48,10 +49,10 @@ def reproduce(
     ray_address: str | None = None,
     workers: int | None = None,
 ) -> tuple[str, int]:
-    """Trains what ``experiments/<name>.py`` needs at ``setting`` and renders it.
+    """Trains what ``experiments/<name>.py`` needs at ``setting`` and renders it; a study is computed.
 
     Args:
-      name: the table.
+      name: the table or study.
       setting: one of the table's settings.
       workdir: folder of the runs; finished ones are not run again.
       results: folder of the records and renderings; ``experiments/results`` if None.
@@ -73,9 +74,15 @@ def reproduce(
       UserError: no such table, setting, layer or cell, or a config that cannot run.
     """
     check_executor(executor)
-    table = load_table(name, **({"layer": layer} if layer else {}))
-    runs = _choose_cells(list_runs(table, setting), cells)
+    table = load_experiment(name, **({"layer": layer} if layer else {}))
     at = _results(results, name, setting, layer)
+    if isinstance(table, Study):
+        if layer or cells or only_plan or only_missing:
+            raise UserError(f"{name} is a study: it has no runs, so --layer, --cells, --plan and --missing say nothing")
+        _check_writable(at.table)
+        text = reproduce_study(table, setting, at.table, only_render=only_render)
+        return f"{text}\nwritten to {at.table}: table.md, table.csv, plot.png, record.json", 0
+    runs = _choose_cells(list_runs(table, setting), cells)
     if only_render:
         if not any(record_file(run, at.records).exists() for run in runs):
             raise UserError(f"{at.records} holds no records of {name} at setting {setting} to render")

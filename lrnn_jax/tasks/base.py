@@ -24,14 +24,15 @@ class Batch(NamedTuple):
 
     Attributes:
       inputs: tokens ``[B T]`` int32 or features ``[B T F]`` float32; ``[B R T]`` or ``[B R T F]`` where an example has R rows.
-      targets: class per example ``[B]`` or per position ``[B T]``, int32; or numbers to be met ``[B O]``, float32.
+      targets: class per example ``[B]`` or per position ``[B T]``, int32; or numbers to be met ``[B O]`` or ``[B T O]``,
+        float32.
       weights: how much each target counts, float32 ``[B]`` or ``[B T]``; 0 for padding.
       lengths: positions of each row that hold input ``[B]`` int32, or ``[B R]``; the rest is padding.
       reset: True where another sequence starts inside a row ``[B T]``; None where rows hold one sequence each.
     """
 
     inputs: Int[Array, "B *R T"] | Float[Array, "B *R T F"]
-    targets: Int[Array, " B *T"] | Float[Array, "B O"]
+    targets: Int[Array, " B *T"] | Float[Array, "B *T O"]
     weights: Float[Array, " B *T"]
     lengths: Int[Array, " B *R"]
     reset: Bool[Array, "B T"] | None = None
@@ -47,7 +48,7 @@ class Example(NamedTuple):
 
     Attributes:
       inputs: tokens ``[T]`` int32, features ``[T F]`` float32, or the same with R rows in front.
-      targets: class ``[]`` or ``[T]`` int32, or numbers ``[O]`` float32.
+      targets: class ``[]`` or ``[T]`` int32, or numbers ``[O]`` or ``[T O]`` float32.
     """
 
     inputs: jax.ShapeDtypeStruct
@@ -123,7 +124,8 @@ class Task:
     @property
     def per_position(self) -> bool:
         """Whether every position has a target, and not every example one."""
-        return len(self.example_spec(self.MAX_LENGTH).targets.shape) == 1 and self.outputs_are_classes
+        axes = len(self.example_spec(self.MAX_LENGTH).targets.shape)
+        return axes == (1 if self.outputs_are_classes else 2)
 
     @property
     def outputs_are_classes(self) -> bool:

@@ -245,8 +245,7 @@ def metric_names(step: TrainStep) -> list[str]:
     inputs: Any
     targets: Any
     inputs, targets = (jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for x in spec)
-    per_position = step.task.per_position
-    weights: Any = jax.ShapeDtypeStruct(targets.shape if per_position else (1,), jnp.float32)
+    weights: Any = jax.ShapeDtypeStruct(targets.shape[:2] if step.task.per_position else (1,), jnp.float32)
     lengths: Any = jax.ShapeDtypeStruct((1, spec.rows) if spec.rows > 1 else (1,), jnp.int32)
     batch = Batch(inputs, targets, weights, lengths)
     outputs = (

@@ -1,15 +1,22 @@
 """The tables in ``experiments/``: their configs exist, their published numbers are the papers', newcomers get their rows."""
 
+import importlib
+import inspect
+import json
+
 import pytest
 
 from lrnn_jax.config.checks import validate_config
 from lrnn_jax.config.files import data_folder
 from lrnn_jax.errors import UserError
 from lrnn_jax.tables.cells import fill_table
-from lrnn_jax.tables.declaring import list_runs, load_table
+from lrnn_jax.tables.declaring import list_runs, load_experiment, load_table
 from lrnn_jax.tables.rendering import render_csv, render_markdown
+from lrnn_jax.tables.studies import Study, load_study_record, render_study_csv, render_study_markdown
 
-TABLES = sorted(file.stem for file in data_folder("experiments").glob("*.py"))
+DECLARED = {file.stem: load_experiment(file.stem) for file in sorted(data_folder("experiments").glob("*.py"))}
+TABLES = [name for name, declared in DECLARED.items() if not isinstance(declared, Study)]
+STUDIES = [name for name, declared in DECLARED.items() if isinstance(declared, Study)]
 RESULTS = data_folder("experiments") / "results"
 COMMITTED = sorted(f"{file.parent.parent.name}/{file.parent.name}" for file in RESULTS.glob("*/*/table.md"))
 
@@ -23,6 +30,19 @@ def test_every_table_names_configs_that_validate_at_each_of_its_settings(name):
         for run in list_runs(table, setting):
             if run.seed == 0:
                 validate_config(run.config)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_names_a_function_that_takes_its_settings(name):
+    study = DECLARED[name]
+    module, _, function = study.compute.partition(":")
+    assert {"smoke", "cpu"} <= set(study.settings)
+    for arguments in study.settings.values():
+        inspect.signature(getattr(importlib.import_module(module), function)).bind(**arguments)
+    with pytest.raises(UserError, match="is a study"):
+        load_table(name)
+    with pytest.raises(UserError, match="did you mean 'cpu'"):
+        study.arguments("cpuu")
 
 
 # model | the columns as the paper prints them
@@ -75,6 +95,12 @@ def test_without_brackets_the_published_numbers_stand_beside_runs_with_products(
 @pytest.mark.parametrize("place", COMMITTED)
 def test_the_committed_table_is_what_its_records_render_to(place):
     name, setting = place.split("/")
+    if name in STUDIES:
+        record = load_study_record(RESULTS / place / "record.json")
+        assert render_study_markdown(DECLARED[name], setting, record) == (RESULTS / place / "table.md").read_text()
+        assert render_study_csv(record) == (RESULTS / place / "table.csv").read_text()
+        assert record["arguments"] == json.loads(json.dumps(DECLARED[name].arguments(setting)))
+        return
     filled = fill_table(load_table(name), setting, RESULTS / "runs")
     assert render_markdown(filled) == (RESULTS / place / "table.md").read_text()
     assert render_csv(filled) == (RESULTS / place / "table.csv").read_text()

@@ -13,7 +13,7 @@ import pytest
 from lrnn_jax.config.fields import flatten
 from lrnn_jax.config.files import data_folder
 from lrnn_jax.config.identity import UNHASHED_SECTIONS, named_fields
-from lrnn_jax.tables.declaring import list_runs, load_table
+from lrnn_jax.tables.declaring import Table, list_runs, load_experiment
 from lrnn_jax.tables.records import load_record, record_file
 
 # Fields that are called otherwise today. Every other field has kept its name and its value.
@@ -56,7 +56,8 @@ def trained_configs():
 
 
 def runs_of_today():
-    tables = [load_table(file.stem) for file in sorted(data_folder("experiments").glob("*.py"))]
+    declared = [load_experiment(file.stem) for file in sorted(data_folder("experiments").glob("*.py"))]
+    tables = [table for table in declared if isinstance(table, Table)]
     return [run for table in tables for setting in SETTINGS if setting in table.settings for run in list_runs(table, setting)]
 
 
