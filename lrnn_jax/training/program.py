@@ -24,8 +24,8 @@ from lrnn_jax.training.steps import STREAMS, Part, Place, TrainState, TrainStep,
 # Compiled programs that are kept at a time. Each takes memory maps, of which Linux allows a process 65,530; a long sweep would
 # use them up.
 COMPILED = 24
-# On a CPU, XLA's fusions around matrix products by its own library ("ynn") take most of a step of a small model; without them, a
-# step of most recurrent layers takes 0.7 to 0.9 of the time.
+# On a CPU, XLA's fusions around matrix products by its own library ("ynn") take most of a step of a small model; without them,
+# a step of most recurrent layers takes 0.7 to 0.9 of the time.
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
 # Batches of an evaluation set inside one compiled call.
 BATCHES_PER_CALL = 64
