@@ -54,8 +54,8 @@ def table(layer: str = "") -> Table:
         title="MAD (Poli et al. 2024): macro accuracy of six tasks",
         source="no published number stands here.",
         claim=(
-            "A layer's MAD score is the mean over the tasks, and a task's the mean over its columns. At setting mad each column is "
-            "the best of three learning rates and two weight decays."
+            "A layer's MAD score is the mean over the tasks, and a task's the mean over its columns. "
+            "At setting mad each column is the best of three learning rates and two weight decays."
         ),
         metric="macro_accuracy",
         columns=columns,

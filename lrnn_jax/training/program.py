@@ -26,7 +26,7 @@ from lrnn_jax.training.steps import STREAMS, Part, Place, TrainState, TrainStep,
 COMPILED = 24
 # On a CPU, XLA's fusions around matrix products by its own library ("ynn") take most of a step of a small model; without them,
 # a step of most recurrent layers takes 0.7 to 0.9 of the time.
-_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+_CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
 # Batches of an evaluation set inside one compiled call.
 BATCHES_PER_CALL = 64
 
@@ -246,7 +246,7 @@ def compile_part(step: TrainStep, members: int, part: Part, given: Batch | None 
 
 
 @functools.cache
-def _compiler_options() -> dict[str, str]:
+def _compiler_options() -> dict[str, str | bool]:
     """Returns what steps are compiled with: on a CPU `_CPU_OPTIONS`, where this version of XLA knows them."""
     if jax.default_backend() != "cpu":
         return {}
