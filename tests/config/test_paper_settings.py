@@ -140,6 +140,7 @@ def test_the_mad_protocol(name):
         ("selective_copying.py", {"task.vocabulary": 16, "train.length": [64, 64], "task.copies": 16}),
         ("compression.py", {"model.head": "autoencoder", "model.positions": "learned", "model.max_length": 1280}),
         ("fuzzy_in_context_recall.py", {"task.vocabulary": 32, "train.length": [64, 64], "task.train_examples": 20_000}),
+        ("fuzzy_in_context_recall.py", {"task.key_motif": 1, "task.value_motif": 1}),
         ("memorization.py", {"task.vocabulary": 4096, "train.length": [64, 64], "task.train_examples": 20_000}),
         ("word_problem.py:S3", {"train.length": [16, 16], "task.train_examples": 100_000, "task.padding": False}),
         ("word_problem.py:S2", {"task.bos": False, "task.letters": "all", "model.mixer_hidden": 352, "model.head": "token"}),
