@@ -3,7 +3,8 @@
     lrnn train --config=configs/compression.py:LAYER[/VARIANT],SETTING
 
 As configs/in_context_recall.py, with the head of an auto-encoder. At `mad` the encoder has no positions and the decoder sines
-and cosines. At `dubinin2026` both share one learned table.
+and cosines, and unlike MAD's language model the auto-encoder draws every matrix from N(0, 0.02^2). At `dubinin2026` both share
+one learned table.
 """
 
 from typing import Any
@@ -24,7 +25,12 @@ SETTINGS = {
         on({"model.initial_values": "released", "train.duration": "2400 steps", **one_length(16)}),
     ),
     "smoke": Setting(RECALL["smoke"], HEAD, LEARNED, on(one_length(32))),
-    "mad": Setting(RECALL["mad"], HEAD, on(one_length(32), source="MAD's released compression.yml")),
+    "mad": Setting(
+        RECALL["mad"],
+        HEAD,
+        on({"model.initial_values": "released"}, source="MAD's released auto-encoder: N(0, 0.02^2), biases 0"),
+        on(one_length(32), source="MAD's released compression.yml"),
+    ),
     "dubinin2026": Setting(RECALL["dubinin2026"], HEAD, LEARNED),
 }
 

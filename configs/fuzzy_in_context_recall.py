@@ -2,7 +2,7 @@
 
     lrnn train --config=configs/fuzzy_in_context_recall.py:LAYER[/VARIANT],SETTING
 
-As configs/in_context_recall.py.
+As configs/in_context_recall.py. At `dubinin2026` keys and values have one token each, so that what is fuzzy is gone.
 """
 
 from typing import Any
@@ -18,7 +18,10 @@ SETTINGS = {
     "mad": RECALL["mad"],
     "dubinin2026": Setting(
         RECALL["dubinin2026"],
-        on({"task.vocabulary": 32}, source="inferred from a later script: V = 32, L = 64, 20 thousand examples"),
+        on(
+            {"task.vocabulary": 32, "task.key_motif": 1, "task.value_motif": 1},
+            source="inferred from a later script: V = 32, L = 64, 20 thousand examples, keys and values of one token",
+        ),
     ),
 }
 

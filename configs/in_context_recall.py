@@ -6,10 +6,11 @@
 LAYER and VARIANT are those of configs/parity.py. `cpu` makes new examples for ever; Gated DeltaNet answers all of the test's
 questions after a few hundred steps. `smoke` checks that everything runs.
 
-`mad` is the baseline of the MAD protocol (Poli et al. 2024): two blocks of a layer and SwiGLU. The sweep `difficulties` has it
-and every change of one variable. The protocol takes the best of three learning rates and two weight decays (the sweep `mad`)
-and reports `macro_accuracy`. Its released trainer names its cosine schedule by a key that nothing reads, so the learning rate
-is constant. It computes in bfloat16 under autocast; here in float32.
+`mad` is the baseline of the MAD protocol (Poli et al. 2024): two blocks of a layer and SwiGLU, with the RMSNorm that its
+benchmark has by default. The sweep `difficulties` has it and every change of one variable. The protocol takes the best of three
+learning rates and two weight decays (the sweep `mad`) and reports `macro_accuracy`. Its released trainer names its cosine
+schedule by a key that nothing reads, so the learning rate is constant. Differs: it computes in bfloat16 under autocast, here in
+float32; its embeddings start from N(0, 0.02^2) and other matrices as PyTorch's, here all as `model.initial_values` "default".
 
 `dubinin2026` is Dubinin et al. 2026, whose text could not be read: `code` in a rule's source stands for the author's released
 code, `inferred` for what a later script of the author's has. Sizes are those of the first of its four data sets; the sweep
@@ -42,6 +43,7 @@ MAD = Setting(
     on(
         {
             "model.width": 128,
+            "model.norm": "rmsnorm",
             "model.mixer": "swiglu",
             "model.mixer_hidden": 352,
             "model.head": "token",
@@ -59,7 +61,10 @@ MAD = Setting(
 )
 DUBININ = Setting(
     MAD,
-    on({"model.initial_values": "released"}, source="code: all matrices and embeddings from N(0, 0.02^2), biases 0"),
+    on(
+        {"model.norm": "layernorm", "model.initial_values": "released"},
+        source="code: the norm of its command line; all matrices and embeddings from N(0, 0.02^2), biases 0",
+    ),
     on(
         {"task.train_examples": 20_000, **one_length(64)},
         source="inferred from a later script, V = 16, L = 64, 20 thousand examples; the paper's own sizes are not known",

@@ -39,7 +39,13 @@ def _describe(point: dict[str, Any]) -> str:
 def table(layer: str = "") -> Table:
     """Returns the benchmark, with a row for ``layer`` if one is given."""
     columns = tuple(
-        Column(f"{task}, {name}", f"configs/{task}.py", fields=fields, settings=() if name == "baseline" else ("mad",))
+        Column(
+            f"{task}, {name}",
+            f"configs/{task}.py",
+            fields=fields,
+            settings=() if name == "baseline" else ("mad",),
+            group=task,
+        )
         for task in TASKS
         for name, fields in difficulties(task)
     )
@@ -48,8 +54,8 @@ def table(layer: str = "") -> Table:
         title="MAD (Poli et al. 2024): macro accuracy of six tasks",
         source="no published number stands here.",
         claim=(
-            "A layer's MAD score is the mean over all columns; at setting mad each is the best of three learning rates and two "
-            "weight decays."
+            "A layer's MAD score is the mean over the tasks, and a task's the mean over its columns. "
+            "At setting mad each column is the best of three learning rates and two weight decays."
         ),
         metric="macro_accuracy",
         columns=columns,

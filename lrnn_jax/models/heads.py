@@ -118,7 +118,8 @@ class AutoencoderHead(Head):
 
     Source: the auto-encoder of MAD's compression task (Poli et al. 2024), whose encoder has no positions and whose decoder has
     sines and cosines; in Dubinin et al. 2026 both have one learned table (``positions="learned"``).
-    Differs: sines and cosines alternate, where MAD's may stand side by side.
+    Differs: sines and cosines alternate and have wavelengths up to 10,000^(1 - 2/D) 2 pi; MAD's sines stand before its cosines,
+    with wavelengths up to 10,000 times 2 pi.
     """
 
     NEEDS_MAX_LENGTH = True

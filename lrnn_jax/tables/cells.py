@@ -117,16 +117,23 @@ def fill_cells(table: Table, runs: Sequence[Run], records: Sequence[Record | Non
 
 
 def mean_cells(filled: FilledTable) -> list[Cell]:
-    """Returns a cell per row that has a number in every column: their mean, and that of each seed."""
+    """Returns a cell per row that has a number in every column: their mean, and that of each seed; see `Column.group`."""
     means = []
     for row in dict.fromkeys(cell.row.name for cell in filled.cells):
         own = [cell for cell in filled.cells if cell.row.name == row]
         numbers = [cell.summary[0] for cell in own if cell.summary]
         if len(numbers) == len(filled.columns):
             seeds = [[value for value in values if value is not None] for values in zip(*(c.scores for c in own), strict=True)]
-            scores = [statistics.fmean(values) if len(values) == len(own) else None for values in seeds]
-            means.append(own[0]._replace(summary=(statistics.fmean(numbers), 0.0), scores=scores))
+            scores = [_mean_of_groups(own, values) if len(values) == len(own) else None for values in seeds]
+            means.append(own[0]._replace(summary=(_mean_of_groups(own, numbers), 0.0), scores=scores))
     return means
+
+
+def _mean_of_groups(cells: Sequence[Cell], numbers: Sequence[float]) -> float:
+    groups: dict[str, list[float]] = {}
+    for cell, number in zip(cells, numbers, strict=True):
+        groups.setdefault(cell.column.group or cell.column.name, []).append(number)
+    return statistics.fmean(map(statistics.fmean, groups.values()))
 
 
 def layer_sizes(config: ConfigDict) -> Sizes:

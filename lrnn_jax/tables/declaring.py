@@ -60,6 +60,7 @@ class Column:
       fields: config fields that differ from the file's, by dotted path.
       note: what has to be known of this column; printed under it.
       settings: settings at which there is the column; all if empty.
+      group: columns of one group count as one in the mean over the columns, that of their own mean; alone if empty.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Column:
     fields: Point = dataclasses.field(default_factory=dict)
     note: str = ""
     settings: tuple[str, ...] = ()
+    group: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +134,7 @@ class Table:
       statistic: what stands beside the published number: "mean" of the seeds, "best" of them, or "median".
       positions: name of the task's curve by position (`lrnn_jax.tasks.base.Task.curves`) that the plot shows, of the longest
         bucket; empty for the metric over the length buckets.
-      total: the overview ends with the mean over the columns, of rows that have a number in each.
+      total: the overview ends with the mean over the columns (see `Column.group`), of rows that have a number in each.
       over_sizes: the parameters and the state of one layer stand in the table, and the plot is over them.
       legend: what the rows are, over the plot's legend.
       notes: what our settings do differently, and what was found.

@@ -141,18 +141,19 @@ def _check_writable(folder: Path) -> None:
 def _choose_cells(runs: Sequence[Run], cells: Sequence[str]) -> list[Run]:
     names = list(dict.fromkeys(_cell_name(run) for run in runs))
     for cell in cells:
-        if not any(_matches(name, cell) for name in names):
+        if not any(_matches(run, cell) for run in runs):
             raise UserError(f"--cells={cell!r} is not one of {', '.join(names)}{suggest(cell, names)}")
-    return [run for run in runs if not cells or any(_matches(_cell_name(run), cell) for cell in cells)]
+    return [run for run in runs if not cells or any(_matches(run, cell) for cell in cells)]
 
 
 def _cell_name(run: Run) -> str:
     return f"{run.column.name}/{run.row.name}" if run.column.name else run.row.name
 
 
-def _matches(name: str, cell: str) -> bool:
-    """Brackets are common in the names of rows, so only * and ? are wildcards."""
-    return fnmatch.fnmatchcase(name, cell.replace("[", "[[]"))
+def _matches(run: Run, cell: str) -> bool:
+    """A row alone means all its columns. Brackets are common in the names of rows, so only * and ? are wildcards."""
+    pattern = cell.replace("[", "[[]")
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (run.row.name, _cell_name(run)))
 
 
 def results_folder() -> Path:

@@ -28,7 +28,8 @@ class Compression(FixedLengthTask):
     Source: MAD (Poli et al. 2024), its released generator (V = 16, L = 32); Dubinin et al. 2026, whose released code has L = 64
     and 128, and learned positions.
     Differs: MAD has one training set of a fixed seed; here the set follows the run's seed (``train_examples``).
-    Numerics: CHANCE = 1 / (V - 1) is that of the tokens drawn. The last position is always right, which adds about 1 / L.
+    Numerics: CHANCE = 1 / (V - 1) is that of the tokens drawn. The last position is soon always right, which adds about 1 / L
+      to the accuracy and 1 / V to the macro average.
     """
 
     vocabulary: int = 16

@@ -8,11 +8,12 @@ from matplotlib.figure import Figure
 
 from lrnn_jax.errors import UserError
 from lrnn_jax.tables import records as records_file
-from lrnn_jax.tables.cells import fill_table
+from lrnn_jax.tables.cells import fill_table, mean_cells
 from lrnn_jax.tables.declaring import Column, Published, Row, Selection, Table, list_runs
 from lrnn_jax.tables.plots import by_length, draw_lengths, draw_sizes
 from lrnn_jax.tables.records import load_record, read_records, record_file, save_record, thin_curves
 from lrnn_jax.tables.rendering import render, render_markdown
+from lrnn_jax.tables.reproducing import _choose_cells
 
 PARITY = Column("", "configs/parity.py")
 EASY = Row("easy", "lstm", {"": Published(1.0, "Table 9")})
@@ -384,6 +385,36 @@ def test_a_total_is_the_mean_of_rows_that_are_complete(tmp_path):
     draw_sizes(fill_table(table, "cpu", tmp_path), {}, figure)
     assert [line.get_ydata().tolist() for line in figure.axes[0].get_lines() if line.get_label() == "whole"] == [[0.75]]
     assert "half" not in [line.get_label() for panel in figure.axes for line in panel.get_lines()]
+
+
+def test_columns_of_one_group_count_as_one_in_the_mean(tmp_path):
+    """As in MAD's score: over the tasks, not over all of their difficulties."""
+    columns = (
+        Column("one", "configs/parity.py", group="first"),
+        Column("two", "configs/modular_counting.py", group="first"),
+        Column("three", "configs/modular_arithmetic.py"),
+    )
+    table = make_table((Row("whole", "lstm"),), columns, seeds=1, total=True)
+    for run, value in zip(list_runs(table, "cpu"), (0.0, 0.5, 0.75), strict=True):
+        save_record(run, finished(value), tmp_path)
+    assert "| whole | 0.000 | 0.500 | 0.750 | 0.500 |" in rendered(table, tmp_path)
+    (mean,) = mean_cells(fill_table(table, "cpu", tmp_path))
+    assert (mean.summary[0], mean.scores) == (0.5, [0.5])
+
+
+def test_a_row_alone_names_its_cells_in_all_columns():
+    columns = (PARITY, Column("count", "configs/modular_counting.py"))
+    table = make_table((Row("a [-1, 1]", "lstm"), Row("b", "lru")), columns, seeds=1)
+    runs = list_runs(table, "cpu")
+
+    def chosen(*cells):
+        return [(run.column.name, run.row.name) for run in _choose_cells(runs, cells)]
+
+    assert chosen("b") == [("", "b"), ("count", "b")]
+    assert chosen("a*") == [("", "a [-1, 1]"), ("count", "a [-1, 1]")]
+    assert chosen("count/*") == [("count", "a [-1, 1]"), ("count", "b")]
+    with pytest.raises(UserError, match=r"--cells='c' is not one of .*count/b"):
+        chosen("c")
 
 
 def test_a_column_is_there_at_its_own_settings_alone():
