@@ -12,7 +12,8 @@ LAYER and VARIANT are those of configs/parity.py. Other text, other tokens:
 
 At `cpu`, DeltaNet needs 1.92 bits per byte of the held-out files of Python 3.11.7, gzip -9 2.26. `smoke` checks that
 everything runs. `grazzi2025` is App. E.3 of Grazzi et al. 2025 for 340M DeltaNet and 370M Mamba. It wants FineWeb as Parquet
-files and a tokenizer (32,000 tokens in DeltaProduct's models) where the config says. It has not been run, nor its memory
+files and a tokenizer (32,000 tokens in DeltaProduct's models) where the config says. `dubinin2026` is the released configs of
+Dubinin et al. 2026 for models of 210M, on FineWeb-Edu with the tokenizer of GPT-NeoX. Neither has been run, nor its memory
 measured.
 """
 
@@ -108,8 +109,35 @@ PAPER = Setting(
         {"model.layer.window": 16384}, layer="transformer", source="ours", why="all that stands before, at the longest test too"
     ),
 )
+DUBININ = Setting(
+    MODEL,
+    on(
+        {
+            "task.data": "fineweb-edu/**/*.parquet",
+            "task.tokenizer": "fineweb-edu/tokenizer.json",
+            "task.reset": False,
+            "model.width": 768,
+            "model.depth": 12,
+            "model.mixer_hidden": 2048,
+            "model.norm_eps": 1e-6,
+            "model.dtype": "bfloat16",
+            "optim.lr": 6e-3,
+            "optim.final_lr": 1e-5,
+            "optim.warmup": "10%",
+            "optim.beta2": 0.95,
+            "optim.weight_decay": 0.1,
+            "train.duration": "18850 steps",
+            **rows(256, 2048),
+            "eval.examples": 256,
+            "eval.batch_size": 2,
+        },
+        source="the released configs; they end without an evaluation, so what the paper reports may be of the training",
+    ),
+    on({"train.microbatches": 32}, source="ours: 8 rows at a time for one GPU"),
+    on({"model.mixer": "swiglu"}, layer="lru mamba", source="the released configs", why="one block for all layers"),
+)
 
-SETTINGS = {"cpu": CPU, "smoke": SMOKE, "grazzi2025": PAPER}
+SETTINGS = {"cpu": CPU, "smoke": SMOKE, "grazzi2025": PAPER, "dubinin2026": DUBININ}
 
 get_config = Choices("language_modeling", SETTINGS)
 

@@ -12,7 +12,7 @@ def study() -> Study:
     return Study(
         title="Orvieto et al. 2023, Figure 9: gain of a ring of eigenvalues",
         source="Proposition 3; Figure 9: N = 500, L = 10 thousand, 10 runs, constant and random input; the rings are ours.",
-        claim="Claim of the paper: Proposition 3 predicts the gain E|x|^2 / E|B u|^2, better for random than for constant inputs.",
+        claim="Claim of the paper: Proposition 3 predicts the gain E|x|^2 / E|B u|^2, more exactly for random inputs.",
         compute="lrnn_jax.theory.lru_figures:study_gains",
         settings={
             "smoke": {"size": 100, "steps": 1000, "runs": 4, "rings": rings[:2]},

@@ -20,8 +20,8 @@ class Model(NamedTuple):
     Attributes:
       layer: ours.
       place: the paper's table.
-      numbers: test accuracy in the order of the columns, per cent: mean and standard error of three seeds. Where the paper has a
-        cross, a model that did not exceed random guessing, there is no number.
+      numbers: test accuracy in the order of the columns, per cent: mean and standard error of three seeds. Where the paper has
+        a cross, a model that did not exceed random guessing, there is no number.
     """
 
     layer: str
@@ -60,11 +60,13 @@ def table(layer: str = "") -> Table:
         rows.append(Row(name, model.layer, published))
     return Table(
         title="Orvieto et al. 2023, Tables 1 to 3: the Long Range Arena, from a dense RNN to the LRU",
-        source="Tables 6 to 8: test accuracy, mean and standard error of three seeds. Where it prints a cross, the model did not "
-        "exceed random guessing, and no number stands here.",
+        source=(
+            "Tables 6 to 8: test accuracy, mean and standard error of three seeds. Where it prints a cross, the model did not "
+            "exceed random guessing, and no number stands here."
+        ),
         claim=(
-            "Claim of the paper: a linear RNN is no worse than one with a nonlinearity; diagonal, it is better; exponential, stable, "
-            "with eigenvalues on a ring and a normalised input it matches S4D and S5, and only then learns Path-X."
+            "Claim of the paper: a linear RNN is no worse than one with a nonlinearity; diagonal, it is better; exponential, "
+            "stable, with eigenvalues on a ring and a normalised input it matches S4D and S5, and only then learns Path-X."
         ),
         metric="accuracy",
         columns=COLUMNS,

@@ -38,7 +38,7 @@ def table() -> Table:
     for name, (layer, grid) in GRIDS.items():
         for largest, numbers in grid.items():
             for smallest, (mean, error) in zip(SMALLEST, numbers, strict=True):
-                # the paper's corner r_min = r_max = 0.9 is a circle, which a ring of no width is for rounding's sake not
+                # the paper's corner r_min = r_max = 0.9 is a circle; ours has a width
                 ring = {"model.layer.r_min": min(smallest, largest - 1e-4), "model.layer.r_max": largest}
                 published = {"sCIFAR": Published(mean / 100, "Table 5", spread=error / 100 or None)}
                 rows.append(
@@ -48,8 +48,8 @@ def table() -> Table:
         title="Orvieto et al. 2023, Table 5: sCIFAR over the ring of the initial eigenvalues",
         source="Table 5: test accuracy, mean and standard error of three seeds, learning rate 0.004.",
         claim=(
-            "Claim of the paper: without a stable parametrisation eigenvalues near the unit circle hurt; with it, and more with the "
-            "normalisation, they help."
+            "Claim of the paper: without a stable parametrisation eigenvalues near the unit circle hurt; with it, and more "
+            "with the normalisation, they help."
         ),
         metric="accuracy",
         columns=(Column("sCIFAR", "configs/image_classification.py"),),
