@@ -95,7 +95,7 @@ def encode(pixels):
 
 def draw_reviews(rng, count):
     """Text and label."""
-    return [{"text": b"so " * int(rng.integers(1, 60)) + b"\xc3\xa9", "label": i % 2} for i in range(count)]
+    return [{"text": b"%d " % i + b"so " * int(rng.integers(1, 60)) + b"\xc3\xa9", "label": i % 2} for i in range(count)]
 
 
 def draw_images(rng, count, size, channels):
