@@ -71,6 +71,8 @@ def check_listops(folder: Path) -> Facts:
             labels.append(label)
             if number < SAMPLE + 2:
                 _check_value(where, source, label)
+        if not labels:
+            raise UserError(f"{path} has no rows")
         checked = f"{min(len(labels), SAMPLE):,} evaluated again; SHA-256 {_check_sum(path, sums)}"
         table.append((split, f"{len(labels):,}", describe_labels(labels), describe_lengths(lengths), checked))
     return table
