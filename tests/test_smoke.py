@@ -7,6 +7,7 @@ import pytest
 from lrnn_jax.cli.main import main
 from lrnn_jax.config.files import data_folder, load_config
 from lrnn_jax.registry import LAYERS
+from small_data import small_data
 
 CONFIGS = sorted(file.name for file in data_folder("configs").glob("*.py"))
 # every config with its own first layer, and every layer with the first task
@@ -14,7 +15,9 @@ CASES = [*(f"configs/{name}:smoke" for name in CONFIGS), *(f"configs/parity.py:{
 
 
 @pytest.mark.parametrize("spec", CASES)
-def test_smoke(spec, tmp_path, capsys):
+def test_smoke(spec, tmp_path, capsys, monkeypatch):
+    # for the tasks whose data are not part of this package
+    monkeypatch.setenv("LRNN_DATA_DIR", str(small_data()))
     workdir = tmp_path / "run"
     # one bucket is enough here: each costs a compilation
     bucket = load_config(spec).eval.lengths[:1]

@@ -31,6 +31,7 @@ def validate_config(config: ConfigDict) -> None:
     layer.check({"width": config.model.width, **config.model.layer})
     _check_choices(config, layer)
     _check_ranges(config)
+    _check_recurrent_lr(config, layer)
     _check_lengths(config, task)
     check_model(config.model, task, longest=max(longest for _, longest in (config.train.length, *config.eval.lengths)))
     _check_durations(config)
@@ -54,6 +55,7 @@ _RANGES = (
     ("model.max_length", 0, 2**24),
     ("optim.lr", 0.0, 1e6),
     ("optim.final_lr", 0.0, 1e6),
+    ("optim.recurrent_lr", -1.0, 1e6),
     ("optim.weight_decay", 0.0, 1e6),
     ("optim.beta1", 0.0, 0.9999999),
     ("optim.beta2", 0.0, 0.9999999),
@@ -74,6 +76,13 @@ def _check_ranges(config: ConfigDict) -> None:
     for path, low, high in _RANGES:
         if not low <= fields[path] <= high:
             raise UserError(f"{path}={fields[path]} must be between {low:.10g} and {high:.10g}")
+
+
+def _check_recurrent_lr(config: ConfigDict, layer: Any) -> None:
+    factor = config.optim.recurrent_lr
+    if factor >= 0.0 and not any(multipliers.get("recurrent") for multipliers in layer.PARAM_GROUPS.values()):
+        name = config.model.layer.name
+        raise UserError(f"optim.recurrent_lr={factor} has no effect on {name!r}, which sets none apart; leave it at -1")
 
 
 def _check_types(config: ConfigDict) -> None:

@@ -50,6 +50,7 @@ def base_config() -> ConfigDict:
     c.optim = ConfigDict()  # AdamW
     c.optim.lr = 1e-3  # peak learning rate
     c.optim.final_lr = 1e-6  # learning rate at the end of the cosine
+    c.optim.recurrent_lr = -1.0  # multiplies it for eigenvalues and input matrices of the recurrence; below 0: the layer's own
     c.optim.warmup = "10%"  # duration of the linear warm-up from 0; % of the training
     c.optim.schedule = "cosine"  # after the warm-up: cosine | constant
     c.optim.weight_decay = 0.0  # decoupled, multiplied with the learning rate

@@ -22,7 +22,7 @@ UNHASHED_SECTIONS = ("checkpoint", "log")
 # Dotted path -> neutral value, of common fields whose default is another by now.
 NEUTRAL: dict[str, Any] = {}
 MOST_SEEDS = 100_000
-_TRACED = ("optim.lr", "optim.final_lr", "optim.weight_decay")
+_TRACED = ("optim.lr", "optim.final_lr", "optim.recurrent_lr", "optim.weight_decay")
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

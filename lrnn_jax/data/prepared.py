@@ -76,6 +76,10 @@ def read_prepared(
         where = f"{field}: row {i} of {split}"
         try:
             row = rows[i]
+            # what a cut file yields beyond its end
+            missing = [name for name, value in row.items() if value is None]
+            if missing:
+                raise ValueError(f"it has no {missing[0]!r}; is the file truncated?")
         except (ValueError, RuntimeError, IndexError, KeyError, OSError, DecodeError) as error:
             reason = next(iter(str(error).splitlines()), "") or type(error).__name__
             message = f"{where} cannot be read: {reason}"

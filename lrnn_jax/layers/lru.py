@@ -1,4 +1,4 @@
-"""The Linear Recurrent Unit of Orvieto et al. 2023."""
+"""The Linear Recurrent Unit of Orvieto et al. 2023, and the rungs of the ladder that leads to it."""
 
 import math
 from collections.abc import Mapping
@@ -10,33 +10,43 @@ import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
 from lrnn_jax.parts.dense import project
-from lrnn_jax.parts.layer import MATRICES, RecurrentLayer, State, check_at_least
-from lrnn_jax.scans import scan_diagonal_complex
+from lrnn_jax.parts.layer import MATRICES, RECURRENT, RecurrentLayer, State, check_at_least, check_choice
+from lrnn_jax.parts.readout import read_states
 from lrnn_jax.scans.diagonal import METHODS
+
+PARAMETRISATIONS = ("stable_exp_phase", "stable_exp", "exp", "real_imag")
+UNIT_DISK = {"r_min": 0.0, "r_max": 1.0, "max_phase": 2 * math.pi}
 
 
 class LRU(RecurrentLayer):
     """``h_t = lambda * h_{t-1} + exp(gamma_log) * (B u_t)``, ``y_t = Re(C h_t) + D * u_t``, complex and time-invariant.
 
-    ``lambda = exp(-exp(nu_log) + i exp(theta_log))``, so ``|lambda| < 1`` whatever the parameters are.
+    ``lambda = exp(-exp(nu_log) + i exp(theta_log))``, so ``|lambda| < 1`` whatever the parameters are. The variants
+    "real_imag", "exp", "stable_exp", "ring" and "lru" are the paper's ladder; "ring" differs from "stable_exp" by the task's
+    ``r_min`` and ``r_max``, which it leaves to the config.
 
     Attributes:
       state_size: N, complex states.
       r_min: smallest initial ``|lambda|``.
       r_max: largest initial ``|lambda|``.
       max_phase: largest initial phase of ``lambda``, radians.
+      parametrisation: of lambda: "stable_exp_phase" as above, "stable_exp" (``exp(-exp(nu_log) + i theta)``), "exp"
+        (``exp(-nu + i theta)``) or "real_imag" (its two parts); the last two may leave the unit circle. All start alike.
+      gamma: scales the input by ``exp(gamma_log)``, which starts as ``sqrt(1 - |lambda|^2)``.
+      bidirectional: adds ``Re(C' h'_t)``, h' running from the last position to the first with the same lambda, gamma and B.
 
     Parameters (name, as in the paper: shape):
-      ``nu_log``: [N].
-      ``theta_log``: [N].
+      ``nu_log``: [N]; ``nu`` if "exp".
+      ``theta_log``: [N]; ``theta`` if "stable_exp" or "exp".
+      ``lambda``: [2 N], real and imaginary part, in place of both if "real_imag".
       ``gamma_log``: [N].
       ``B_re``: [N D].
       ``B_im``: [N D].
-      ``C_re``: [D N].
-      ``C_im``: [D N].
+      ``C_re``: [D N]; [2 D N] if bidirectional: C, then C'.
+      ``C_im``: as C_re.
       ``D``: [D].
 
-    Source: Orvieto et al. 2023, Section 3 and the listing of Appendix A.
+    Source: Orvieto et al. 2023, Section 3 and the listing of Appendix A; bidirectional as S5 (Smith et al. 2023).
     Differs: main text and listing disagree on the variance of C and on D; this is the listing (C of standard deviation
     1/sqrt(N) per part, D a vector).
     """
@@ -45,13 +55,26 @@ class LRU(RecurrentLayer):
     r_min: float = 0.0
     r_max: float = 1.0
     max_phase: float = 2 * math.pi
+    parametrisation: str = "stable_exp_phase"
+    gamma: bool = True
+    bidirectional: bool = False
 
     SOURCE = "Orvieto et al. 2023, Section 3.4 and App. A"
     METHODS = METHODS
+    VARIANTS = {
+        "lru": {"parametrisation": "stable_exp_phase", "gamma": True},
+        "ring": {"parametrisation": "stable_exp", "gamma": False},
+        "stable_exp": {"parametrisation": "stable_exp", "gamma": False, **UNIT_DISK},
+        "exp": {"parametrisation": "exp", "gamma": False, **UNIT_DISK},
+        "real_imag": {"parametrisation": "real_imag", "gamma": False, **UNIT_DISK},
+    }
     BLOCK = {"norm": "batchnorm", "mixer": "glu"}
     # The paper's "learning-rate factor" (0.1 to 0.5 by task; 0.25 on half of them) applies to lambda, B and gamma,
     # which do not decay either.
-    PARAM_GROUPS = {r"^(nu_log|theta_log|gamma_log|B_re|B_im)$": {"lr": 0.25, "wd": 0.0}, r"^(C_re|C_im|D)$": MATRICES}
+    PARAM_GROUPS = {
+        r"^(nu|nu_log|theta|theta_log|lambda|gamma_log|B_re|B_im)$": RECURRENT,
+        r"^(C_re|C_im|D)$": MATRICES,
+    }
 
     @classmethod
     def check(cls, fields: Mapping[str, Any]) -> None:
@@ -62,27 +85,46 @@ class LRU(RecurrentLayer):
         if not 0.0 < fields["max_phase"] <= 2 * math.pi + 1e-6:
             raise UserError(f"model.layer.max_phase={fields['max_phase']} must be above 0 and at most 2 pi")
         check_at_least(1, fields, "state_size")
+        check_choice("parametrisation", fields["parametrisation"], PARAMETRISATIONS)
+
+    @property
+    def may_expand(self) -> bool:
+        return self.parametrisation in ("exp", "real_imag")
 
     def setup(self) -> None:
         size, width = self.state_size, self.width
-        self.nu_log = self.param("nu_log", self._init_nu_log, (size,))
-        self.theta_log = self.param("theta_log", self._init_theta_log, (size,))
-        self.gamma_log = self.param("gamma_log", self._init_gamma_log, (size,))
+        if self.parametrisation == "real_imag":
+            self.lam = self.param("lambda", self._init_lambda, (2, size))
+        elif self.parametrisation == "exp":
+            self.nu = self.param("nu", self._init_nu, (size,))
+        else:
+            self.nu_log = self.param("nu_log", self._init_nu_log, (size,))
+        if self.parametrisation == "stable_exp_phase":
+            self.theta_log = self.param("theta_log", self._init_theta_log, (size,))
+        elif self.parametrisation != "real_imag":
+            self.theta = self.param("theta", self._init_theta, (size,))
+        if self.gamma:
+            self.gamma_log = self.param("gamma_log", self._init_gamma_log, (size,))
         self.B_re = self.param("B_re", nn.initializers.normal((2 * width) ** -0.5), (size, width))
         self.B_im = self.param("B_im", nn.initializers.normal((2 * width) ** -0.5), (size, width))
-        self.C_re = self.param("C_re", nn.initializers.normal(size**-0.5), (width, size))
-        self.C_im = self.param("C_im", nn.initializers.normal(size**-0.5), (width, size))
+        read = (2, width, size) if self.bidirectional else (width, size)
+        self.C_re = self.param("C_re", nn.initializers.normal(size**-0.5), read)
+        self.C_im = self.param("C_im", nn.initializers.normal(size**-0.5), read)
         self.D = self.param("D", nn.initializers.normal(1.0), (width,))
 
     def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
-        gamma = jnp.exp(self.gamma_log)[:, None]
-        b_re, b_im = (project(x, (gamma * part).astype(self.dtype).T) for part in (self.B_re, self.B_im))
-        h, state = scan_diagonal_complex(self._eigenvalue_parts(), (b_re, b_im), h0=state, reset=reset, method=scan)
-        h_re, h_im = (part.astype(self.dtype) for part in h)
-        y = project(h_re, self.C_re.astype(self.dtype).T) - project(h_im, self.C_im.astype(self.dtype).T)
+        matrices = (self.B_re, self.B_im)
+        if self.gamma:
+            gamma = jnp.exp(self.gamma_log)[:, None]
+            matrices = (gamma * self.B_re, gamma * self.B_im)
+        b_re, b_im = (project(x, part.astype(self.dtype).T) for part in matrices)
+        lam = self._eigenvalue_parts()
+        y, state = read_states(lam, (b_re, b_im), (self.C_re, self.C_im), state=state, reset=reset, scan=scan)
         return y.astype(jnp.float32) + self.D[None, None] * x.astype(jnp.float32), state
 
     def init_state(self, batch: int) -> State:
+        if self.bidirectional:
+            return ()
         return (jnp.zeros((batch, self.state_size), jnp.float32), jnp.zeros((batch, self.state_size), jnp.float32))
 
     def transition(self, x: jax.Array) -> jax.Array:
@@ -90,14 +132,17 @@ class LRU(RecurrentLayer):
         return jax.lax.complex(*self._eigenvalue_parts())
 
     def parameter_count(self) -> int:
-        return 3 * self.state_size + 4 * self.state_size * self.width + self.width
+        vectors, matrices = 3 if self.gamma else 2, 6 if self.bidirectional else 4
+        return self.state_size * (vectors + matrices * self.width) + self.width
 
     def state_count(self) -> int:
-        return 2 * self.state_size
+        return 0 if self.bidirectional else 2 * self.state_size
 
     def _eigenvalue_parts(self) -> tuple[jax.Array, jax.Array]:
-        radius = jnp.exp(-jnp.exp(self.nu_log))
-        phase = jnp.exp(self.theta_log)
+        if self.parametrisation == "real_imag":
+            return self.lam[0], self.lam[1]
+        radius = jnp.exp(-self.nu if self.parametrisation == "exp" else -jnp.exp(self.nu_log))
+        phase = jnp.exp(self.theta_log) if self.parametrisation == "stable_exp_phase" else self.theta
         return radius * jnp.cos(phase), radius * jnp.sin(phase)
 
     def _init_nu_log(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -111,6 +156,19 @@ class LRU(RecurrentLayer):
         u = jax.random.uniform(key, shape, minval=jnp.finfo(jnp.float32).tiny)
         return jnp.log(self.max_phase * u)
 
+    def _init_nu(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return jnp.exp(self._init_nu_log(key, shape))
+
+    def _init_theta(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return jnp.exp(self._init_theta_log(key, shape))
+
+    def _init_lambda(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        radius_key, phase_key = jax.random.split(key)
+        radius, phase = jnp.exp(-self._init_nu(radius_key, shape[1:])), self._init_theta(phase_key, shape[1:])
+        return jnp.stack([radius * jnp.cos(phase), radius * jnp.sin(phase)])
+
     def _init_gamma_log(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """sqrt(1 - |lambda|^2), by expm1 because |lambda| may be very near 1."""
-        return 0.5 * jnp.log(-jnp.expm1(-2.0 * jnp.exp(self.nu_log)))
+        if self.parametrisation == "real_imag":
+            return 0.5 * jnp.log(jnp.maximum(1.0 - jnp.sum(jnp.square(self.lam), axis=0), jnp.finfo(jnp.float32).eps))
+        return 0.5 * jnp.log(-jnp.expm1(-2.0 * (self.nu if self.parametrisation == "exp" else jnp.exp(self.nu_log))))

@@ -17,6 +17,8 @@ State = Any
 # Two groups that most layers have: matrices decay, gains and offsets do not.
 MATRICES = {"lr": 1.0, "wd": 1.0}
 NO_DECAY = {"lr": 1.0, "wd": 0.0}
+# Of time-invariant recurrences: eigenvalues, step sizes and input matrices. ``optim.recurrent_lr`` stands in for their lr.
+RECURRENT = {"lr": 0.25, "wd": 0.0, "recurrent": True}
 
 METHODS_OF_A_LAYER = ("recur", "init_state", "transition", "parameter_count", "state_count")
 
@@ -48,7 +50,7 @@ class RecurrentLayer(nn.Module):
       SOURCE: paper and equations.
       METHODS: which of "sequential", "associative", "chunked", "pallas" the layer has, each with what it can take beside x.
       PARAM_GROUPS: regex on the parameter's path within the layer -> multipliers {"lr": ..., "wd": ...}. Every parameter
-        matches exactly one.
+        matches exactly one. With "recurrent": True, the config's ``optim.recurrent_lr`` stands in for the "lr".
       CAUSAL: y_t depends on x_1 to x_t alone, unless a field ``bidirectional`` is on: see `causal`. A layer that is not causal
         has no state to go on from and does not decode.
       START_STATE: `recur` is given the state at the start where a call has none; False: it is given None, for scans that are

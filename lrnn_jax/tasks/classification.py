@@ -110,7 +110,7 @@ class TokenRows:
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray | np.int32, np.int32]:
         number = int(self.chosen[i])
         rows = self.part.rows(number)
         tokens, lengths = np.full((len(rows), self.length), PAD, np.int32), np.zeros(len(rows), np.int32)
@@ -174,7 +174,7 @@ class PixelRows:
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.int32]:
         number = int(self.chosen[i])
         (values,) = self.part.rows(number)
         return np.asarray(values).reshape(-1, self.channels), self.part.labels[number]

@@ -103,7 +103,7 @@ def open_loop(
             yield lambda: finished
             return
         if verbose:
-            print(format_groups(program.groups), file=sys.stderr)
+            print(format_groups(program.groups, [config.optim.recurrent_lr for config in program.configs]), file=sys.stderr)
         checkpoints = Checkpoints(checkpoint_folder, keep=program.config.checkpoint.keep)
         stack.callback(checkpoints.close)
         members = [Member(c, f, open_sinks(c, f.path)) for c, f in zip(program.configs, folders, strict=True)]

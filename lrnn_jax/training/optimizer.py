@@ -30,6 +30,7 @@ class Group:
       wd: multiplies the weight decay.
       paths: the parameters.
       sizes: their numbers of elements.
+      recurrent: ``optim.recurrent_lr`` stands in for ``lr``, unless it is below 0.
     """
 
     source: str
@@ -38,6 +39,11 @@ class Group:
     wd: float
     paths: tuple[str, ...]
     sizes: tuple[int, ...]
+    recurrent: bool = False
+
+    def factor(self, recurrent_lr: Any) -> Any:
+        """Returns what multiplies the learning rate, with the config's ``optim.recurrent_lr``, which may be traced."""
+        return jnp.where(recurrent_lr < 0.0, self.lr, recurrent_lr) if self.recurrent else self.lr
 
 
 def assign_groups(
@@ -87,6 +93,7 @@ def assign_groups(
             float(rules[source][pattern]["wd"]),
             tuple(path for path, _ in found),
             tuple(size for _, size in found),
+            bool(rules[source][pattern].get("recurrent", False)),
         )
         for (source, pattern), found in members.items()
     ]
@@ -103,12 +110,13 @@ def _find_rule(path: str, layer_name: str, rules: Mapping[str, Mapping[str, Any]
     raise UserError(f"parameter {path!r} matches no group of {layer_name if inside else 'backbone'}")
 
 
-def format_groups(groups: Sequence[Group]) -> str:
-    """Returns the groups as a table for people."""
+def format_groups(groups: Sequence[Group], recurrent_lrs: Sequence[float] = (-1.0,)) -> str:
+    """Returns the groups as a table for people, with the factors of runs that have these ``optim.recurrent_lr``."""
     rows = [("group", "parameters", "elements", "lr x", "wd x")]
     for group in groups:
         name = f"{group.source}: {group.pattern}"
-        rows.append((name, str(len(group.paths)), f"{sum(group.sizes):,}", f"{group.lr:g}", f"{group.wd:g}"))
+        factors = "/".join(dict.fromkeys(f"{float(group.factor(factor)):g}" for factor in recurrent_lrs))
+        rows.append((name, str(len(group.paths)), f"{sum(group.sizes):,}", factors, f"{group.wd:g}"))
     rows.append(("total", str(sum(len(g.paths) for g in groups)), f"{sum(sum(g.sizes) for g in groups):,}", "", ""))
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     return "\n".join(
@@ -122,7 +130,7 @@ class AdamW:
     """Clipped AdamW: ``p -= lr(t) m_lr (adam(g) + weight_decay m_wd p)`` with each group's multipliers m.
 
     The learning rate is linear from 0 to ``lr`` over the warm-up, then follows a cosine to ``final_lr`` or stays constant.
-    ``lr``, ``final_lr`` and ``weight_decay`` are hyper-parameters: they are arguments of a step and no fields.
+    ``lr``, ``final_lr``, ``recurrent_lr`` and ``weight_decay`` are hyper-parameters: arguments of a step and no fields.
 
     Attributes:
       groups: from `assign_groups`.
@@ -157,8 +165,13 @@ class AdamW:
         return optax.join_schedules([optax.linear_schedule(0.0, lr, self.warmup_steps), after], [self.warmup_steps])
 
     def transformation(self, hyper: Hyper) -> optax.GradientTransformation:
-        """Returns the optimiser with the hyper-parameters ``optim.lr``, ``optim.final_lr`` and ``optim.weight_decay``."""
-        multipliers = {path: (group.lr, group.wd) for group in self.groups for path in group.paths}
+        """Returns the optimiser with the hyper-parameters.
+
+        Args:
+          hyper: ``optim.lr``, ``optim.final_lr`` and ``optim.weight_decay``; ``optim.recurrent_lr`` where it is not -1.
+        """
+        recurrent_lr = hyper.get("optim.recurrent_lr", -1.0)
+        multipliers = {path: (group.factor(recurrent_lr), group.wd) for group in self.groups for path in group.paths}
 
         def decay_and_scale(updates: Tree, params: Tree) -> Tree:
             factors = [multipliers[path] for path in parameter_paths(params)]

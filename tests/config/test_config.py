@@ -72,6 +72,8 @@ def test_defaults_are_valid_for_every_layer(layer):
         ("optim.lr", float("nan"), ["finite"]),
         ("optim.final_lr", -1.0, ["between"]),
         ("optim.weight_decay", -0.1, ["between"]),
+        ("optim.recurrent_lr", -2.0, ["between"]),
+        ("optim.recurrent_lr", 0.5, ["has no effect on", "leave it at -1"]),
         ("optim.clip_norm", -1.0, ["between"]),
         ("optim.beta1", 1.0, []),
         ("optim.beta2", 1.5, []),

@@ -9,6 +9,7 @@ import pytest
 from helpers import init_params, run_layer, transition
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.lru import LRU
+from lrnn_jax.models.backbone import Backbone
 
 
 @functools.cache
@@ -65,24 +66,74 @@ def test_every_parameter_is_finite_on_the_whole_disk():
     assert all(np.isfinite(p).all() for p in initial(size=200_000, seed=1).values())
 
 
-def test_equals_a_numpy_loop():
+def eigenvalues(p, parametrisation):
+    """The ladder's formulas."""
+    if parametrisation == "real_imag":
+        return p["lambda"][0] + 1j * p["lambda"][1]
+    nu = p["nu"] if parametrisation == "exp" else np.exp(p["nu_log"])
+    theta = np.exp(p["theta_log"]) if parametrisation == "stable_exp_phase" else p["theta"]
+    return np.exp(-nu + 1j * theta)
+
+
+@pytest.mark.parametrize("name", ["lru", "ring", "exp", "real_imag", "bidirectional"])
+def test_equals_a_numpy_loop(name):
     rng = np.random.default_rng(0)
-    layer = LRU(width=3, state_size=4, r_min=0.4, r_max=0.95)
+    fields = {"bidirectional": True} if name == "bidirectional" else LRU.VARIANTS[name]
+    layer = LRU(width=3, state_size=4, **{**fields, "r_min": 0.4, "r_max": 0.95})
     x, h0 = np.float32(rng.normal(size=(2, 9, 3))), np.float32(rng.normal(size=(2, 2, 4)))
     params = init_params(layer)
     params = jax.tree.map(lambda p: np.float32(p + 0.2 * rng.normal(size=p.shape)), params)
-    y, state = run_layer(layer, params, x, state=tuple(h0))
+    y, state = run_layer(layer, params, x, state=() if layer.bidirectional else tuple(h0))
     p = jax.tree.map(np.float64, params)
-    lam = np.exp(-np.exp(p["nu_log"]) + 1j * np.exp(p["theta_log"]))
+    lam = eigenvalues(p, layer.parametrisation)
+    gamma = np.exp(p["gamma_log"]) if layer.gamma else np.ones(4)
     b, c = p["B_re"] + 1j * p["B_im"], p["C_re"] + 1j * p["C_im"]
+    expected = p["D"] * x
     for row in range(2):
-        h = h0[0, row] + 1j * h0[1, row].astype(np.float64)
+        h = 0 if layer.bidirectional else h0[0, row] + 1j * h0[1, row].astype(np.float64)
         for t in range(9):
-            h = lam * h + np.exp(p["gamma_log"]) * (b @ x[row, t])
-            np.testing.assert_allclose(y[row, t], (c @ h).real + p["D"] * x[row, t], atol=1e-5)
-        np.testing.assert_allclose(state[0][row], h.real, atol=3e-6)
-        np.testing.assert_allclose(state[1][row], h.imag, atol=3e-6)
+            h = lam * h + gamma * (b @ x[row, t])
+            expected[row, t] += ((c[0] if layer.bidirectional else c) @ h).real
+        if layer.bidirectional:
+            assert state == ()
+            h = 0
+            for t in reversed(range(9)):
+                h = lam * h + gamma * (b @ x[row, t])
+                expected[row, t] += (c[1] @ h).real
+        else:
+            np.testing.assert_allclose(state[0][row], h.real, atol=3e-6)
+            np.testing.assert_allclose(state[1][row], h.imag, atol=3e-6)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
     np.testing.assert_allclose(transition(layer, params, x), lam, atol=1e-6)
+
+
+@pytest.mark.parametrize("parametrisation", ["stable_exp", "exp", "real_imag"])
+def test_every_rung_starts_on_the_same_ring(parametrisation):
+    p = initial(r_min=0.5, r_max=0.9, max_phase=1.5, parametrisation=parametrisation)
+    lam = eigenvalues(p, parametrisation)
+    assert_uniform(np.abs(lam) ** 2, 0.25, 0.81)
+    assert_uniform(np.angle(lam), 0, 1.5)
+    np.testing.assert_allclose(np.exp(p["gamma_log"]), np.sqrt(1 - np.abs(lam) ** 2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("parametrisation", ["exp", "real_imag"])
+def test_a_rung_that_is_not_stable_may_expand_and_stays_finite_at_the_rim(parametrisation):
+    assert LRU(width=1, parametrisation=parametrisation).may_expand
+    assert not LRU(width=1, parametrisation="stable_exp").may_expand
+    assert all(np.isfinite(p).all() for p in initial(size=200_000, seed=1, parametrisation=parametrisation).values())
+
+
+def test_the_pass_from_the_right_starts_at_the_end_of_each_row():
+    """What the backbone passes for padding adds nothing to a state; see `lrnn_jax.models.block`."""
+    fields = (("bidirectional", True), ("state_size", 4))
+    model = Backbone(LRU, fields, vocab_size=5, outputs=3, width=8, depth=2, mixer="glu", head="mean")
+    tokens, lengths = np.random.default_rng(0).integers(0, 5, (2, 9)), np.int32([5, 9])
+    variables = jax.jit(model.init)(jax.random.key(0), tokens)
+    padded, _ = jax.jit(lambda v, x, n: model.apply(v, x, lengths=n))(variables, tokens, lengths)
+    short, _ = jax.jit(model.apply)(variables, tokens[:1, :5])
+    np.testing.assert_allclose(np.asarray(padded)[0], np.asarray(short)[0], atol=1e-5)
+    with pytest.raises(ValueError, match=r"^states: LRU with bidirectional=True and the head 'mean' reads whole sequences"):
+        jax.eval_shape(lambda v, x: model.apply(v, x, states=((), ())), variables, tokens)
 
 
 def test_eigenvalues_stay_inside_the_unit_disk_for_any_parameters():
@@ -102,10 +153,11 @@ def test_eigenvalues_stay_inside_the_unit_disk_for_any_parameters():
         ({"r_min": -0.1}, "r_min"),
         ({"r_max": 1.1}, "r_max"),
         ({"state_size": 0}, "state_size=0"),
+        ({"parametrisation": "stable"}, "parametrisation='stable' is not one of stable_exp_phase, stable_exp, exp, real_imag"),
     ],
 )
 def test_check_refuses_what_does_not_fit(fields, message):
-    good = {"width": 8, "state_size": 4, "r_min": 0.0, "r_max": 1.0, "max_phase": 6.28}
+    good = {"width": 8, "state_size": 4, "r_min": 0.0, "r_max": 1.0, "max_phase": 6.28, "parametrisation": "exp"}
     LRU.check(good)
     with pytest.raises(UserError, match=message):
         LRU.check({**good, **fields})

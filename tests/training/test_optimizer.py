@@ -149,6 +149,8 @@ def make(optim, groups=(), *, warmup, total):
     """The optimiser, and the hyper-parameters that a step hands it."""
     fixed = {name: getattr(optim, name) for name in ("schedule", "beta1", "beta2", "eps", "clip_norm")}
     hyper = {f"optim.{name}": jnp.float32(getattr(optim, name)) for name in ("lr", "final_lr", "weight_decay")}
+    if hasattr(optim, "recurrent_lr"):
+        hyper["optim.recurrent_lr"] = jnp.float32(optim.recurrent_lr)
     return AdamW(tuple(groups), warmup_steps=warmup, total_steps=total, **fixed), hyper
 
 
@@ -281,6 +283,18 @@ def test_multipliers_of_the_config_reach_the_update():
     start, ours = flat(make_params()), run(settings(weight_decay=0.5), gradients(5), frozen)
     np.testing.assert_array_equal(ours["head/kernel"], start["head/kernel"])
     assert not np.allclose(ours["embed/embedding"], start["embed/embedding"])
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(-1.0, 0.25), (0.5, 0.5), (0.0, 0.0)])
+def test_the_recurrent_factor_stands_in_for_that_of_recurrent_groups_alone(factor, expected):
+    rules = {"^nu_log$": {"lr": 0.25, "wd": 0.0, "recurrent": True}, "^q/kernel$": {"lr": 0.5, "wd": 1.0}}
+    optim, groups = settings(recurrent_lr=factor), assign(layer_rules=rules)
+    found = adamw(optim, rate, {**MULTIPLIERS, "block_0/layer/nu_log": (expected, 0.0)}, gradients(5))
+    ours = run(optim, gradients(5), groups)
+    for path in PATHS:
+        np.testing.assert_allclose(ours[path], found[path], rtol=2e-5, atol=2e-6, err_msg=path)
+    shown = next(line for line in format_groups(groups, [factor, 2.0]).splitlines() if "nu_log" in line)
+    assert shown.split()[-2:] == [f"{expected:g}/2", "0"]
 
 
 def test_clipping_is_by_the_norm_of_all_gradients_together():
