@@ -22,6 +22,8 @@ PAIRS_SPLITS = ("train", "eval", "test")
 # Labels are computed again, and images decoded, of so many examples of a split.
 SAMPLE = 2000
 _REDRAWN = 20
+# Width and channels of prepared images.
+IMAGES = {"cifar10": (32, 3), "mnist": (28, 1), "fashion_mnist": (28, 1)}
 
 Facts = list[tuple[str, ...]]
 """Rows of a table, its header first."""
@@ -178,8 +180,8 @@ def check_prepared(name: str, folder: Path, counts: dict[str, int]) -> Facts:
     """
     base = name.partition("/")[0]
     root = folder.parents[len(Path(name).parts) - 1]
-    prepared = open_prepared(name, data_dir=str(root), raw=["image"] if base != "imdb_reviews" else [], field=f"{folder}")
-    width, channels = {"mnist": (28, 1)}.get(base, (32, 3))
+    prepared = open_prepared(name, data_dir=str(root), raw=["image"] if base in IMAGES else [], field=f"{folder}")
+    width, channels = IMAGES.get(base, (0, 0))
     table: Facts = [_HEADER]
     for split, count in counts.items():
         labels, lengths = [], []
