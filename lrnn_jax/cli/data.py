@@ -109,6 +109,8 @@ def _prepare(name: str, data_dir: str, seed: int, examples: int | None, processe
         raise UserError(f"{name} is there already, in {there}; remove it, or choose another --data_dir")
     examples = examples or sum(found.counts.values())
     if name == "listops":
+        if examples < 3:
+            raise UserError(f"--examples={examples}: listops needs at least 3, one for each split")
         recipe, verify = Recipe("listops", seed, examples), check_listops
     else:
         base, contour = Path(found.part).parts

@@ -22,6 +22,8 @@ PAIRS_SPLITS = ("train", "eval", "test")
 # Labels are computed again, and images decoded, of so many examples of a split.
 SAMPLE = 2000
 _REDRAWN = 20
+# Width and channels of prepared images.
+IMAGES = {"cifar10": (32, 3), "mnist": (28, 1), "fashion_mnist": (28, 1)}
 
 Facts = list[tuple[str, ...]]
 """Rows of a table, its header first."""
@@ -71,6 +73,8 @@ def check_listops(folder: Path) -> Facts:
             labels.append(label)
             if number < SAMPLE + 2:
                 _check_value(where, source, label)
+        if not labels:
+            raise UserError(f"{path} has no rows")
         checked = f"{min(len(labels), SAMPLE):,} evaluated again; SHA-256 {_check_sum(path, sums)}"
         table.append((split, f"{len(labels):,}", describe_labels(labels), describe_lengths(lengths), checked))
     return table
@@ -176,8 +180,8 @@ def check_prepared(name: str, folder: Path, counts: dict[str, int]) -> Facts:
     """
     base = name.partition("/")[0]
     root = folder.parents[len(Path(name).parts) - 1]
-    prepared = open_prepared(name, data_dir=str(root), raw=["image"] if base != "imdb_reviews" else [], field=f"{folder}")
-    width, channels = {"mnist": (28, 1)}.get(base, (32, 3))
+    prepared = open_prepared(name, data_dir=str(root), raw=["image"] if base in IMAGES else [], field=f"{folder}")
+    width, channels = IMAGES.get(base, (0, 0))
     table: Facts = [_HEADER]
     for split, count in counts.items():
         labels, lengths = [], []

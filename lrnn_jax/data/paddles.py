@@ -37,7 +37,9 @@ class Rules(NamedTuple):
     distractors: int
 
 
-# By the width of the image. At 32 short curves are brighter than long ones, as in the original, which forgets a factor there.
+# By the width of the image. How many short curves the release has is not known: its program counts them once, for curves of 6,
+# and its documentation for each length, as is done here. At 32 short curves are brighter than long ones, as in the original,
+# which forgets a factor there.
 RULES = {
     32: Rules(1, (1,), 2, 0.5, 1.5, 7, 1.0, 0.75 * 2.0, 2.0, 20),
     64: Rules(1, (1,), 5, 1.0, 2.5, 12, 1.8, 0.8, 0.8, 22),

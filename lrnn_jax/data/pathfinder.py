@@ -20,6 +20,7 @@ _TRIALS = 3  # of a paddle
 _SNAKE_TRIALS = 5  # of a short curve
 _FREE = 0.3  # a pixel of the mask up to here is free
 _OVERLAP = 1.8  # two paddles whose masks add up to this cross
+_WHOLE = (slice(None), slice(None))
 _FEWEST_FREE = 0.01  # of all pixels; short curves are not begun where fewer are left
 
 
@@ -196,7 +197,7 @@ class Field:
         step_y, step_x = layout.steps[end.angle]
         y, x = math.ceil(end.turning[0] + step_y), math.ceil(end.turning[1] + step_x)
         middle = (y + layout.border) * layout.stride + x + layout.border
-        occupied = self._taken.take(layout.near + middle).max(0)
+        occupied = np.maximum.reduce(self._taken.take(layout.near + middle), 0)
         weights = (paddles.weights[end.angle] * layout.inside.take(layout.around + middle) * (1.0 - occupied)).cumsum()
         total = weights[-1]
         if total < 1e-4:
@@ -206,7 +207,7 @@ class Field:
             dy, dx = layout.pixels[pixel]
             start, patch = (y + dy, x + dx), paddles.next[pixel]
             inside, part = self._window(start)
-            if (self._mask[inside] + paddles.masks[patch][part]).max() < _OVERLAP:
+            if np.maximum.reduce(self._mask[inside] + paddles.masks[patch][part], None) < _OVERLAP:
                 self._take(end)
                 return End((y, x), layout.first_angles + pixel, start, patch)
         return None
@@ -221,6 +222,8 @@ class Field:
         reach, width = self._paddles.reach, self._width
         y, x = middle[0] - reach, middle[1] - reach
         side = 2 * reach + 1
+        if min(y, x) >= 0 and max(y, x) + side <= width:
+            return (slice(y, y + side), slice(x, x + side)), _WHOLE
         return (
             (slice(max(y, 0), y + side), slice(max(x, 0), x + side)),
             (slice(max(-y, 0), min(side, width - y)), slice(max(-x, 0), min(side, width - x))),

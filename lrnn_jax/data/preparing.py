@@ -199,13 +199,16 @@ def _write_chunk(recipe: Recipe, chunks: Path, number: int) -> None:
 
 
 def count_splits(examples: int) -> dict[str, int]:
-    """Returns ListOps's rows by split: 96 % train, and 2 % each validation and test."""
-    held_out = {name: round(examples * share) for name, share in _LISTOPS_SHARES.items()}
+    """Returns ListOps's rows by split: 96 % train, and 2 % each validation and test, of 3 rows or more."""
+    held_out = {name: max(1, round(examples * share)) for name, share in _LISTOPS_SHARES.items()}
     return {"train": examples - sum(held_out.values()), **held_out}
 
 
 def _make_listops(recipe: Recipe, number: int) -> bytes:
-    rows = listops.draw_rows(recipe.seed, number, recipe.chunk_size())
+    size = recipe.chunk_size()
+    left = recipe.examples - number * size
+    # further chunks, for rows that are there twice, are full
+    rows = listops.draw_rows(recipe.seed, number, min(left, size) if left > 0 else size)
     return "".join(f"{text}\t{value}\n" for text, value in rows).encode()
 
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from lrnn_jax.data import listops
 from lrnn_jax.data.catalogue import PREPARED, find_data_set, get_data_set
-from lrnn_jax.data.checking import LISTOPS_SPLITS, PAIRS_SPLITS, read_image
+from lrnn_jax.data.checking import IMAGES, LISTOPS_SPLITS, PAIRS_SPLITS, read_image
 from lrnn_jax.data.images import decode_image
-from lrnn_jax.data.lra import read_listops, read_pairs, read_pathfinder
-from lrnn_jax.data.prepared import open_prepared
+from lrnn_jax.data.lra import ListOpsRow, read_listops, read_pairs, read_pathfinder
+from lrnn_jax.data.prepared import open_prepared, read_prepared
 from lrnn_jax.errors import UserError, suggest
 
 _COLUMN = 100  # characters of a line of text
@@ -59,10 +59,13 @@ def read_examples(name: str, data_dir: str, split: str | None, index: int, count
     if found.kind == PREPARED:
         examples: Iterator[Any] = _read_prepared(found.part, folder, split, index, count)
     elif name == "listops":
-        examples = _skip(map(_describe_list, read_listops(folder / f"basic_{split}.tsv")), index, count)
+        path = folder / f"basic_{split}.tsv"
+        # the header is line 1
+        lists = _skip(enumerate(read_listops(path), 2), index, count)
+        examples = (_describe_list(f"{path}:{number}", row) for number, row in lists)
     elif name == "aan":
-        rows = read_pairs(folder / f"new_aan_pairs.{split}.tsv")
-        examples = _skip((_describe_pair(row.label, row.texts) for row in rows), index, count)
+        pairs = _skip(read_pairs(folder / f"new_aan_pairs.{split}.tsv"), index, count)
+        examples = (_describe_pair(row.label, row.texts) for row in pairs)
     else:
         width = int(folder.parent.name.removeprefix("pathfinder"))
         images = read_pathfinder(folder)[index : index + count]
@@ -77,11 +80,11 @@ def _skip(examples: Iterator[Any], index: int, count: int) -> Iterator[Any]:
     return itertools.islice(examples, index, index + count)
 
 
-def _describe_list(row: Any) -> str:
+def _describe_list(where: str, row: ListOpsRow) -> str:
     try:
         tree = listops.parse(row.source)
     except listops.NotListOps as error:
-        raise UserError(f"a row is no list: {error}") from error
+        raise UserError(f"{where} {error}") from error
     size = listops.measure(tree)
     return f"target {row.label}: {size.length} tokens, {size.depth} levels\n{listops.show(tree)}"
 
@@ -98,19 +101,17 @@ def _wrap(text: str) -> str:
 def _read_prepared(name: str, folder: Path, split: str, index: int, count: int) -> Iterator[Any]:
     base = name.partition("/")[0]
     root = folder.parents[len(Path(name).parts) - 1]
-    is_text = base in _WORDS
-    prepared = open_prepared(name, data_dir=str(root), raw=[] if is_text else ["image"], field=str(folder))
-    rows = prepared.splits[split]
-    size, channels = {"mnist": (28, 1)}.get(base, (32, 3))
-    for i in range(index, min(index + count, len(rows))):
-        row, label = rows[i], int(rows[i]["label"])
-        if is_text:
+    prepared = open_prepared(name, data_dir=str(root), raw=["image"] if base in IMAGES else [], field=str(folder))
+    for where, row in _skip(read_prepared(prepared, split, field=str(folder)), index, count):
+        label = int(row["label"])
+        if base not in IMAGES:
             yield f"label {label}: {_WORDS[base][label]}, {len(row['text'])} bytes\n{_wrap(row['text'].decode())}"
-        else:
-            yield Picture(
-                decode_image(row["image"], size, channels),
-                _CIFAR[label] if base == "cifar10" and 0 <= label < 10 else str(label),
-            )
+            continue
+        try:
+            image = decode_image(row["image"], *IMAGES[base])
+        except UserError as error:
+            raise UserError(f"{where} {error}") from error
+        yield Picture(image, _CIFAR[label] if base == "cifar10" and 0 <= label < len(_CIFAR) else str(label))
 
 
 def draw_sheet(pictures: Sequence[Picture], out: Path, *, across: int = _ACROSS) -> None:
