@@ -91,8 +91,8 @@ def table(layer: str = "") -> Table:
         notes=(
             "At setting cpu the claim on compression does not come out: m = 1 leads with 16 thousand parameters and with 6 "
             "thousand, where H-LRU is next. Every model stands on a plateau for a while and leaves it sooner or later by the "
-            "seed. Tried with one seed: learning rate 1e-3 for 4000 steps (m = 1 0.857, H-LRU m = 4 0.849, BD-LRU m = 4 0.254), "
-            "and 3e-3 with beta2 0.99 and clipping (0.891, 0.832, 0.705).",
+            "seed. Tried with one seed: learning rate 1e-3 for 4000 steps (m = 1 0.857, H-LRU m = 4 0.849, BD-LRU m = 4 "
+            "0.254), and 3e-3 with beta2 0.99 and clipping (0.891, 0.832, 0.705).",
             "On recall m = 2 solves what m = 1 does not; larger blocks have fewer states at equal parameters, and fall behind.",
             "The two sizes after a name are the parameters of one layer, to the nearest block or channel: what surrounds it is "
             "the same for all. The other layers bring short convolutions and output gates along, which the LRUs have not.",

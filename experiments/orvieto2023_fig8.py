@@ -16,10 +16,7 @@ def study() -> Study:
             "Figure 8: the loss, k = 100, Adam, 500 iterations, a start of the right modulus and the wrong phase; targets, "
             "learning rates and the start's phase (0.03 away) are ours."
         ),
-        claim=(
-            "Claim of the paper: in Re+Im the loss is badly conditioned along the axes, the more so as the target's phase goes "
-            "to pi / 2; modulus and phase (Exp) decouple."
-        ),
+        claim="Claim of the paper: in Re+Im learning slows down as the target's phase goes to pi / 2; in Exp it does not.",
         compute="lrnn_jax.theory.lru_figures:study_landscape",
         settings={
             "smoke": {"steps": 100, "lrs": (1e-3,), **shared},

@@ -12,7 +12,7 @@ def study() -> Study:
     return Study(
         title="Orvieto et al. 2023, Figure 9: gain of a ring of eigenvalues",
         source="Proposition 3; Figure 9: N = 500, L = 10 thousand, 10 runs, constant and random input; the rings are ours.",
-        claim="Claim of the paper: Proposition 3 predicts the gain E|x|^2 / E|B u|^2, more exactly for random inputs.",
+        claim="Claim of the paper: Proposition 3 predicts the gain E|x|^2 / E|B u|^2, more accurately for random inputs.",
         compute="lrnn_jax.theory.lru_figures:study_gains",
         settings={
             "smoke": {"size": 100, "steps": 1000, "runs": 4, "rings": rings[:2]},
@@ -20,7 +20,12 @@ def study() -> Study:
         },
         figure=draw,
         summary=summarise,
-        notes=("Inputs are one number per step: 1, or white noise. Eigenvalues, B and input are drawn anew in every run.",),
+        notes=(
+            "Inputs are one number per step: 1, or white noise. Eigenvalues, B and input are drawn anew in every run.",
+            "What came out: near the unit circle random inputs agree, and constant ones fall short and scatter, because few of "
+            "the 500 phases are near 0, and those make nearly all of the gain. Far inside the disk it is the other way "
+            "round: the gain of a random input is that of its last few numbers.",
+        ),
     )
 
 

@@ -1,5 +1,7 @@
 """Study behind Figure 7 of Orvieto et al. 2023: a linear and a tanh RNN learn to convolve with a kernel."""
 
+import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +15,15 @@ Parameters = Mapping[str, Float[Array, "..."]]
 
 
 def study_kernel_fitting(
-    *, width: int, steps: int, sequences: int, iterations: int, lrs: Sequence[float], highest: float, every: int, seed: int = 0
+    *,
+    width: int,
+    steps: int,
+    sequences: int,
+    iterations: int,
+    lrs: Sequence[float],
+    highest: float,
+    every: int,
+    seeds: int,
 ) -> list[dict[str, Any]]:
     """Returns the training loss of each RNN and learning rate: mean squared error over the variance of the targets.
 
@@ -28,21 +38,21 @@ def study_kernel_fitting(
       lrs: learning rates.
       highest: a and c are uniform between 0 and this.
       every: iterations from one kept loss to the next.
-      seed: of inputs and initial values.
+      seeds: of inputs and initial values; both RNNs have the same.
     """
-    rng = np.random.default_rng(seed)
-    u = draw_waves(rng, sequences, steps, highest)
-    y = convolve(u, make_kernel(steps))
-    start = {
-        name: (rng.normal(size=shape) * np.sqrt(2.0 / sum(shape))).astype(np.float32)  # Glorot
-        for name, shape in {"A": (width, width), "B": (width, 1), "C": (1, width), "D": (1, 1)}.items()
-    }
     rows = []
-    for name in ("linear", "tanh"):
-        for lr in lrs:
-            losses = np.asarray(_train(start, u, y, lr, linear=name == "linear", iterations=iterations)) / np.var(y)
-            shown = range(0, iterations + 1, every)
-            rows += [{"RNN": name, "lr": lr, "iteration": step, "loss": losses[step]} for step in shown]
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        u = draw_waves(rng, sequences, steps, highest)
+        y = convolve(u, make_kernel(steps))
+        start = {
+            name: (rng.normal(size=shape) * np.sqrt(2.0 / sum(shape))).astype(np.float32)  # Glorot
+            for name, shape in {"A": (width, width), "B": (width, 1), "C": (1, width), "D": (1, 1)}.items()
+        }
+        for name, lr in itertools.product(("linear", "tanh"), lrs):
+            losses = np.asarray(_train(start, u, y, jnp.float32(lr), name == "linear", iterations)) / np.var(y)
+            place = {"RNN": name, "lr": lr, "seed": seed}
+            rows += [{**place, "iteration": step, "loss": losses[step]} for step in range(0, iterations + 1, every)]
     return rows
 
 
@@ -76,12 +86,9 @@ def run_rnn(p: Parameters, u: Float[Array, "S L"], *, linear: bool) -> Float[Arr
     return jax.lax.scan(step, start, jnp.asarray(u).T)[1].T
 
 
-def _train(start: Parameters, u: np.ndarray, y: np.ndarray, lr: float, *, linear: bool, iterations: int) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _train(start: Any, u: jax.Array, y: jax.Array, lr: jax.Array, linear: bool, iterations: int) -> jax.Array:
     """Mean squared errors before and after each iteration; one program whatever the learning rate."""
-    return _train_compiled(start, u, y, jnp.float32(lr), linear, iterations)
-
-
-def _train_steps(start: Any, u: jax.Array, y: jax.Array, lr: jax.Array, linear: bool, iterations: int) -> jax.Array:
     adam = optax.scale_by_adam()
 
     def loss(p: Any) -> jax.Array:
@@ -95,6 +102,3 @@ def _train_steps(start: Any, u: jax.Array, y: jax.Array, lr: jax.Array, linear: 
 
     start = jax.tree.map(jnp.asarray, start)
     return jax.lax.scan(step, (start, adam.init(start)), None, length=iterations + 1)[1]
-
-
-_train_compiled = jax.jit(_train_steps, static_argnums=(4, 5))

@@ -153,7 +153,7 @@ def test_a_config_file_that_fails_or_exits_is_one_line(tmp_path, command, where,
 
 
 def test_a_setting_that_the_table_lacks_is_one_line(monkeypatch, tmp_path):
-    monkeypatch.setattr(reproduce, "load_table", lambda _: make_table())
+    monkeypatch.setattr(reproduce, "load_experiment", lambda _: make_table())
     err = refuse("reproduce", "table", "--setting=cpu", "--results=results", "--workdir=w")
     assert "'cpu'" in err and "smoke" in err
     assert list(tmp_path.iterdir()) == []
@@ -162,7 +162,7 @@ def test_a_setting_that_the_table_lacks_is_one_line(monkeypatch, tmp_path):
 @pytest.mark.parametrize("command", ["sweep", "train", "reproduce"])
 def test_two_commands_that_write_one_workdir_are_one_too_many(command, file, tmp_path, monkeypatch):
     table = make_table(Row("row", "diagonal"), columns=(Column("", str(file)),))
-    monkeypatch.setattr(reproduce, "load_table", lambda _: table)
+    monkeypatch.setattr(reproduce, "load_experiment", lambda _: table)
     arguments = {
         "sweep": [f"--config={file}"],
         "train": [f"--config={file}", "--config.seeds=2"],
@@ -192,7 +192,7 @@ def test_a_workdir_that_cannot_be_made_is_the_only_line(file, tmp_path):
 @pytest.mark.parametrize("command", ["sweep", "train", "reproduce"])
 def test_a_runs_own_folder_is_no_folder_of_runs(command, file, tmp_path, monkeypatch):
     table = make_table(Row("row", "diagonal"), columns=(Column("", str(file)),))
-    monkeypatch.setattr(reproduce, "load_table", lambda _: table)
+    monkeypatch.setattr(reproduce, "load_experiment", lambda _: table)
     arguments = {
         "sweep": [f"--config={file}"],
         "train": [f"--config={file}", "--config.seeds=2"],
@@ -208,7 +208,7 @@ def test_a_runs_own_folder_is_no_folder_of_runs(command, file, tmp_path, monkeyp
 def test_data_that_are_absent_are_missed_before_the_rows_ahead_of_them_are_trained(file, tmp_path, monkeypatch):
     text = Column("text", "configs/language_modeling.py", fields={"task.data": "absent.txt"})
     table = make_table(Row("row", "diagonal"), columns=(Column("bits", str(file)), text))
-    monkeypatch.setattr(reproduce, "load_table", lambda _: table)
+    monkeypatch.setattr(reproduce, "load_experiment", lambda _: table)
     monkeypatch.setattr(reproduce, "execute", lambda *_, **__: pytest.fail("trained"))
     assert "absent.txt" in refuse("reproduce", "table", "--setting=smoke", "--results=results", "--workdir=w")
     assert list(tmp_path.iterdir()) == []
@@ -216,7 +216,7 @@ def test_data_that_are_absent_are_missed_before_the_rows_ahead_of_them_are_train
 
 def test_a_tables_plan_trains_nothing_and_leaves_nothing(file, tmp_path, monkeypatch):
     table = make_table(Row("row", "diagonal"), columns=(Column("", str(file)),), seeds=2)
-    monkeypatch.setattr(reproduce, "load_table", lambda _: table)
+    monkeypatch.setattr(reproduce, "load_experiment", lambda _: table)
     monkeypatch.setattr(reproduce, "execute", lambda *_, **__: pytest.fail("trained"))
     planned = lambda configs, *_, **__: [sweep.PlannedProgram(configs, 1.0, 2**20)]  # noqa: E731
     monkeypatch.setattr(reproduce, "plan", planned)
@@ -337,7 +337,7 @@ def test_a_failed_run_is_told_with_its_reason_and_the_others_are_not_lost(file, 
 def test_a_table_that_is_complete_is_not_trained_again(file, tmp_path, monkeypatch):
     rows = (Row("easy", "diagonal", {"": Published(1.0, "Table 1")}), Row("hard", "diagonal", fields={"optim.lr": 0.5}))
     table = make_table(*rows, columns=(Column("", str(file)),), seeds=2)
-    monkeypatch.setattr(reproduce, "load_table", lambda _: table)
+    monkeypatch.setattr(reproduce, "load_experiment", lambda _: table)
     command = ("reproduce", "table", "--setting=smoke", "--results=results", "--workdir=w")
     folder, records = tmp_path / "results" / "table" / "smoke", tmp_path / "results" / "runs"
     part = succeed(*command, "--cells=easy")

@@ -53,17 +53,17 @@ SHORT = {"eval.lengths": [[40, 64]], "eval.every": "100%", "train.duration": "20
 
 
 def load_shortened(name, **options):
-    table = load_table(name, **options)
+    table = load_experiment(name, **options)
     return dataclasses.replace(table, seeds=1, columns=tuple(dataclasses.replace(c, fields=SHORT) for c in table.columns))
 
 
-load_table = reproducing.load_table
+load_experiment = reproducing.load_experiment
 
 
 def test_a_layer_from_outside_gets_a_row_in_table_3(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(reproducing, "load_table", load_shortened)
+    monkeypatch.setattr(reproducing, "load_experiment", load_shortened)
     (tmp_path / "leaky.py").write_text(LAYER)
     command = ["reproduce", "grazzi2025_table3", "--setting=smoke", "--layer=leaky:Leaky/fast", "--results=results"]
     assert main([*command, "--workdir=runs", "--cells=parity/leaky:Leaky/fast"]) == 0
