@@ -38,8 +38,9 @@ MODEL = Setting(
     on(
         {"model.layer.r_min": 0.0, "model.layer.r_max": 0.99},
         layer="lru",
+        variant="lru",
         source="Orvieto et al. 2023, Table 8",
-        why="the ring of the LRU",
+        why='the other variants start on the whole disk, "ring" too (Table 7)',
     ),
 )
 CPU = Setting(

@@ -38,10 +38,17 @@ MODEL = Setting(
         source="Orvieto et al. 2023, App. D.1 and D.2; 0.004 is App. C.2's for CIFAR; the head as in the code of S5",
     ),
     on(
-        {"model.layer.r_min": 0.9, "model.layer.r_max": 0.999, "model.layer.bidirectional": True},
+        {"model.layer.bidirectional": True},
         layer="lru",
-        source="Orvieto et al. 2023, Table 8 and App. D.1",
-        why="the ring of the LRU, which runs from both ends on Pathfinder and Path-X only",
+        source="Orvieto et al. 2023, App. D.1",
+        why="the LRU runs from both ends on Pathfinder and Path-X only",
+    ),
+    on(
+        {"model.layer.r_min": 0.9, "model.layer.r_max": 0.999},
+        layer="lru",
+        variant="lru ring",
+        source="Orvieto et al. 2023, Tables 7 and 8",
+        why="the other variants start on the whole disk",
     ),
 )
 CPU = Setting(
@@ -96,6 +103,7 @@ ORVIETO = Setting(
     on(
         {"model.layer.r_min": 0.999, "model.layer.r_max": 0.9999, "model.layer.max_phase": math.pi / 10},
         layer="lru",
+        variant="lru ring",
         when={"task.resolution": 128},
         source="Orvieto et al. 2023, Table 8, for Path-X",
         why="the ring of the LRU",

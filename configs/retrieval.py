@@ -39,8 +39,9 @@ MODEL = Setting(
     on(
         {"model.layer.r_min": 0.5, "model.layer.r_max": 0.9},
         layer="lru",
-        source="Orvieto et al. 2023, Table 8",
-        why="the ring of the LRU",
+        variant="lru ring",
+        source="Orvieto et al. 2023, Tables 7 and 8",
+        why="the other variants start on the whole disk",
     ),
 )
 CPU = Setting(

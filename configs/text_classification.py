@@ -38,8 +38,16 @@ MODEL = Setting(
     on(
         {"model.layer.r_min": 0.5, "model.layer.r_max": 0.9},
         layer="lru",
+        variant="lru",
         source="Orvieto et al. 2023, Table 8",
-        why="the ring of the LRU",
+        why="the other variants start on the whole disk",
+    ),
+    on(
+        {"model.layer.r_min": 0.0, "model.layer.r_max": 0.9},
+        layer="lru",
+        variant="ring",
+        source="Orvieto et al. 2023, Table 7",
+        why="the other variants start on the whole disk",
     ),
 )
 CPU = Setting(
