@@ -45,4 +45,5 @@ def read_states(
 
 def _read(h: Pair, c: Pair, dtype: Any) -> jax.Array:
     h_re, h_im = (part.astype(dtype) for part in h)
-    return project(h_re, c[0].astype(dtype).T) - project(h_im, c[1].astype(dtype).T)
+    # the matrix negated, and not its product: so both products have one cotangent, which is as large as the output
+    return project(h_re, c[0].astype(dtype).T) + project(h_im, -c[1].astype(dtype).T)
