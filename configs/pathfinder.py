@@ -59,6 +59,7 @@ CPU = Setting(
             "train.batch_size": 16,
             "train.duration": "3000 steps",
             "train.steps_per_dispatch": 25,
+            "eval.every": "20%",
             "eval.batch_size": 50,
         }
     ),

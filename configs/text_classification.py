@@ -56,9 +56,11 @@ CPU = Setting(
     on(
         {
             "model.width": 64,
+            "model.dropout": 0.1,
             "train.batch_size": 16,
             "train.duration": "4200 steps",
             "train.steps_per_dispatch": 25,
+            "eval.every": "20%",
             "eval.batch_size": 50,
         }
     ),

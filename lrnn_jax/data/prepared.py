@@ -47,8 +47,10 @@ def open_prepared(name: str, *, data_dir: str = "", raw: Sequence[str] = (), fie
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{field}: no such prepared data set in {folder or 'the default folder'}: {reason}") from error
     if not splits:
-        where = folder or builder.data_path.parent
-        raise UserError(f"{field}: put the prepared data set (array_record files) in {where}; nothing is downloaded")
+        made = f"`tfds build {name} --file_format=array_record`"
+        raise UserError(
+            f"{field}: put the prepared data set, as {made} makes it, in {builder.data_path}; nothing is downloaded"
+        )
     files = {path.name: path for path in sorted(Path(builder.data_path).iterdir()) if path.is_file()}
     return Prepared(list(builder.info.features), splits, files)
 

@@ -59,10 +59,11 @@ class Pathfinder(PixelClassification):
         for path, label in read_pathfinder(self._folder(), bad=bad):
             try:
                 pixels = decode_image(path.read_bytes(), self.resolution, 1)
-            except UserError as error:
+            except (UserError, OSError) as error:
+                said = f"{path} cannot be read: {error.strerror}" if isinstance(error, OSError) else f"{path} {error}"
                 if bad is None:
-                    raise UserError(f"{path} {error}; task.skip_bad=True leaves such images out") from error
-                bad.append(f"{path} {error}")
+                    raise UserError(f"{said}; task.skip_bad=True leaves such images out") from error
+                bad.append(said)
             else:
                 yield Record("all", [pixels.tobytes()], label)
 

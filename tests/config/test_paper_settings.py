@@ -1,5 +1,6 @@
 """The configs' settings that are named after a paper, beside what the paper and its released files say."""
 
+import math
 import re
 
 import pytest
@@ -153,3 +154,35 @@ def test_settings_of_dubinin2026(arg, expected):
     shared = {"optim.lr": 5e-4, "train.batch_size": 128, "train.duration": "200 epochs", "model.initial_values": "released"}
     expected = {**shared, "model.width": 128, "model.depth": 2, "model.norm": "layernorm", "eval.examples": 1280, **expected}
     assert {path: fields[path] for path in expected} == expected
+
+
+# Orvieto et al. 2023, Tables 8 and 9: depth, H, N, iterations, batch, learning-rate factor, dropout, ring, largest phase / pi,
+# both directions, mixer; and the longest sequence.
+@pytest.mark.parametrize(
+    ("arg", "expected", "steps"),
+    [
+        ("image_classification", (6, 512, 384, 180_000, 50, 0.25, 0.1, 0.9, 0.999, 2, False, "glu"), 1024),
+        ("listops", (6, 128, 256, 80_000, 32, 0.5, 0.0, 0.0, 0.99, 2, False, "glu"), 2048),
+        ("text_classification", (6, 256, 192, 50_000, 32, 0.1, 0.1, 0.5, 0.9, 2, False, "glu"), 4096),
+        ("retrieval", (6, 128, 256, 100_000, 64, 0.5, 0.1, 0.5, 0.9, 2, False, "glu"), 4000),
+        ("pathfinder", (6, 192, 256, 500_000, 64, 0.25, 0.0, 0.9, 0.999, 2, True, "glu"), 1024),
+        ("pathfinder,128", (6, 128, 256, 250_000, 32, 0.25, 0.0, 0.999, 0.9999, 0.1, True, "half_glu1"), 16_384),
+    ],
+)
+def test_settings_of_orvieto2023(arg, expected, steps):
+    name, _, option = arg.partition(",")
+    c = load_config(f"{data_folder('configs')}/{name}.py:lru,orvieto2023{',' + option if option else ''}")
+    layer = c.model.layer
+    found = (
+        *(c.model.depth, c.model.width, layer.state_size, train_steps(c), c.train.batch_size, c.optim.recurrent_lr),
+        *(c.model.dropout, layer.r_min, layer.r_max, pytest.approx(layer.max_phase / math.pi)),
+        *(layer.bidirectional, c.model.mixer),
+    )
+    assert found == expected
+    assert c.train.length[1] == steps and (name != "image_classification" or not c.task.grey)
+    assert (c.optim.weight_decay, c.optim.lr, c.optim.final_lr, c.optim.warmup) == (0.05, 4e-3, 1e-7, "10%")
+    assert (c.model.norm, c.model.norm_position, c.model.head) == (
+        "batchnorm",
+        "pre",
+        "pair" if name == "retrieval" else "mean",
+    )
