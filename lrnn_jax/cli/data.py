@@ -143,7 +143,7 @@ def _check(name: str, data_dir: str) -> None:
     folder, facts = check_data_set(name, data_dir)
     print(align(facts))
     whole = get_data_set(name).counts
-    print(f"\n{folder}: nothing wrong; whole, it has {', '.join(f'{count:,} {split}' for split, count in whole.items())}")
+    print(f"\n{folder}: nothing wrong (of the whole: {', '.join(f'{split} {count:,}' for split, count in whole.items())})")
 
 
 def _show(name: str, data_dir: str, values: flags.FlagValues) -> None:

@@ -15,7 +15,7 @@ import shutil
 import signal
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -148,25 +148,28 @@ def _write_chunks(recipe: Recipe, part: Path, processes: int, progress: Callable
     missing = [number for number in range(recipe.chunks()) if f"{number:06}" not in have]
     done = (recipe.chunks() - len(missing)) * recipe.chunk_size()
     progress(min(done, recipe.examples), recipe.examples)
-    for _ in _run(_write_chunk, recipe, chunks, missing, processes):
-        done += recipe.chunk_size()
-        progress(min(done, recipe.examples), recipe.examples)
+    # closed at once where this is interrupted, which ends the processes
+    with contextlib.closing(_run(recipe, chunks, missing, processes)) as results:
+        for _ in results:
+            done += recipe.chunk_size()
+            progress(min(done, recipe.examples), recipe.examples)
 
 
-def _run(
-    work: Callable[[Recipe, Path, int], object], recipe: Recipe, chunks: Path, numbers: list[int], processes: int
-) -> Iterator[object]:
-    """Yields as each number is worked on; ends the processes when it is left early."""
+def _run(recipe: Recipe, chunks: Path, numbers: list[int], processes: int) -> Generator[None, None, None]:
+    """Yields as each chunk is written; ends the processes when it is left early."""
     if processes == 1 or len(numbers) < 2:
-        yield from (work(recipe, chunks, number) for number in numbers)
+        for number in numbers:
+            _write_chunk(recipe, chunks, number)
+            yield
         return
     # processes of their own from the start: a fork would copy locks that threads of this one hold
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(min(processes, len(numbers)), context, _follow_parent)
     try:
-        for future in as_completed([pool.submit(work, recipe, chunks, number) for number in numbers]):
-            yield future.result()
+        for future in as_completed([pool.submit(_write_chunk, recipe, chunks, number) for number in numbers]):
+            future.result()
+            yield
     except BrokenProcessPool as error:
         raise UserError("a process ended early, for want of memory perhaps; the same command goes on") from error
     except BaseException:

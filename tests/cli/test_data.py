@@ -187,7 +187,7 @@ def test_mistakes(words, said):
 def test_check_says_what_there_is(made):
     out = succeed("data", "check", "listops", f"--data_dir={made}")
     assert "train  250" in out and "250 evaluated again" in out and "as prepared" in out
-    assert "nothing wrong" in out and "96,000 train" in out
+    assert "nothing wrong" in out and "of the whole: train 96,000, val 2,000" in out
     out = succeed("data", "check", "pathfinder32", f"--data_dir={made}")
     assert "32 x 32" in out and "120 decoded" in out and "20 drawn anew" in out
 
