@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,12 @@ def check_data_set(name: str, data_dir: str) -> tuple[Path, Facts]:
     found, folder = get_data_set(name), find_data_set(name, data_dir)
     if found.kind == PREPARED:
         return folder, check_prepared(found.part, folder, dict(found.counts))
-    if name == "listops":
-        return folder, check_listops(folder)
-    if name == "aan":
-        return folder, check_pairs(folder)
-    return folder, check_pathfinder(folder)
+    return folder, find_check(name)(folder)
+
+
+def find_check(name: str) -> Callable[[Path], Facts]:
+    """Returns what checks a data set of the release."""
+    return {"listops": check_listops, "aan": check_pairs}.get(name, check_pathfinder)
 
 
 def check_listops(folder: Path) -> Facts:

@@ -326,7 +326,7 @@ def load_layout(width: int, margin: int) -> Layout:
 
 
 def find_fits(free: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Returns the free pixels around which all ``offsets`` are free too; outside of the image everything is."""
+    """Returns from which pixels all ``offsets`` are free, [width width] bool; outside of the image everything is."""
     far = int(np.abs(offsets).max())
     height, width = free.shape
     padded = np.pad(free, far, constant_values=True)
