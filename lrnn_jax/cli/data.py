@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -14,7 +15,7 @@ from lrnn_jax.errors import Interrupted, UserError, suggest
 # What is done, and which flags it takes beside --data_dir.
 ACTIONS: dict[str, tuple[str, ...]] = {
     "list": (),
-    "prepare": ("seed", "examples", "processes"),
+    "prepare": ("seed", "examples", "processes", "archive"),
     "check": (),
     "show": ("split", "index", "count", "out"),
 }
@@ -29,6 +30,7 @@ def define_data(values: flags.FlagValues) -> None:
         "examples", None, "prepare: of all splits together (default: as many as released)", 1, flag_values=values
     )
     flags.DEFINE_integer("processes", None, "prepare: at a time (default: cores)", 1, flag_values=values)
+    flags.DEFINE_string("archive", None, "prepare: the release's downloaded file, to take the data set out of", values)
     flags.DEFINE_string("split", None, "show: such as train, val or test (default: the first)", values)
     flags.DEFINE_integer("index", 0, "show: the first example, from 0", 0, flag_values=values)
     flags.DEFINE_integer("count", None, "show: examples (default: 1 text, or 32 images)", 1, flag_values=values)
@@ -47,7 +49,7 @@ def run_data(values: flags.FlagValues, positional: list[str]) -> int:
 
     get_data_set(name)
     if action == "prepare":
-        _prepare(name, data_dir, values.seed, values.examples, values.processes or os.cpu_count() or 1)
+        _prepare(name, data_dir, values)
     elif action == "check":
         _check(name, data_dir)
     else:
@@ -91,15 +93,15 @@ def _list(data_dir: str) -> None:
     print(align(rows))
 
 
-def _prepare(name: str, data_dir: str, seed: int, examples: int | None, processes: int) -> None:
-    from lrnn_jax.data.catalogue import expected_place, find_data_set, get_data_set
-    from lrnn_jax.data.checking import check_listops, check_pathfinder
-    from lrnn_jax.data.pathfinder import CONTOURS
-    from lrnn_jax.data.preparing import Recipe, write_recipe
+def _prepare(name: str, data_dir: str, values: flags.FlagValues) -> None:
+    from lrnn_jax.data.catalogue import RELEASED, expected_place, find_data_set, get_data_set
+    from lrnn_jax.data.checking import find_check
+    from lrnn_jax.data.preparing import unpack_archive
 
     found = get_data_set(name)
-    if not found.generated:
-        raise UserError(f"{name} cannot be made here: {_where_to_get(name, data_dir)}")
+    if not (found.generated or (values.archive and found.kind == RELEASED)):
+        by_archive = "; or give --archive, the downloaded file" if found.kind == RELEASED else ""
+        raise UserError(f"{name} cannot be made here: {_where_to_get(name, data_dir)}{by_archive}")
     place = expected_place(name, data_dir)
     try:
         there = find_data_set(name, data_dir)
@@ -107,24 +109,42 @@ def _prepare(name: str, data_dir: str, seed: int, examples: int | None, processe
         pass
     else:
         raise UserError(f"{name} is there already, in {there}; remove it, or choose another --data_dir")
-    examples = examples or sum(found.counts.values())
+    if values.archive:
+        for flag in ("seed", "examples", "processes"):
+            if values[flag].present:
+                raise UserError(f"--{flag} is for what is generated; --archive={values.archive} is unpacked")
+        facts = unpack_archive(Path(values.archive), found.part, place, verify=find_check(name))
+        print(f"{place}: from {values.archive}")
+    else:
+        facts = _generate(name, place, values)
+    print(align(facts))
+
+
+def _generate(name: str, place: Path, values: flags.FlagValues) -> Any:
+    from lrnn_jax.data.catalogue import get_data_set
+    from lrnn_jax.data.checking import find_check
+    from lrnn_jax.data.pathfinder import CONTOURS
+    from lrnn_jax.data.preparing import Recipe, write_recipe
+
+    found = get_data_set(name)
+    examples = values.examples or sum(found.counts.values())
     if name == "listops":
         if examples < 3:
             raise UserError(f"--examples={examples}: listops needs at least 3, one for each split")
-        recipe, verify = Recipe("listops", seed, examples), check_listops
+        recipe = Recipe("listops", values.seed, examples)
     else:
         base, contour = Path(found.part).parts
-        recipe = Recipe("pathfinder", seed, examples, int(base.removeprefix("pathfinder")), CONTOURS[contour])
-        verify = check_pathfinder
+        recipe = Recipe("pathfinder", values.seed, examples, int(base.removeprefix("pathfinder")), CONTOURS[contour])
+    processes = values.processes or os.cpu_count() or 1
     said = Progress(name)
     try:
-        facts = write_recipe(recipe, place, processes=processes, verify=verify, progress=said.update)
+        facts = write_recipe(recipe, place, processes=processes, verify=find_check(name), progress=said.update)
     except KeyboardInterrupt as error:
         raise Interrupted(signal.SIGINT, f"stopped preparing {name}; the same command goes on from here") from error
     finally:
         said.close()
-    print(f"{place}: {examples:,} examples, seed {seed}")
-    print(align(facts))
+    print(f"{place}: {examples:,} examples, seed {values.seed}")
+    return facts
 
 
 def _where_to_get(name: str, data_dir: str) -> str:
@@ -143,7 +163,7 @@ def _check(name: str, data_dir: str) -> None:
     folder, facts = check_data_set(name, data_dir)
     print(align(facts))
     whole = get_data_set(name).counts
-    print(f"\n{folder}: nothing wrong; whole, it has {', '.join(f'{count:,} {split}' for split, count in whole.items())}")
+    print(f"\n{folder}: nothing wrong (of the whole: {', '.join(f'{split} {count:,}' for split, count in whole.items())})")
 
 
 def _show(name: str, data_dir: str, values: flags.FlagValues) -> None:

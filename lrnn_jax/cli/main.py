@@ -166,7 +166,7 @@ COMMANDS = {
     ),
     "data": Command(
         "lists, makes, checks and shows the data sets on files",
-        "list|prepare|check|show [NAME] [--data_dir=DIR] [--split=SPLIT] [--index=N]",
+        "list|prepare|check|show [NAME] [--data_dir=DIR] [--seed=N | --archive=FILE] [--split=SPLIT] [--index=N]",
         define_data,
         run_data,
     ),

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from lrnn_jax.data.images import decode_image
 from lrnn_jax.data.lra import ImageRow, read_listops, read_pairs, read_pathfinder
 from lrnn_jax.data.prepared import open_prepared, read_prepared
 from lrnn_jax.data.preparing import BATCH, RECORD, Recipe, encode_png, redraw
+from lrnn_jax.data.sources import decode_text
 from lrnn_jax.errors import UserError
 
 LISTOPS_SPLITS = ("train", "val", "test")
@@ -40,11 +41,12 @@ def check_data_set(name: str, data_dir: str) -> tuple[Path, Facts]:
     found, folder = get_data_set(name), find_data_set(name, data_dir)
     if found.kind == PREPARED:
         return folder, check_prepared(found.part, folder, dict(found.counts))
-    if name == "listops":
-        return folder, check_listops(folder)
-    if name == "aan":
-        return folder, check_pairs(folder)
-    return folder, check_pathfinder(folder)
+    return folder, find_check(name)(folder)
+
+
+def find_check(name: str) -> Callable[[Path], Facts]:
+    """Returns what checks a data set of the release."""
+    return {"listops": check_listops, "aan": check_pairs}.get(name, check_pathfinder)
 
 
 def check_listops(folder: Path) -> Facts:
@@ -186,8 +188,9 @@ def check_prepared(name: str, folder: Path, counts: dict[str, int]) -> Facts:
     for split, count in counts.items():
         labels, lengths = [], []
         for i, (where, row) in enumerate(read_prepared(prepared, split, field=str(folder))):
-            labels.append(int(row["label"]))
+            labels.append(read_label(where, row, base))
             if "text" in row:
+                decode_text(row["text"], where)
                 lengths.append(len(row["text"]))
             elif i < SAMPLE:
                 try:
@@ -200,6 +203,18 @@ def check_prepared(name: str, folder: Path, counts: dict[str, int]) -> Facts:
         checked = "all read" if lengths else f"{min(SAMPLE, count):,} decoded"
         table.append((split, f"{count:,}", describe_labels(labels), sizes, checked))
     return table
+
+
+def read_label(where: str, row: Mapping[str, Any], base: str) -> int:
+    """Returns the label of a prepared row.
+
+    Raises:
+      UserError: it is none of the data set's.
+    """
+    label, classes = int(row["label"]), 10 if base in IMAGES else 2
+    if not 0 <= label < classes:
+        raise UserError(f"{where} has label {label}, which must be 0..{classes - 1}")
+    return label
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -126,22 +126,26 @@ class End(NamedTuple):
 
 
 class Field:
-    """An image in the making: which pixels are taken."""
+    """An image in the making.
+
+    Attributes:
+      mask: [width width] how much of each pixel is taken, 0 to 1.
+    """
 
     def __init__(self, width: int, margin: int) -> None:
         """Starts empty."""
         self._width, self._rules = width, RULES[width]
         self._paddles = load_paddles(width, margin)
-        self._layout = _load_layout(width, margin)
+        self._layout = load_layout(width, margin)
         self._taken = np.zeros(0)
-        self._mask = np.zeros((0, 0))
+        self.mask = np.zeros((0, 0))
         self._set_taken(self._layout.empty.copy())
 
     def _set_taken(self, taken: np.ndarray) -> None:
         """Takes pixels with a border around, in which everything is free."""
         border, width = self._layout.border, self._width
         self._taken = taken
-        self._mask = taken[border : border + width, border : border + width]
+        self.mask = taken[border : border + width, border : border + width]
 
     def draw_pair(self, contour: int, random: np.random.Generator) -> list[Curve] | None:
         """Draws the two long curves, turn by turn; None, and an empty field, where one of them finds no way on."""
@@ -196,9 +200,7 @@ class Field:
         paddles, layout = self._paddles, self._layout
         step_y, step_x = layout.steps[end.angle]
         y, x = math.ceil(end.turning[0] + step_y), math.ceil(end.turning[1] + step_x)
-        middle = (y + layout.border) * layout.stride + x + layout.border
-        occupied = np.maximum.reduce(self._taken.take(layout.near + middle), 0)
-        weights = (paddles.weights[end.angle] * layout.inside.take(layout.around + middle) * (1.0 - occupied)).cumsum()
+        weights = self.weigh((y, x), end.angle).cumsum()
         total = weights[-1]
         if total < 1e-4:
             return None
@@ -207,14 +209,21 @@ class Field:
             dy, dx = layout.pixels[pixel]
             start, patch = (y + dy, x + dx), paddles.next[pixel]
             inside, part = self._window(start)
-            if np.maximum.reduce(self._mask[inside] + paddles.masks[patch][part], None) < _OVERLAP:
+            if np.maximum.reduce(self.mask[inside] + paddles.masks[patch][part], None) < _OVERLAP:
                 self._take(end)
                 return End((y, x), layout.first_angles + pixel, start, patch)
         return None
 
+    def weigh(self, turning: Point, angle: int) -> np.ndarray:
+        """Returns how much each of the pixels [K] around a turning point is preferred after an angle: less if taken nearby."""
+        layout = self._layout
+        middle = (turning[0] + layout.border) * layout.stride + turning[1] + layout.border
+        occupied = np.maximum.reduce(self._taken.take(layout.near + middle), 0)
+        return self._paddles.weights[angle] * layout.inside.take(layout.around + middle) * (1.0 - occupied)
+
     def _take(self, end: End) -> None:
         inside, part = self._window(end.start)
-        mask = self._mask[inside]
+        mask = self.mask[inside]
         np.maximum(mask, self._paddles.masks[end.patch][part], out=mask)
 
     def _window(self, middle: Point) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
@@ -249,7 +258,7 @@ class Field:
         return None
 
     def _seed_distractor(self, random: np.random.Generator) -> End | None:
-        free = self._mask <= _FREE
+        free = self.mask <= _FREE
         if free.sum() < _FEWEST_FREE * free.size:
             return None
         free[[0, -1]] = free[:, [0, -1]] = False
@@ -257,7 +266,7 @@ class Field:
             angle = _choose(random, 360)
             if not len(self._paddles.fits[angle]):
                 return None
-            places = np.flatnonzero(_find_fits(free, self._paddles.fits[angle]))
+            places = np.flatnonzero(find_fits(free, self._paddles.fits[angle]))
             if not len(places):
                 return None
             end = self._place(divmod(int(places[_choose(random, len(places))]), self._width), angle)
@@ -274,8 +283,13 @@ class Field:
         return None
 
 
-class _Layout:
-    """Where pixels lie in the flat array of taken ones, which has a border, so that no step looks outside of it."""
+class Layout:
+    """Where pixels lie in the flat array of taken ones, which has a border, so that no step looks outside of it.
+
+    Attributes:
+      first_places: [angle] the rectangle in which the first paddle of a long curve can begin: a corner, rows, columns.
+      first_that_fit: angles at which there is one.
+    """
 
     def __init__(self, width: int, margin: int) -> None:
         paddles, rules = load_paddles(width, margin), RULES[width]
@@ -306,12 +320,13 @@ def _find_rectangle(offsets: np.ndarray, start: int, end: int) -> tuple[Point, i
 
 
 @functools.lru_cache(maxsize=8)
-def _load_layout(width: int, margin: int) -> _Layout:
-    return _Layout(width, margin)
+def load_layout(width: int, margin: int) -> Layout:
+    """Returns the layout of one size and margin, made once per process."""
+    return Layout(width, margin)
 
 
-def _find_fits(free: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Returns the free pixels around which all ``offsets`` are free too; outside of the image everything is."""
+def find_fits(free: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Returns from which pixels all ``offsets`` are free, [width width] bool; outside of the image everything is."""
     far = int(np.abs(offsets).max())
     height, width = free.shape
     padded = np.pad(free, far, constant_values=True)

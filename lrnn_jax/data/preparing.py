@@ -1,11 +1,13 @@
-"""Data sets that are generated, in the release's layout: by many processes, resumable, and there whole or not at all.
+"""Data sets in the release's layout, generated or unpacked from its archive: there whole or not at all.
 
-A data set is made of chunks, each of which depends on the seed and its own number alone. Chunks are kept in a folder beside the
-data set's, ``.NAME.part``; when all are there, the files are put together in it, verified, and the folder is renamed.
+One that is generated is made of chunks by many processes; each depends on the seed and its own number alone. Chunks are kept in
+a folder beside the data set's, ``.NAME.part``; when all are there, the files are put together in it, verified, and the folder
+is renamed. A process that is stopped loses the chunk that it is at.
 """
 
 import contextlib
 import fcntl
+import gzip
 import hashlib
 import io
 import json
@@ -15,7 +17,8 @@ import shutil
 import signal
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -107,6 +110,59 @@ def write_recipe(
         raise UserError(f"cannot write {error.filename or part}: {error.strerror}") from error
 
 
+def unpack_archive(archive: Path, part: str, folder: Path, *, verify: Callable[[Path], T]) -> T:
+    """Takes one part out of the release's archive; returns what ``verify`` does.
+
+    Args:
+      archive: the file, packed with gzip or not.
+      part: path inside the release, such as "tsv_data". The release holds itself twice; the inner one is taken.
+      folder: where it is put; must not be there yet.
+      verify: raises where the files in the folder that it is given are wrong.
+
+    Raises:
+      UserError: the folder is there; the archive cannot be read, is damaged, or does not have the part; the disk is full.
+    """
+    if folder.exists():
+        raise UserError(f"{folder} is there already; remove it, or choose another --data_dir")
+    # below a folder of the part's own name, as checks look at it
+    aside = folder.with_name(f".{folder.name}.unpacked")
+    made = aside / folder.parent.name / folder.name
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        made.mkdir(parents=True)
+        if not _unpack_files(archive, f"lra_release/lra_release/{part}/", made):
+            raise UserError(f"{archive} has no lra_release/lra_release/{part}")
+        found = verify(made)
+        made.rename(folder)
+        return found
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{archive} is no archive, or is damaged: {error}") from error
+    except OSError as error:
+        raise UserError(f"cannot unpack {archive} in {folder.parent}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _unpack_files(archive: Path, prefix: str, folder: Path) -> int:
+    """Writes the plain files below ``prefix``; returns how many."""
+    count = 0
+    with tarfile.open(archive, "r|*") as tar:
+        for member in tar:
+            name = member.name.removeprefix("./")
+            if not (member.isfile() and name.startswith(prefix)):
+                continue
+            path = folder / name.removeprefix(prefix)
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise UserError(f"{archive} has a file that would lie outside: {member.name}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            source = tar.extractfile(member)
+            assert source is not None
+            with path.open("wb") as file:
+                shutil.copyfileobj(source, file)
+            count += 1
+    return count
+
+
 @contextlib.contextmanager
 def _lock(part: Path) -> Iterator[None]:
     with (part / "lock").open("w") as file:
@@ -148,25 +204,28 @@ def _write_chunks(recipe: Recipe, part: Path, processes: int, progress: Callable
     missing = [number for number in range(recipe.chunks()) if f"{number:06}" not in have]
     done = (recipe.chunks() - len(missing)) * recipe.chunk_size()
     progress(min(done, recipe.examples), recipe.examples)
-    for _ in _run(_write_chunk, recipe, chunks, missing, processes):
-        done += recipe.chunk_size()
-        progress(min(done, recipe.examples), recipe.examples)
+    # closed at once where this is interrupted, which ends the processes
+    with contextlib.closing(_run(recipe, chunks, missing, processes)) as results:
+        for _ in results:
+            done += recipe.chunk_size()
+            progress(min(done, recipe.examples), recipe.examples)
 
 
-def _run(
-    work: Callable[[Recipe, Path, int], object], recipe: Recipe, chunks: Path, numbers: list[int], processes: int
-) -> Iterator[object]:
-    """Yields as each number is worked on; ends the processes when it is left early."""
+def _run(recipe: Recipe, chunks: Path, numbers: list[int], processes: int) -> Generator[None, None, None]:
+    """Yields as each chunk is written; ends the processes when it is left early."""
     if processes == 1 or len(numbers) < 2:
-        yield from (work(recipe, chunks, number) for number in numbers)
+        for number in numbers:
+            _write_chunk(recipe, chunks, number)
+            yield
         return
     # processes of their own from the start: a fork would copy locks that threads of this one hold
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(min(processes, len(numbers)), context, _follow_parent)
     try:
-        for future in as_completed([pool.submit(work, recipe, chunks, number) for number in numbers]):
-            yield future.result()
+        for future in as_completed([pool.submit(_write_chunk, recipe, chunks, number) for number in numbers]):
+            future.result()
+            yield
     except BrokenProcessPool as error:
         raise UserError("a process ended early, for want of memory perhaps; the same command goes on") from error
     except BaseException:

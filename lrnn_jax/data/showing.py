@@ -10,10 +10,11 @@ import numpy as np
 
 from lrnn_jax.data import listops
 from lrnn_jax.data.catalogue import PREPARED, find_data_set, get_data_set
-from lrnn_jax.data.checking import IMAGES, LISTOPS_SPLITS, PAIRS_SPLITS, read_image
+from lrnn_jax.data.checking import IMAGES, LISTOPS_SPLITS, PAIRS_SPLITS, read_image, read_label
 from lrnn_jax.data.images import decode_image
 from lrnn_jax.data.lra import ListOpsRow, read_listops, read_pairs, read_pathfinder
 from lrnn_jax.data.prepared import open_prepared, read_prepared
+from lrnn_jax.data.sources import decode_text
 from lrnn_jax.errors import UserError, suggest
 
 _COLUMN = 100  # characters of a line of text
@@ -103,15 +104,16 @@ def _read_prepared(name: str, folder: Path, split: str, index: int, count: int) 
     root = folder.parents[len(Path(name).parts) - 1]
     prepared = open_prepared(name, data_dir=str(root), raw=["image"] if base in IMAGES else [], field=str(folder))
     for where, row in _skip(read_prepared(prepared, split, field=str(folder)), index, count):
-        label = int(row["label"])
+        label = read_label(where, row, base)
         if base not in IMAGES:
-            yield f"label {label}: {_WORDS[base][label]}, {len(row['text'])} bytes\n{_wrap(row['text'].decode())}"
+            text = decode_text(row["text"], where)
+            yield f"label {label}: {_WORDS[base][label]}, {len(row['text'])} bytes\n{_wrap(text)}"
             continue
         try:
             image = decode_image(row["image"], *IMAGES[base])
         except UserError as error:
             raise UserError(f"{where} {error}") from error
-        yield Picture(image, _CIFAR[label] if base == "cifar10" and 0 <= label < len(_CIFAR) else str(label))
+        yield Picture(image, _CIFAR[label] if base == "cifar10" else str(label))
 
 
 def draw_sheet(pictures: Sequence[Picture], out: Path, *, across: int = _ACROSS) -> None:

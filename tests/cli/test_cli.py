@@ -47,7 +47,7 @@ def test_help_names_every_command(arguments):
         ("spectra", ["--workdir", "--checkpoint", "--examples", "--length"]),
         ("reproduce", ["--setting", "--layer"]),
         ("bench", ["--family", "--layer", "--method", "--batch", "--length", "--width", "--block_size", "--rounds", "--out"]),
-        ("data", ["--data_dir", "--seed", "--examples", "--processes", "--split", "--index", "--count", "--out"]),
+        ("data", ["--data_dir", "--seed", "--examples", "--processes", "--archive", "--split", "--index", "--count", "--out"]),
         ("list", []),
     ],
 )

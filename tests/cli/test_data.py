@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -159,6 +160,51 @@ def test_prepare_refuses_what_is_there_and_what_it_cannot_make(made, tmp_path):
     assert "cannot write" in refuse(*LISTOPS, f"--data_dir={tmp_path}/file")
 
 
+def pack(archive, folder, prefix):
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(folder, prefix)
+
+
+def test_prepare_takes_a_part_out_of_the_archive(few, tmp_path):
+    """The inner of the two copies that the archive holds."""
+    release = tmp_path / "lra"
+    shutil.copytree(listops_folder(few), release / "lra_release" / "listops-1000")
+    (release / "listops-1000").mkdir()
+    (release / "listops-1000" / "basic_train.tsv").write_text("not this one")
+    (release / "lra_release" / "tsv_data").mkdir()
+    for split in ("train", "eval", "test"):
+        (release / "lra_release" / "tsv_data" / f"new_aan_pairs.{split}.tsv").write_text('0.0\t1\t2\ta "b\tc\n')
+    pack("x.gz", release, "lra_release")
+    assert "eval   1" in succeed("data", "prepare", "aan", "--archive=x.gz", "--data_dir=data")
+    succeed("data", "prepare", "listops", "--archive=x.gz", "--data_dir=data")
+    assert digests(listops_folder(tmp_path / "data")) == digests(listops_folder(few))
+    assert "has no lra_release/lra_release/pathfinder32" in refuse(
+        "data", "prepare", "pathfinder32", "--archive=x.gz", "--data_dir=data"
+    )
+    images = images_folder(few)
+    pack("y.gz", images, "lra_release/lra_release/pathfinder32/curv_contour_length_14")
+    succeed("data", "prepare", "pathfinder32", "--archive=y.gz", "--data_dir=data")
+    assert digests(images_folder(tmp_path / "data")) == digests(images)
+    assert "--seed is for what is generated" in refuse(
+        "data", "prepare", "listops", "--archive=x.gz", "--seed=1", "--data_dir=other"
+    )
+
+
+def test_a_damaged_archive_leaves_nothing(few, tmp_path):
+    pack("x.gz", listops_folder(few), "lra_release/lra_release/listops-1000")
+    raw = Path("x.gz").read_bytes()
+    for damaged, said in [
+        (raw[: len(raw) // 2], "damaged"),
+        (raw[:2000] + bytes(200) + raw[2200:], "damaged"),
+        (b"no archive", "no archive"),
+        (b"", "no archive"),
+    ]:
+        Path("x.gz").write_bytes(damaged)
+        assert said in refuse("data", "prepare", "listops", "--archive=x.gz", "--data_dir=data")
+        assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+    assert "cannot unpack z.gz" in refuse("data", "prepare", "listops", "--archive=z.gz", "--data_dir=data")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -187,7 +233,7 @@ def test_mistakes(words, said):
 def test_check_says_what_there_is(made):
     out = succeed("data", "check", "listops", f"--data_dir={made}")
     assert "train  250" in out and "250 evaluated again" in out and "as prepared" in out
-    assert "nothing wrong" in out and "96,000 train" in out
+    assert "nothing wrong" in out and "of the whole: train 96,000, val 2,000" in out
     out = succeed("data", "check", "pathfinder32", f"--data_dir={made}")
     assert "32 x 32" in out and "120 decoded" in out and "20 drawn anew" in out
 

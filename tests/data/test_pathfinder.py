@@ -98,6 +98,66 @@ def test_paddles_are_free_of_each_other(pictures):
                 assert max((one[i] + other[j]).max(), (other[i] + one[j]).max()) < 1.8
 
 
+def dilate(image, offsets, outside=-np.inf):
+    """Whole images, as the original looks at them: the greatest value at any offset; ``outside`` where none is inside."""
+    height, width = image.shape
+    found = np.full(image.shape, outside)
+    for y, x in offsets:
+        for row in range(max(0, -y), min(height, height - y)):
+            columns = slice(max(0, -x), min(width, width - x))
+            shifted = slice(max(0, -x) + x, min(width, width - x) + x)
+            found[row, columns] = np.maximum(found[row, columns], image[row + y, shifted])
+    return found
+
+
+def covered_pixels(shapes, patch, side):
+    """Of a paddle that begins one pixel off the middle of a square, what is wholly covered there, from the middle."""
+    canvas = np.zeros((2 * side + 1 + 4 * shapes.reach,) * 2)
+    start = side + 1 + 2 * shapes.reach
+    canvas[start - shapes.reach : start + shapes.reach + 1, start - shapes.reach : start + shapes.reach + 1] = shapes.masks[
+        patch
+    ]
+    inner = slice(2 * shapes.reach, 2 * shapes.reach + 2 * side + 1)
+    return np.argwhere(canvas[inner, inner] == 1.0) - side
+
+
+@pytest.mark.parametrize(("width", "margin"), [(32, 1), (64, 1), (128, 3)])
+def test_first_paddles_go_where_whole_images_say(width, margin):
+    rules, shapes, layout = RULES[width], load_paddles(width, margin), pathfinder.load_layout(width, margin)
+    band = 2 * rules.seed_distance
+    taken = np.ones((width, width))
+    taken[band:-band, band:-band] = 0.0
+    some = np.where(np.random.default_rng(0).random((width, width)) < 0.1, 0.5, 0.2)
+    for angle in range(0, 360, 13):
+        offsets = covered_pixels(shapes, shapes.first[angle], rules.length + margin)
+        dilated = dilate(taken, offsets)
+        # the original takes a pixel below 0 for a fault, and finds no place at all
+        places = np.argwhere(dilated <= 0.3) if dilated.min() >= 0.0 else np.zeros((0, 2), int)
+        (top, left), rows, columns = layout.first_places[angle]
+        expected = [(top + i, left + j) for i in range(rows) for j in range(columns)]
+        assert [tuple(place) for place in places.tolist()] == expected
+        if len(shapes.fits[angle]):
+            np.testing.assert_array_equal(pathfinder.find_fits(some <= 0.3, offsets), dilate(some, offsets) <= 0.3)
+        else:
+            assert dilated.min() < 0.0
+
+
+def test_the_way_on_is_weighed_as_by_whole_images():
+    field, shapes = pathfinder.Field(128, 3), load_paddles(128, 3)
+    field.mask[:] = np.random.default_rng(0).random((128, 128)) * (np.random.default_rng(1).random((128, 128)) < 0.02)
+    disc = [(y, x) for y in range(-3, 4) for x in range(-3, 4) if y * y + x * x <= 9]
+    dilated = dilate(field.mask, disc)
+    for turning, angle in [((64, 60), 200), ((3, 5), 100), ((126, 127), 10), ((-2, 40), 300)]:
+        weights = field.weigh(turning, angle)
+        for (dy, dx), weight in zip(shapes.around.tolist(), weights, strict=True):
+            y, x = turning[0] + dy, turning[1] + dx
+            turn = abs(np.arctan2(dy, dx) - np.deg2rad(angle - 180))
+            turn = min(1.8 * min(turn, 2 * np.pi - turn), np.pi / 2)
+            inside = 0 <= y < 128 and 0 <= x < 128
+            expected = (1.0 - dilated[y, x]) * np.cos(turn) ** 2 if inside else 0.0
+            assert weight == pytest.approx(expected, abs=1e-12)
+
+
 def test_bytes_are_scaled_as_scipy_did():
     # halves up: 0.5 of 255 is 127.5, and -1, 1, 3 are 0, 0.5, 1 of the way
     np.testing.assert_array_equal(pathfinder.scale_to_bytes(np.array([-1.0, 1.0, 3.0])), [0, 128, 255])
