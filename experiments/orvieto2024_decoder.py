@@ -43,8 +43,8 @@ def table(layer: str = "") -> Table:
             "anywhere below 1.",
             "What came out: of white noise the ring holds what 2 N numbers and the last input, which the layer passes on, can "
             "hold (N = 8: 17 of 32, at best an error of sqrt(15/32) = 0.685), and 32 complex eigenvalues near the circle give "
-            "nearly everything back; real ones do not get below 0.9 with any N. Of smooth inputs, which have 8 dimensions, "
-            "the ring suffices with N = 8 in one seed of three and with N = 32 in all; real eigenvalues again do not.",
+            "nearly everything back; real ones do not get below 0.9 with any N. Of smooth inputs, which have 8 dimensions, the "
+            "ring suffices with N = 8 in one seed of three and with N = 32 in all; real eigenvalues again do not.",
         ),
         figure=draw,
     )
