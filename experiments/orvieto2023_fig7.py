@@ -30,8 +30,8 @@ def study() -> Study:
             "over the seeds.",
             "What came out: up to a learning rate of 1e-4 the linear RNN is ahead in the two seeds of three whose A starts "
             "with a radius of 1.04 and 1.08. In the third it is 1.15, and the linear RNN's first outputs are too large to "
-            "recover from. From 3e-4 on a linear RNN's loss can jump up again after it has fallen, and it is ahead in one seed "
-            "or none: here the claim does not hold at every learning rate.",
+            "recover from. From 3e-4 on a linear RNN's loss can jump up again after it has fallen, and it is ahead in one "
+            "seed: here the claim does not hold at every learning rate.",
         ),
     )
 
