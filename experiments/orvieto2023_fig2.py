@@ -33,7 +33,7 @@ def summarise(rows: Rows) -> Rows:
 def draw(figure: Any, rows: Rows) -> None:
     """Draws the eigenvalues in the plane, with the unit circle."""
     names = list(dict.fromkeys(row["from"] for row in rows))
-    figure.set_size_inches(10.5, 3.8)
+    figure.set_size_inches(10.5, 4.3)
     for axes, name in zip(figure.subplots(1, len(names), sharey=True), names, strict=True):
         own = [row for row in rows if row["from"] == name]
         axes.plot([row["re"] for row in own], [row["im"] for row in own], ".", markersize=3)

@@ -16,7 +16,7 @@ def study() -> Study:
             "small phases it is slow, so that a state sees the long run of its input."
         ),
         compute="lrnn_jax.theory.lru_figures:study_impulse",
-        settings={"smoke": {"steps": 1000, "points": 101, **shared}, "cpu": {"steps": 16_000, "points": 801, **shared}},
+        settings={"smoke": {"steps": 1000, "points": 101, **shared}, "cpu": {"steps": 16_000, "points": 301, **shared}},
         figure=draw,
         summary=summarise,
         notes=("`sum` is what a constant input of 1 has added up to, which a fast oscillation cancels.",),

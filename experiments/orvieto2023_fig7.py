@@ -25,7 +25,14 @@ def study() -> Study:
         },
         figure=draw,
         summary=summarise,
-        notes=("Losses are mean squared errors over the variance of the targets, on the training sequences.",),
+        notes=(
+            "Losses are mean squared errors over the variance of the targets, on the training sequences; numbers are medians "
+            "over the seeds.",
+            "What came out: up to a learning rate of 1e-4 the linear RNN is ahead in the two seeds of three whose A starts "
+            "with a radius of 1.04 and 1.08. In the third it is 1.15, and the linear RNN's first outputs are too large to "
+            "recover from. From 3e-4 on a linear RNN's loss can jump up again after it has fallen, and it is ahead in one "
+            "seed: here the claim does not hold at every learning rate.",
+        ),
     )
 
 
@@ -38,6 +45,8 @@ def summarise(rows: Rows) -> Rows:
             runs = list(_curves(rows, lr, name))
             place[f"{name}: last"] = statistics.median(run[-1][1] for run in runs)
             place[f"{name}: smallest"] = statistics.median(min(loss for _, loss in run) for run in runs)
+        ends = [[run[-1][1] for run in _curves(rows, lr, name)] for name in ("linear", "tanh")]
+        place["linear ahead at the end in"] = sum(linear < tanh for linear, tanh in zip(*ends, strict=True))
         found.append(place)
     return found
 

@@ -23,8 +23,8 @@ def study() -> Study:
         notes=(
             "Inputs are one number per step: 1, or white noise. Eigenvalues, B and input are drawn anew in every run.",
             "What came out: near the unit circle random inputs agree, and constant ones fall short and scatter, because few of "
-            "the 500 phases are near 0, and those make nearly all of the gain. Far inside the disk it is the other way "
-            "round: the gain of a random input is that of its last few numbers.",
+            "the 500 phases are near 0, and those make nearly all of the gain. Far inside the disk it is the other way round: "
+            "the gain of a random input is that of its last few numbers.",
         ),
     )
 

@@ -41,6 +41,10 @@ def table(layer: str = "") -> Table:
             "measure. `nrmse` is 1 for a model that always answers the mean.",
             "N eigenvalues, which are trained, start uniform on the unit disk, the real ones as their absolute values. Real "
             "eigenvalues are positive; each has a real and an imaginary channel, so that both kinds have 2 N numbers as state.",
+            "What came out: both kinds follow the protein pathway, which relaxes, and there real eigenvalues are better in the "
+            "mean at every size, clearly so with 4 of them; at N = 64 the seeds overlap. Lotka-Volterra's populations "
+            "oscillate: there complex eigenvalues are better at every size, and real ones stay near 0.7 whatever N and the "
+            "MLP's width are. More eigenvalues and a wider MLP help everywhere, from N = 16 on little for real ones.",
         ),
         figure=draw,
     )

@@ -27,6 +27,8 @@ def study_kernel_fitting(
 ) -> list[dict[str, Any]]:
     """Returns the training loss of each RNN and learning rate: mean squared error over the variance of the targets.
 
+    "radius of A" is the largest absolute eigenvalue that A starts with.
+
     ``x_k = sigma(A x_{k-1} + B u_k)``, ``y_k = C x_k + D u_k``, with sigma the identity or tanh, learns
     ``y_k = sum_j h_j u_{k-j}`` with ``h_k = exp(-0.015 k) cos(0.04 k)^2 / 10`` of inputs ``sin(0.05 a k) cos(0.05 c k)^2``.
 
@@ -49,9 +51,10 @@ def study_kernel_fitting(
             name: (rng.normal(size=shape) * np.sqrt(2.0 / sum(shape))).astype(np.float32)  # Glorot
             for name, shape in {"A": (width, width), "B": (width, 1), "C": (1, width), "D": (1, 1)}.items()
         }
+        radius = float(np.max(np.abs(np.linalg.eigvals(start["A"]))))
         for name, lr in itertools.product(("linear", "tanh"), lrs):
             losses = np.asarray(_train(start, u, y, jnp.float32(lr), name == "linear", iterations)) / np.var(y)
-            place = {"RNN": name, "lr": lr, "seed": seed}
+            place = {"RNN": name, "lr": lr, "seed": seed, "radius of A": radius}
             rows += [{**place, "iteration": step, "loss": losses[step]} for step in range(0, iterations + 1, every)]
     return rows
 
