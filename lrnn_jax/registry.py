@@ -28,6 +28,8 @@ LAYERS = {
     "mamba2": "lrnn_jax.layers.mamba2:Mamba2",
     "mlstm": "lrnn_jax.layers.mlstm:MLSTM",
     "rwkv7": "lrnn_jax.layers.rwkv7:RWKV7",
+    "s4": "lrnn_jax.layers.s4:S4",
+    "s4d": "lrnn_jax.layers.s4d:S4D",
     "s5": "lrnn_jax.layers.s5:S5",
     "slstm": "lrnn_jax.layers.slstm:SLSTM",
     "transformer": "lrnn_jax.layers.transformer:Transformer",
