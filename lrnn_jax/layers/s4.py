@@ -195,7 +195,7 @@ def _make_kernel(size: int, factors: tuple[jax.Array, Pair, Pair, Pair, Pair]) -
     lam, p, b, c = (jnp.concatenate([z, jnp.conj(z)])[None] for z in (jax.lax.complex(*pair) for pair in pairs))
     z = np.exp(-2j * np.pi * np.arange(size // 2 + 1) / size)[:, None]
     low, high = jnp.asarray(1 - z, lam.dtype), jnp.asarray(1 + z, lam.dtype)
-    r = 1.0 / (2.0 / dt * low - high * lam)
+    r = 1.0 / ((2.0 / dt).astype(lam.dtype) * low - high * lam)
     cb, cp, pb, pp = (jnp.sum(left * r * right, axis=1) for left in (c, jnp.conj(p)) for right in (b, p))
     high = high[:, 0]
     return jnp.fft.irfft(2.0 * (cb - high * cp * pb / (1.0 + high * pp)), size)

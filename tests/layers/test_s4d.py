@@ -38,7 +38,7 @@ def test_equals_a_numpy_loop(rule, scan):
     p = jax.tree.map(np.float64, params)
     expected, h = loop(p, p["C_re"] + 1j * p["C_im"], rule, x, h0[0] + 1j * h0[1].astype(np.float64))
     np.testing.assert_allclose(y, expected + p["D"] * x, atol=1e-5)
-    np.testing.assert_allclose(state[0] + 1j * state[1], h, atol=3e-6)
+    np.testing.assert_allclose(state[0] + 1j * state[1], h, atol=1e-5)
     np.testing.assert_allclose(transition(layer, params, x), discretise(p, rule)[0], atol=1e-6)
 
 
