@@ -208,8 +208,8 @@ def _find_last(squares: list[jax.Array], b: Pair, x: jax.Array) -> Pair:
     into = jnp.concatenate(b, axis=-1)[0][..., None]  # Abar^j Bbar, [D N size]
     for square in squares[:doublings]:
         into = jnp.concatenate([into, matmul(square, into)], axis=-1)
-    end = -x.shape[1] % size
-    rows = jnp.pad(x, ((0, 0), (end, 0), (0, 0))).reshape(x.shape[0], -1, size, x.shape[2])
+    chunks = -(-x.shape[1] // size)
+    rows = jnp.pad(x, ((0, 0), (chunks * size - x.shape[1], 0), (0, 0))).reshape(x.shape[0], chunks, size, x.shape[2])
     written = einsum("bmjd,dnj->mbdn", rows, into[..., ::-1])
 
     def advance(h: jax.Array, now: jax.Array) -> tuple[jax.Array, None]:

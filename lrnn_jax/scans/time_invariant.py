@@ -173,7 +173,7 @@ def _convolve(system: System, x: jax.Array, h0: Pair, _: None) -> tuple[jax.Arra
     def weigh(weights: Pair) -> jax.Array:
         """``Re(sum_n w a^t)`` for all t: ``[B D N]`` to ``[B D T]``."""
         weighted = _multiply((weights[0][:, :, None], weights[1][:, :, None]), (large[0][None, :, :-1], large[1][None, :, :-1]))
-        return _real_sum("bdmn,din->bdmi", weighted, small).reshape(*weights[0].shape[:2], -1)[:, :, :steps]
+        return _real_sum("bdmn,din->bdmi", weighted, small).reshape(*weights[0].shape[:2], chunks * size)[:, :, :steps]
 
     kernel = weigh(_one(_multiply(c, b)))[0]
     y = convolve(x, kernel) + jnp.swapaxes(weigh(_multiply(_one(_multiply(c, a)), h0)), 1, 2)
