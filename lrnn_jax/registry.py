@@ -30,6 +30,8 @@ LAYERS = {
     "mlstm": "lrnn_jax.layers.mlstm:MLSTM",
     "rnn": "lrnn_jax.layers.rnn:RNN",
     "rwkv7": "lrnn_jax.layers.rwkv7:RWKV7",
+    "s4": "lrnn_jax.layers.s4:S4",
+    "s4d": "lrnn_jax.layers.s4d:S4D",
     "s5": "lrnn_jax.layers.s5:S5",
     "slstm": "lrnn_jax.layers.slstm:SLSTM",
     "transformer": "lrnn_jax.layers.transformer:Transformer",

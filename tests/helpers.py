@@ -12,7 +12,7 @@ import numpy as np
 
 from lrnn_jax.cli.main import main
 from lrnn_jax.registry import load_layer
-from lrnn_jax.scans import attention, delta_chunked, dplr, outer, selective
+from lrnn_jax.scans import attention, delta_chunked, dplr, outer, selective, time_invariant
 
 # Fields that make a layer small; a layer that is missing here has its defaults. N must differ from other sizes, so that a
 # diagonal transition is never mistaken for a square matrix.
@@ -31,6 +31,8 @@ SMALL_LAYERS = {
     "rnn": {"state_size": 6},
     "rwkv7": {"heads": 2},
     "s5": {"state_size": 12, "blocks": 2},
+    "s4": {"state_size": 6},
+    "s4d": {"state_size": 6},
     "slstm": {"heads": 2},
     "transformer": {"heads": 2, "window": 12},
 }
@@ -43,6 +45,7 @@ SMALL_CHUNKS = (
     (outer, "CHUNK", 4),
     (outer, "BLOCK", 8),
     (selective, "CHUNK", 4),
+    (time_invariant, "CHUNK", 4),
 )
 
 

@@ -28,6 +28,15 @@ def xavier_uniform(inputs: int, outputs: int, gain: float = 1.0) -> nn.initializ
     return uniform(gain * (6.0 / (inputs + outputs)) ** 0.5)
 
 
+def log_uniform(low: float, high: float) -> nn.initializers.Initializer:
+    """Returns an initialiser of logarithms that are uniform between those of ``low`` and ``high``."""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, jnp.log(low), jnp.log(high))
+
+    return init
+
+
 def init_dt_bias(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
     """Draws a bias whose softplus, a step size, is log-uniform in [1e-3, 1e-1]. Source: the code of Gu and Dao 2023."""
     dt = jnp.exp(jax.random.uniform(key, shape, dtype, math.log(1e-3), math.log(1e-1)))

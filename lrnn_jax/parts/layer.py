@@ -48,7 +48,8 @@ class RecurrentLayer(nn.Module):
 
     Class attributes:
       SOURCE: paper and equations.
-      METHODS: which of "sequential", "associative", "chunked", "pallas" the layer has, each with what it can take beside x.
+      METHODS: which of "sequential", "associative", "chunked", "convolution", "pallas" the layer has, each with what it can
+        take beside x.
       PARAM_GROUPS: regex on the parameter's path within the layer -> multipliers {"lr": ..., "wd": ...}. Every parameter
         matches exactly one. With "recurrent": True, the config's ``optim.recurrent_lr`` stands in for the "lr".
       CAUSAL: y_t depends on x_1 to x_t alone, unless a field ``bidirectional`` is on: see `causal`. A layer that is not causal

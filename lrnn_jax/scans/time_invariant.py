@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.scans.checks import check_arrays
@@ -143,19 +144,20 @@ def _run_chunks(system: System, x: jax.Array, h0: Pair, _: None) -> tuple[jax.Ar
     steps = x.shape[1]
     size = min(steps, CHUNK)
     powers = raise_to_powers(a, size + 1)  # [D C+1 N]
-    into = _multiply(_take(powers, slice(-2, None, -1)), _widen(b))
-    out = _multiply(_take(powers, slice(1, None)), _widen(c))
-    kernel = _real_sum("dn,din->di", _multiply(c, b), _take(powers, slice(size)))
+    # real and imaginary parts side by side: one product for both
+    into = _join(_multiply(_take(powers, slice(-2, None, -1)), _widen(b)))
+    out_re, out_im = _multiply(_take(powers, slice(1, None)), _widen(c))
+    kernel = jnp.sum(_multiply(_widen(_multiply(c, b)), _take(powers, slice(size)))[0], axis=-1)
 
     rows = jnp.transpose(split(x, size), (3, 0, 1, 2))  # [D B chunks C], as products of each channel want it
-    written = (einsum("dbmj,djn->bmdn", rows[:, :, :-1], part) for part in into)
-    states, before = scan_diagonal_complex((powers[0][:, size], powers[1][:, size]), tuple(written), h0=h0)
-    states = tuple(jnp.concatenate([first[:, None], z], axis=1) for first, z in zip(h0, states, strict=True))
-    y = einsum("dbmj,dij->bmid", rows, make_toeplitz(kernel)) + _real_sum("bmdn,din->bmid", states, out)
+    written = einsum("dbmj,djn->bmdn", rows[:, :, :-1], into)
+    states, before = scan_diagonal_complex((powers[0][:, size], powers[1][:, size]), _part(written), h0=h0)
+    states = jnp.concatenate([_join(h0)[:, None], _join(states)], axis=1)
+    y = einsum("dbmj,dij->bmid", rows, make_toeplitz(kernel)) + einsum("bmdn,din->bmid", states, _join((out_re, -out_im)))
 
     left = steps - size * (rows.shape[2] - 1)  # of the last chunk, behind which there are zeros
-    end = (einsum("dbj,djn->bdn", rows[:, :, -1, :left], part[:, size - left :]) for part in into)
-    return join(y, steps), _add(_multiply((powers[0][None, :, left], powers[1][None, :, left]), before), tuple(end))
+    end = einsum("dbj,djn->bdn", rows[:, :, -1, :left], into[:, size - left :])
+    return join(y, steps), _add(_multiply((powers[0][None, :, left], powers[1][None, :, left]), before), _part(end))
 
 
 def _convolve(system: System, x: jax.Array, h0: Pair, _: None) -> tuple[jax.Array, Pair]:
@@ -171,7 +173,7 @@ def _convolve(system: System, x: jax.Array, h0: Pair, _: None) -> tuple[jax.Arra
     def weigh(weights: Pair) -> jax.Array:
         """``Re(sum_n w a^t)`` for all t: ``[B D N]`` to ``[B D T]``."""
         weighted = _multiply((weights[0][:, :, None], weights[1][:, :, None]), (large[0][None, :, :-1], large[1][None, :, :-1]))
-        return _real_sum("bdmn,din->bdmi", weighted, small).reshape(*weights[0].shape[:2], -1)[:, :, :steps]
+        return _real_sum("bdmn,din->bdmi", weighted, small).reshape(*weights[0].shape[:2], chunks * size)[:, :, :steps]
 
     kernel = weigh(_one(_multiply(c, b)))[0]
     y = convolve(x, kernel) + jnp.swapaxes(weigh(_multiply(_one(_multiply(c, a)), h0)), 1, 2)
@@ -199,6 +201,7 @@ _FORMS = {
 }
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def raise_to_powers(a: Pair, steps: int) -> Pair:
     """Returns ``a^0, ..., a^(steps - 1)`` on an axis before the last, by doubling: ``[D N]`` to ``[D steps N]``."""
     powers = (jnp.ones_like(a[0])[:, None], jnp.zeros_like(a[0])[:, None])
@@ -206,8 +209,24 @@ def raise_to_powers(a: Pair, steps: int) -> Pair:
     while powers[0].shape[1] < steps:
         more = _multiply(powers, factor)
         powers = tuple(jnp.concatenate(parts, axis=1) for parts in zip(powers, more, strict=True))
-        factor = _multiply(factor, factor)
+        # one doubling at a time: in one piece XLA takes ten times as long to compile them
+        powers, factor = lax.optimization_barrier((powers, _multiply(factor, factor)))
     return _take(powers, slice(steps))
+
+
+def _raise_forward(a: Pair, steps: int) -> tuple[Pair, Pair]:
+    powers = raise_to_powers(a, steps)
+    return powers, powers
+
+
+def _raise_backward(steps: int, powers: Pair, g: Pair) -> tuple[Pair]:
+    """``j a^(j - 1)``, conjugated, meets the cotangent of ``a^j``."""
+    j = jnp.arange(1, steps, dtype=g[0].dtype)[None, :, None]
+    below = (j * powers[0][:, :-1], -j * powers[1][:, :-1])
+    return (tuple(jnp.sum(part, axis=1) for part in _multiply(below, _take(g, slice(1, None)))),)
+
+
+raise_to_powers.defvjp(_raise_forward, _raise_backward)
 
 
 def make_toeplitz(kernel: jax.Array) -> jax.Array:
@@ -245,6 +264,16 @@ def _widen(x: Pair) -> Pair:
 def _one(x: Pair) -> Pair:
     """A batch of one."""
     return x[0][None], x[1][None]
+
+
+def _join(x: Pair) -> jax.Array:
+    """The parts side by side on the last axis, and `_part` them again."""
+    return jnp.concatenate(x, axis=-1)
+
+
+def _part(x: jax.Array) -> Pair:
+    half = x.shape[-1] // 2
+    return x[..., :half], x[..., half:]
 
 
 def _swap(h: Pair) -> Pair:

@@ -66,7 +66,7 @@ def test_layer_is_complete_labelled_and_documented(name):
     cls = load_layer(name)
     assert missing_parts(cls) == []
     assert "sequential" in cls.METHODS
-    assert set(cls.METHODS) <= {"sequential", "associative", "chunked", "pallas"}
+    assert set(cls.METHODS) <= {"sequential", "associative", "chunked", "convolution", "pallas"}
     text = inspect.cleandoc(cls.__dict__["__doc__"])
     assert "Source: " in text
     for field in own_fields(cls):

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from lrnn_jax import scans
-from lrnn_jax.scans import attention, blocks, delta, diagonal, dplr, outer, product, selective
+from lrnn_jax.scans import attention, blocks, delta, diagonal, dplr, outer, product, selective, time_invariant
 
 BATCH, HEADS = 2, 2
 # Error allowed, relative to the largest entry of the array that is compared; about ten float32 roundings.
@@ -206,6 +206,18 @@ def make_selective(negative):
     )  # fmt: skip
 
 
+def step_time_invariant(xp, constants, h, x):
+    a, b, c = ((re[None], im[None]) for re, im in (constants[name] for name in "abc"))
+    u = x["x"][..., None]
+    h = a[0] * h[0] - a[1] * h[1] + b[0] * u, a[0] * h[1] + a[1] * h[0] + b[1] * u
+    return h, xp.sum(c[0] * h[0] - c[1] * h[1], axis=-1)
+
+
+def draw_time_invariant(rng):
+    b, c = (tuple(rng.normal(size=(2, 3, 4))) for _ in range(2))
+    return {"a": polar(rng.uniform(0.5, 0.99, (3, 4)), rng.uniform(0, 2 * np.pi, (3, 4))), "b": b, "c": c}
+
+
 def step_attention(xp, _, cache, x):
     """Keys are turned by minus their distance to the query, which is not turned."""
     now = {"k": x["k"], "v": x["v"], "valid": xp.ones(x["k"].shape[0], x["k"].dtype)}
@@ -257,6 +269,11 @@ FAMILIES = {
     ),
     "selective_positive": make_selective(False),
     "selective_negative": make_selective(True),
+    "time_invariant": Family(
+        scans.scan_time_invariant, time_invariant.METHODS, 150, step_time_invariant,
+        lambda rng, steps: {"x": rng.normal(size=(BATCH, steps, 3))},
+        lambda rng: tuple(rng.normal(size=(2, BATCH, 3, 4))), draw_time_invariant,
+    ),
     "attention": Family(
         scans.scan_attention, attention.METHODS, 40, step_attention,
         lambda rng, steps: dict(zip("qkv", rng.normal(size=(3, BATCH, steps, HEADS, 4)), strict=True)),
@@ -264,6 +281,7 @@ FAMILIES = {
     ),
 }  # fmt: skip
 EVERY_METHOD = [(name, method) for name, family in FAMILIES.items() for method in family.methods]
+WITH_RESETS = [(name, method) for name, method in EVERY_METHOD if FAMILIES[name].methods[method].reset]
 
 
 def float32(tree):
@@ -274,12 +292,13 @@ def float64(tree):
     return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
 
 
-def make_case(name, steps=None):
-    """Returns (constants, xs, h0, reset), float32, the same for the same arguments."""
+def make_case(name, steps=None, method=None):
+    """Returns (constants, xs, h0, reset), float32, the same for the same arguments; None for resets if ``method`` takes none."""
     family = FAMILIES[name]
     steps = family.steps if steps is None else steps
     rng = np.random.default_rng([zlib.crc32(name.encode()), steps])
-    return *float32((family.constants(rng), family.xs(rng, steps), family.h0(rng))), rng.random((BATCH, steps)) < 0.1
+    reset = None if method and (name, method) not in WITH_RESETS else rng.random((BATCH, steps)) < 0.1
+    return *float32((family.constants(rng), family.xs(rng, steps), family.h0(rng))), reset
 
 
 def count_steps(xs):
@@ -342,6 +361,7 @@ def reference_gradients(name, constants, xs, h0, reset, cotangents, reverse=Fals
     def turn(tree):
         return jax.tree.map(lambda x: np.flip(x, 1), tree) if reverse else tree
 
+    reset = np.zeros((BATCH, count_steps(xs)), bool) if reset is None else reset
     with jax.enable_x64(True):
         arguments = float64((constants, turn(xs), h0, turn(survives(reset, reverse)), (turn(cotangents[0]), cotangents[1])))
         dconstants, dxs, dh0 = jax.tree.map(np.asarray, compile_reference(name)(*arguments))

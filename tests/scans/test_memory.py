@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lrnn_jax.scans import outer, scan_diagonal, scan_gated_outer, scan_selective, selective
+from lrnn_jax.scans import outer, scan_diagonal, scan_gated_outer, scan_selective, scan_time_invariant, selective, time_invariant
 
 STEPS = 8192
 
@@ -49,3 +49,14 @@ def test_selective_holds_no_state_for_every_position(method, negative):
 def test_gated_outer_holds_no_state_for_every_position(method, gates):
     vectors = [(1, STEPS, 2, 32)] * 3
     assert largest_array(functools.partial(scan_gated_outer, method=method), *vectors, gates) <= STEPS * 2 * 32 * 32 / 16
+
+
+@pytest.mark.parametrize("method", time_invariant.METHODS)
+def test_time_invariant_holds_no_state_for_every_position(method):
+    channels, states = 32, 16
+
+    def scan(re, im, x):
+        return scan_time_invariant((re, im), (re, im), (re, im), x, method=method)
+
+    coefficients = channels, states
+    assert largest_array(scan, coefficients, coefficients, (1, STEPS, channels)) <= STEPS * channels * states / 4

@@ -13,6 +13,7 @@ from scans.families import (
     BATCH,
     EVERY_METHOD,
     FAMILIES,
+    WITH_RESETS,
     assert_near,
     call,
     compile_scan,
@@ -29,7 +30,7 @@ from scans.families import (
 from lrnn_jax import scans
 from lrnn_jax.scans import attention, outer
 
-REVERSIBLE = [(name, method) for name, method in EVERY_METHOD if name in ("diagonal", "complex")]
+REVERSIBLE = [(name, method) for name, method in EVERY_METHOD if name in ("diagonal", "complex", "time_invariant")]
 
 
 @pytest.fixture(autouse=True)
@@ -54,12 +55,12 @@ def test_every_public_scan_is_tested_here():
 
 @pytest.mark.parametrize(("name", "method"), EVERY_METHOD)
 def test_values_and_all_gradients_equal_the_references(name, method):
-    check(name, method, make_case(name))
+    check(name, method, make_case(name, method=method))
 
 
 @pytest.mark.parametrize(("name", "method"), REVERSIBLE)
 def test_values_and_all_gradients_equal_the_references_in_reverse(name, method):
-    check(name, method, make_case(name), reverse=True)
+    check(name, method, make_case(name, method=method), reverse=True)
 
 
 # What else the numbers may be: nearly no decay and nearly none left, where a quotient of products would overflow, and exactly
@@ -91,6 +92,11 @@ REGIMES = {
         "weak": {"a": [1 - 1e-6, 1 - 1e-4, -1 + 1e-6]},
         "exact": {"a": [0, 1, -1]},
     },
+    "time_invariant": {
+        "near_0": {"a": polar(np.full((3, 4), 1e-30), np.full((3, 4), 0.1))},
+        "near_1": {"a": polar(1 - np.tile([1e-6, 1e-4, 1e-3, 0], (3, 1)), np.tile([0.1, 1e-4, 3, 0], (3, 1)))},
+        "exact": {"a": (np.tile([0.0, 1.0, -1.0, 0.0], (3, 1)), np.tile([0.0, 0.0, 0.0, 1.0], (3, 1)))},
+    },
     "selective_positive": {"near_0": {"dt": [30.0, 60.0]}, "near_1": {"dt": [1e-8, 1e-6]}, "exact": {"dt": [0.0, 200.0]}},
 }
 REGIMES |= {
@@ -104,16 +110,16 @@ REGIMES |= {
     ("name", "method", "regime"), [(*each, regime) for each in EVERY_METHOD for regime in REGIMES.get(each[0], ())]
 )
 def test_stiff_transitions_equal_the_references(name, method, regime):
-    constants, xs, h0, reset = make_case(name)
+    constants, xs, h0, reset = make_case(name, method=method)
     rng = np.random.default_rng(5)
     for argument, values in REGIMES[name][regime].items():
         if argument in constants:
-            constants = {argument: float32(values)}
+            constants = constants | {argument: float32(values)}
         else:
             xs = xs | {argument: np.float32(rng.choice(values, xs[argument].shape))}
     # A decay made from dt is rounded to float32 the same way at every step: up to 2^-24 of the state for each of them.
     rounding = 80 * 2**-24 if name.startswith("selective") and regime == "near_1" else 0.0
-    check(name, method, (constants, xs, h0, np.zeros_like(reset)), rounding)
+    check(name, method, (constants, xs, h0, reset if reset is None else np.zeros_like(reset)), rounding)
 
 
 def draw_integers(name):
@@ -135,7 +141,11 @@ def draw_integers(name):
 
 @pytest.mark.parametrize(
     ("name", "method"),
-    [each for each in EVERY_METHOD if each[0] not in ("complex", "product", "attention") and "selective" not in each[0]],
+    [
+        each
+        for each in EVERY_METHOD
+        if each[0] not in ("complex", "product", "attention", "time_invariant") and "selective" not in each[0]
+    ],
 )
 def test_integers_with_reflections_projections_and_identities_are_exact(name, method):
     """A gate of zero included: its gradient is then 0, and every other one finite."""
@@ -160,7 +170,11 @@ def test_selective_negative_flips_the_sign_exactly_when_the_decay_underflows(met
 
 
 @pytest.mark.parametrize(
-    ("name", "method", "options"), [*((*x, {}) for x in EVERY_METHOD), *((*x, {"reverse": True}) for x in REVERSIBLE)]
+    ("name", "method", "options"),
+    [
+        *((*x, {}) for x in WITH_RESETS),
+        *((*x, {"reverse": True}) for x in REVERSIBLE if x in WITH_RESETS),
+    ],
 )
 def test_reset_equals_separate_sequences(name, method, options):
     """In reverse, the state that reaches the start of a sequence goes no further, so a reset at 0 cuts nothing there."""
@@ -192,14 +206,14 @@ def test_state_and_reset_are_optional(name, method):
 @pytest.mark.parametrize(("name", "method"), EVERY_METHOD)
 def test_one_position_with_a_state_is_a_step(name, method):
     constants, xs, h0, _ = make_case(name, 1)
-    reset = np.array([[False], [True]])
+    reset = np.array([[False], [True]]) if (name, method) in WITH_RESETS else None
     run = jax.jit(lambda constants, xs, h0, reset: call(name, method, constants, xs, h0=h0, reset=reset))
     assert_near(run(constants, xs, h0, reset), loop_numpy(name, constants, xs, h0, reset), FAMILIES[name].tolerance)
 
 
 @pytest.mark.parametrize(("name", "method"), EVERY_METHOD)
 def test_no_positions_give_no_outputs_and_leave_the_state(name, method):
-    constants, xs, h0, reset = make_case(name, 0)
+    constants, xs, h0, reset = make_case(name, 0, method)
     ys, d_last = draw_cotangents(name, 0)
     (outputs, last), (_, dxs, dh0) = compile_scan(name, method)(constants, xs, h0, reset, (ys, d_last))
     jax.tree.map(np.testing.assert_array_equal, (outputs, last, dxs, dh0), (ys, h0, xs, d_last))
@@ -213,12 +227,13 @@ BY_HAND = [
     ("delta_product", "sequential"),
     ("delta_rule", "chunked"),
     ("outer_heads", "sequential"),
+    ("time_invariant", "chunked"),
 ]
 
 
 @pytest.mark.parametrize(("name", "method"), BY_HAND)
 def test_vmap_equals_separate_calls(name, method):
-    first = make_case(name)
+    first = make_case(name, method=method)
     cases = [first, jax.tree.map(lambda x: x[::-1] if x.ndim > 1 else x / np.float32(2), first)]
     cotangents = draw_cotangents(name, count_steps(first[1]))
     run = functools.partial(run_scan, name, method)
@@ -249,7 +264,7 @@ def arithmetic_in_bfloat16(jaxpr):
 @pytest.mark.parametrize(("name", "method"), EVERY_METHOD)
 def test_bfloat16_inputs_are_computed_in_float32(name, method):
     """Read from the program, forward and backward: attention alone multiplies in its inputs' dtype."""
-    *arrays, reset = make_case(name, 11)
+    *arrays, reset = make_case(name, 11, method)
     low = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), arrays)
     run, cotangents = functools.partial(run_scan, name, method), draw_cotangents(name, 11)
     trace, (outputs, gradients) = jax.make_jaxpr(run, return_shape=True)(*low, reset, cotangents)
@@ -258,7 +273,7 @@ def test_bfloat16_inputs_are_computed_in_float32(name, method):
     assert name == "attention" or not set(arithmetic_in_bfloat16(trace.jaxpr))
 
 
-@pytest.mark.parametrize(("name", "method"), REVERSIBLE)
+@pytest.mark.parametrize(("name", "method"), [x for x in REVERSIBLE if x[0] != "time_invariant"])
 def test_diagonal_scans_take_any_number_of_feature_axes(name, method):
     rng = np.random.default_rng(3)
     a, b, h0 = (float32(rng.normal(size=(2, *axes, 2, 1, 3))) / 2 for axes in ((), (BATCH, 9), (BATCH,)))
@@ -269,7 +284,7 @@ def test_diagonal_scans_take_any_number_of_feature_axes(name, method):
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if len(family.methods) == 2])
 def test_auto_takes_the_loop_on_a_cpu_and_the_parallel_method_elsewhere(name, platform, monkeypatch):
     """But where the parallel one is faster on a CPU too: attention, and outer products with one decay per head."""
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
@@ -289,3 +304,20 @@ def test_auto_takes_the_loop_for_a_few_outer_products_on_a_cpu(monkeypatch):
     assert outer.choose_outer_method("auto", 17, per_head=True) == "chunked"
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert outer.choose_outer_method("auto", 16, per_head=True) == "chunked"
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("has_reset", [False, True], ids=["no_reset", "resets"])
+def test_auto_takes_chunks_of_a_time_invariant_scan_unless_there_are_resets(platform, has_reset, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    constants, xs, h0, reset = make_case("time_invariant", 40)
+    expected = {"cpu": "sequential", "gpu": "associative"}[platform] if has_reset else "chunked"
+
+    def trace(method):
+        run = functools.partial(call, "time_invariant", method, constants, h0=h0, reset=reset if has_reset else None)
+        return str(jax.make_jaxpr(run)(xs))
+
+    assert trace("auto") == trace(expected)
+    for method in ("chunked", "convolution"):
+        with pytest.raises(ValueError, match=f"method '{method}' takes no reset; use one of auto, sequential, associative"):
+            call("time_invariant", method, constants, xs, reset=reset)
