@@ -1,6 +1,6 @@
 """Orvieto et al. 2023, Table 5: sCIFAR over the ring of the initial eigenvalues, by parametrisation and normalisation."""
 
-from lrnn_jax.tables.declaring import Column, Published, Row, Table
+from lrnn_jax.tables.declaring import Column, Published, Row, Table, newcomer
 
 # r_max -> r_min 0, 0.5, 0.9: test accuracy, per cent, and its standard error
 GRIDS = {
@@ -32,8 +32,8 @@ GRIDS = {
 SMALLEST = (0.0, 0.5, 0.9)
 
 
-def table() -> Table:
-    """Returns the three grids: a row per ring and parametrisation."""
+def table(layer: str = "") -> Table:
+    """Returns the three grids, a row per ring and parametrisation, with a row for ``layer`` if one is given."""
     rows = []
     for name, (layer, grid) in GRIDS.items():
         for largest, numbers in grid.items():
@@ -53,7 +53,7 @@ def table() -> Table:
         ),
         metric="accuracy",
         columns=(Column("sCIFAR", "configs/image_classification.py"),),
-        rows=tuple(rows),
+        rows=(*rows, *newcomer(layer)),
         seeds=3,
         settings=("smoke", "cpu", "orvieto2023"),
         paper="orvieto2023",
