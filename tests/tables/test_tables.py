@@ -13,7 +13,6 @@ from lrnn_jax.tables.declaring import Column, Published, Row, Selection, Table, 
 from lrnn_jax.tables.plots import by_length, draw_lengths, draw_sizes
 from lrnn_jax.tables.records import load_record, read_records, record_file, save_record, thin_curves
 from lrnn_jax.tables.rendering import render, render_markdown
-from lrnn_jax.tables.reproducing import _choose_cells
 
 PARITY = Column("", "configs/parity.py")
 EASY = Row("easy", "lstm", {"": Published(1.0, "Table 9")})
@@ -400,24 +399,3 @@ def test_columns_of_one_group_count_as_one_in_the_mean(tmp_path):
     assert "| whole | 0.000 | 0.500 | 0.750 | 0.500 |" in rendered(table, tmp_path)
     (mean,) = mean_cells(fill_table(table, "cpu", tmp_path))
     assert (mean.summary[0], mean.scores) == (0.5, [0.5])
-
-
-def test_a_row_alone_names_its_cells_in_all_columns():
-    columns = (PARITY, Column("count", "configs/modular_counting.py"))
-    table = make_table((Row("a [-1, 1]", "lstm"), Row("b", "lru")), columns, seeds=1)
-    runs = list_runs(table, "cpu")
-
-    def chosen(*cells):
-        return [(run.column.name, run.row.name) for run in _choose_cells(runs, cells)]
-
-    assert chosen("b") == [("", "b"), ("count", "b")]
-    assert chosen("a*") == [("", "a [-1, 1]"), ("count", "a [-1, 1]")]
-    assert chosen("count/*") == [("count", "a [-1, 1]"), ("count", "b")]
-    with pytest.raises(UserError, match=r"--cells='c' is not one of .*count/b"):
-        chosen("c")
-
-
-def test_a_column_is_there_at_its_own_settings_alone():
-    table = make_table(columns=(PARITY, Column("more", "configs/parity.py", settings=("smoke",))), seeds=1)
-    assert [run.column.name for run in list_runs(table, "cpu")] == [""]
-    assert [run.column.name for run in list_runs(table, "smoke")] == ["", "more"]
