@@ -22,10 +22,10 @@ from lrnn_jax.training.loop import train
 WIDTH, VOCABULARY, LENGTH = 8, 5, 5
 # Eigenvalues of one position: K of each head, channels, or channels times states.
 COUNTS = {"deltanet": 8, "deltaproduct": 8, "diagonal": 8, "full_matrix": 3, "gated_deltanet": 8, "gla": 6, "lru": 6}
-COUNTS |= {"lstm": 8, "mamba": 64, "mamba2": 2, "mlstm": 2, "rwkv7": 8, "slstm": 8, "transformer": 1}
+COUNTS |= {"lstm": 8, "mamba": 64, "mamba2": 2, "mlstm": 2, "rnn": 6, "rwkv7": 8, "s5": 6, "slstm": 8, "transformer": 1}
 # What A_t moves, of layers whose state is moved by nothing else; None where the state is nothing beside.
 STATE = {"deltanet": "S", "deltaproduct": "S", "diagonal": None, "gated_deltanet": "S", "gla": "S", "lru": None}
-STATE |= {"lstm": "c", "mamba": "h", "mamba2": "h", "mlstm": "C", "rwkv7": "S", "slstm": "c"}
+STATE |= {"rnn": None, "s5": None, "lstm": "c", "mamba": "h", "mamba2": "h", "mlstm": "C", "rwkv7": "S", "slstm": "c"}
 
 
 @functools.cache
@@ -89,7 +89,7 @@ def test_eigenvalues_are_those_of_the_step_from_state_to_state(name):
                     growth = growth.reshape(growth.shape + (1,) * (state.ndim - growth.ndim))
                     jacobian = jacobian * np.broadcast_to(growth, state.shape).reshape(-1, 1)
                 found, values = np.linalg.eigvals(np.float64(jacobian)), measure(name)[block][row, t]
-                if name == "lru":  # real and imaginary parts are separate states
+                if name in ("lru", "s5"):  # real and imaginary parts are separate states
                     values = np.concatenate([values, values.conj()])
                 distance = np.abs(found[:, None] - values[None])
                 assert distance.min(0).max() < 1e-4 and distance.min(1).max() < 1e-4

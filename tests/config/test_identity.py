@@ -16,7 +16,7 @@ from lrnn_jax import registry
 from lrnn_jax.config import identity
 from lrnn_jax.config.checks import validate_config
 from lrnn_jax.config.fields import base_config, base_fields, flatten, layer_config, set_field, task_config
-from lrnn_jax.config.identity import config_hash, differing_fields, restore_config
+from lrnn_jax.config.identity import config_hash, differing_fields, restore_config, structure_key
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.diagonal import Diagonal
 from lrnn_jax.registry import build_task
@@ -167,6 +167,21 @@ def test_a_new_field_of_a_task_a_layer_or_all_configs_renames_nothing(monkeypatc
         set_field(config, path, value)
         assert config_hash(config) != name
         assert len(differing_fields(config, older.to_dict())) == 1
+
+
+def test_runs_that_differ_in_the_recurrent_factor_have_names_of_their_own_and_one_program():
+    old, given = make_config("lru"), make_config("lru")
+    set_field(given, "optim.recurrent_lr", 0.25)
+    assert config_hash(old) != config_hash(given)
+    assert structure_key(old) == structure_key(given)
+    validate_config(given)
+    # a run from before the fields of the ladder, when the factor was the layer's own
+    before = old.to_dict()
+    del before["optim"]["recurrent_lr"]
+    for name in ("parametrisation", "gamma", "bidirectional"):
+        del before["model"]["layer"][name]
+    assert config_hash(before) == config_hash(old)
+    assert restore_config(before).optim.recurrent_lr == -1.0
 
 
 def test_a_new_revision_of_a_tasks_data_renames_its_runs(monkeypatch):
