@@ -71,7 +71,9 @@ def test_initial_steps_are_log_uniform_and_c_has_variance_one():
     params = init_params(S4D(width=4000, state_size=4, dt_min=0.01, dt_max=1.0))
     place = np.sort((params["log_dt"] - np.log(0.01)) / np.log(100))
     assert np.abs(place - np.arange(0.5, 4000) / 4000).max() < 1.95 / np.sqrt(4000)
-    np.testing.assert_allclose([params["C_re"].std(), params["C_im"].std(), params["D"].std()], [0.5**0.5, 0.5**0.5, 1], rtol=0.04)
+    np.testing.assert_allclose(
+        [params["C_re"].std(), params["C_im"].std(), params["D"].std()], [0.5**0.5, 0.5**0.5, 1], rtol=0.04
+    )
     assert abs(np.corrcoef(params["C_re"].ravel(), params["C_im"].ravel())[0, 1]) < 0.04
 
 

@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lrnn_jax.scans import outer, scan_diagonal, scan_gated_outer, scan_selective, scan_time_invariant, selective, time_invariant
+from lrnn_jax.scans import (
+    outer,
+    scan_diagonal,
+    scan_gated_outer,
+    scan_selective,
+    scan_time_invariant,
+    selective,
+    time_invariant,
+)
 
 STEPS = 8192
 
