@@ -1,7 +1,7 @@
 """Every scan family as a case: inputs of any size, our scan, and one step as the scan's docstring writes it."""
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ from jax import lax
 
 from lrnn_jax import scans
 from lrnn_jax.scans import attention, blocks, companion, delta, diagonal, dplr, outer, product, selective, time_invariant
+from lrnn_jax.scans.method import Serves
 
 Tree = Any
 Rng = np.random.Generator
@@ -33,7 +34,7 @@ class Case(NamedTuple):
     """One family, for some `Sizes`.
 
     Attributes:
-      methods: what the scan has.
+      methods: what the scan has, each with what it can take.
       scan: ``(constants, xs, h0, reset, method) -> (ys, h_last)``, ours.
       step: ``(constants, h, x) -> (h, y)``, the formula.
       constants: what every step reads, drawn from a generator.
@@ -43,7 +44,7 @@ class Case(NamedTuple):
       exact: products are in full float32; else they follow JAX's default precision, TF32 on a GPU.
     """
 
-    methods: Collection[str]
+    methods: Mapping[str, Serves]
     scan: Callable[..., tuple[Tree, Tree]]
     step: Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
     constants: Callable[[Rng], Tree]
@@ -114,7 +115,7 @@ def make_cases(sizes: Sizes) -> dict[str, Case]:
         ),
         "time_invariant": Case(
             time_invariant.METHODS,
-            lambda abc, x, h0, reset, method: scans.scan_time_invariant(*abc, x, h0=h0, reset=reset, method=method),
+            _scan_time_invariant,
             _step_time_invariant,
             functools.partial(_draw_system, sizes),
             lambda rng, lead: rng.normal(size=(*lead, sizes.width)),
@@ -235,6 +236,11 @@ def _draw_system(sizes: Sizes, rng: Rng) -> Tree:
     shape = sizes.width, sizes.states
     a = _polar(rng.uniform(0.5, 0.99, shape), rng.uniform(0, 2 * np.pi, shape))
     return a, tuple(rng.normal(size=(2, *shape))), tuple(rng.normal(size=(2, *shape)))
+
+
+def _scan_time_invariant(abc: Tree, x: jax.Array, h0: Tree, reset: Tree, method: str) -> tuple[Tree, Tree]:
+    a, b, c = abc
+    return scans.scan_time_invariant(a, b, c, x, h0=h0, reset=reset, method=method)
 
 
 def _step_time_invariant(abc: Tree, h: Tree, x: jax.Array) -> tuple[Tree, jax.Array]:
