@@ -16,7 +16,7 @@ from lrnn_jax.errors import UserError
 
 Tree = Any
 
-# Every family's size of a block: M, the order, N of the selective and the time-invariant scan and of a product of matrices, else
+# Every family's size of a block: M, the order, N of the selective and time-invariant scans and of a product of matrices, else
 # K = V of a head.
 BLOCKS: dict[str, int | None] = {
     "diagonal": None,
