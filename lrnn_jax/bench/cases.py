@@ -1,7 +1,7 @@
 """Every scan family as a case: inputs of any size, our scan, and one step as the scan's docstring writes it."""
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,8 @@ import numpy as np
 from jax import lax
 
 from lrnn_jax import scans
-from lrnn_jax.scans import attention, blocks, companion, delta, diagonal, dplr, outer, product, selective
+from lrnn_jax.scans import attention, blocks, companion, delta, diagonal, dplr, outer, product, selective, time_invariant
+from lrnn_jax.scans.method import Serves
 
 Tree = Any
 Rng = np.random.Generator
@@ -23,7 +24,7 @@ class Sizes(NamedTuple):
     heads: int  # H
     key: int  # K
     value: int  # V
-    states: int  # N of the selective scan
+    states: int  # N of the selective and of the time-invariant scan
     matrix: int  # N of the products of matrices
     window: int  # of attention
     block: int = 4  # M
@@ -33,7 +34,7 @@ class Case(NamedTuple):
     """One family, for some `Sizes`.
 
     Attributes:
-      methods: what the scan has.
+      methods: what the scan has, each with what it can take.
       scan: ``(constants, xs, h0, reset, method) -> (ys, h_last)``, ours.
       step: ``(constants, h, x) -> (h, y)``, the formula.
       constants: what every step reads, drawn from a generator.
@@ -43,7 +44,7 @@ class Case(NamedTuple):
       exact: products are in full float32; else they follow JAX's default precision, TF32 on a GPU.
     """
 
-    methods: Collection[str]
+    methods: Mapping[str, Serves]
     scan: Callable[..., tuple[Tree, Tree]]
     step: Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
     constants: Callable[[Rng], Tree]
@@ -111,6 +112,14 @@ def make_cases(sizes: Sizes) -> dict[str, Case]:
             lambda rng: -np.exp(rng.normal(size=(sizes.width, sizes.states))),
             functools.partial(_draw_selective, sizes),
             lambda rng, batch: rng.normal(size=(batch, sizes.width, sizes.states)),
+        ),
+        "time_invariant": Case(
+            time_invariant.METHODS,
+            _scan_time_invariant,
+            _step_time_invariant,
+            functools.partial(_draw_system, sizes),
+            lambda rng, lead: rng.normal(size=(*lead, sizes.width)),
+            lambda rng, batch: tuple(rng.normal(size=(2, batch, sizes.width, sizes.states))),
         ),
         "gated_outer_rows": _outer(sizes, groups=sizes.heads, per_head=False),
         "gated_outer_heads": _outer(sizes, groups=1, per_head=True),
@@ -221,6 +230,23 @@ def _step_selective(a: Tree, h: Tree, x: Tree) -> tuple[Tree, Tree]:
     abar = 2 * jnp.exp(dt[:, :, None] * a[None]) - 1
     h = abar * h + (dt * u)[:, :, None] * b[:, None, :]
     return h, jnp.einsum("ben,bn->be", h, c)
+
+
+def _draw_system(sizes: Sizes, rng: Rng) -> Tree:
+    shape = sizes.width, sizes.states
+    a = _polar(rng.uniform(0.5, 0.99, shape), rng.uniform(0, 2 * np.pi, shape))
+    return a, tuple(rng.normal(size=(2, *shape))), tuple(rng.normal(size=(2, *shape)))
+
+
+def _scan_time_invariant(abc: Tree, x: jax.Array, h0: Tree, reset: Tree, method: str) -> tuple[Tree, Tree]:
+    a, b, c = abc
+    return scans.scan_time_invariant(a, b, c, x, h0=h0, reset=reset, method=method)
+
+
+def _step_time_invariant(abc: Tree, h: Tree, x: jax.Array) -> tuple[Tree, jax.Array]:
+    a, b, c = jax.tree.map(lambda z: z[None], abc)
+    h = a[0] * h[0] - a[1] * h[1] + b[0] * x[..., None], a[0] * h[1] + a[1] * h[0] + b[1] * x[..., None]
+    return h, jnp.sum(c[0] * h[0] - c[1] * h[1], axis=-1)
 
 
 def _outer(sizes: Sizes, *, groups: int, per_head: bool) -> Case:

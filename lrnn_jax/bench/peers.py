@@ -34,6 +34,7 @@ def list_peers(family: str, case: Case) -> dict[str, Peer]:
         "diagonal": {"associative_scan": Peer(scan_real)},
         "diagonal_complex": {"complex64 associative_scan": Peer(scan_complex64, is_complex=True)},
         "blocks": {"einsum associative_scan": Peer(scan_einsum)},
+        "time_invariant": {"complex64 associative_scan": Peer(scan_states_complex64)},
         "companion": {"dense associative_scan": Peer(scan_dense_companion)},
     }
     return {**first.get(family, {}), **loop}
@@ -53,6 +54,13 @@ def scan_complex64(lam: jax.Array, b: jax.Array) -> jax.Array:
 
     repeated = jnp.repeat(lam[None, ...], b.shape[1], axis=0)
     return jax.vmap(lambda row: lax.associative_scan(compose, (repeated, row))[1])(b)
+
+
+def scan_states_complex64(abc: Tree, x: jax.Array) -> jax.Array:
+    """S4D's recurrence likewise, every state of every channel held and then read out."""
+    a, b, c = (lax.complex(re.astype(jnp.float32), im.astype(jnp.float32)) for re, im in abc)
+    states = scan_complex64(a, b[None, None] * x.astype(jnp.complex64)[..., None])
+    return jnp.sum(c[None, None] * states, axis=-1).real
 
 
 def scan_einsum(_: Tree, xs: Tree) -> jax.Array:

@@ -16,7 +16,8 @@ from lrnn_jax.errors import UserError
 
 Tree = Any
 
-# Every family's size of a block: M, the order, N of the selective scan and of a product of matrices, else K = V of a head.
+# Every family's size of a block: M, the order, N of the selective and time-invariant scans and of a product of matrices, else
+# K = V of a head.
 BLOCKS: dict[str, int | None] = {
     "diagonal": None,
     "diagonal_complex": None,
@@ -27,6 +28,7 @@ BLOCKS: dict[str, int | None] = {
     "delta_product": 64,
     "delta_product_gated": 64,
     "selective": 16,
+    "time_invariant": 32,
     "gated_outer_rows": 64,
     "gated_outer_heads": 64,
     "dplr": 64,
@@ -34,7 +36,7 @@ BLOCKS: dict[str, int | None] = {
     "attention": 64,
 }
 # These have N channels or no width at all, not width / block of something.
-UNDIVIDED = ("selective", "product")
+UNDIVIDED = ("selective", "time_invariant", "product")
 WINDOW = 256
 # Relative to the largest entry of each array, between two orders of summing up.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 1e-2}

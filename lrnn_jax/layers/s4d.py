@@ -128,7 +128,7 @@ class S4D(RecurrentLayer):
 
 
 def _mean_of_exponential(u: jax.Array, v: jax.Array) -> Pair:
-    """``(exp(z) - 1) / z`` with z = u + iv; for small z a series, because the difference, and more so its gradient, has no digits.
+    """``(exp(z) - 1) / z`` with z = u + iv; for small z a series, for the difference and its gradient have no digits there.
 
     Numerics: within the series ``|z| < 1/2``, and nine terms leave out less than 1e-8.
     """
@@ -152,4 +152,6 @@ def check_state_size_and_steps(fields: Mapping[str, Any]) -> None:
     if fields["state_size"] % 2:
         raise UserError(f"model.layer.state_size={fields['state_size']} must be even: states are pairs of conjugates")
     if not 0.0 < fields["dt_min"] <= fields["dt_max"]:
-        raise UserError(f"model.layer.dt_min={fields['dt_min']} and dt_max={fields['dt_max']} must satisfy 0 < dt_min <= dt_max")
+        raise UserError(
+            f"model.layer.dt_min={fields['dt_min']} and dt_max={fields['dt_max']} must satisfy 0 < dt_min <= dt_max"
+        )

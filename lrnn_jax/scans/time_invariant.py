@@ -90,9 +90,9 @@ def scan_time_invariant(
     start, shape = (None, None) if h0 is None else h0, (x.shape[0], *a[0].shape)
     h0 = (start_state(start[0], shape), start_state(start[1], shape))
     if reverse:
-        y, last = _FORMS[method](system, x[:, ::-1], h0, _turn(reset))
+        y, last = _run(method, system, x[:, ::-1], h0, _turn(reset))
         return y[:, ::-1], last
-    return _FORMS[method](system, x, h0, reset)
+    return _run(method, system, x, h0, reset)
 
 
 def _turn(reset: jax.Array | None) -> jax.Array | None:
@@ -100,6 +100,14 @@ def _turn(reset: jax.Array | None) -> jax.Array | None:
     if reset is None:
         return None
     return jnp.concatenate([reset[:, 1:], jnp.zeros_like(reset[:, :1])], axis=1)[:, ::-1]
+
+
+def _run(method: str, system: System, x: jax.Array, h0: Pair, reset: jax.Array | None) -> tuple[jax.Array, Pair]:
+    if method == "sequential":
+        return _run_steps(system, x, h0, reset)
+    if method == "associative":
+        return _run_associative(system, x, h0, reset)
+    return (_run_chunks if method == "chunked" else _convolve)(system, x, h0)
 
 
 def _run_steps(system: System, x: jax.Array, h0: Pair, reset: jax.Array | None) -> tuple[jax.Array, Pair]:
@@ -138,7 +146,7 @@ def _run_chunk(system: System, h: Pair, x: tuple[jax.Array, jax.Array | None]) -
     return last, jnp.sum(c[0] * states[0] - c[1] * states[1], axis=-1)
 
 
-def _run_chunks(system: System, x: jax.Array, h0: Pair, _: None) -> tuple[jax.Array, Pair]:
+def _run_chunks(system: System, x: jax.Array, h0: Pair) -> tuple[jax.Array, Pair]:
     """With s the state before a chunk: ``y_i = sum_{j <= i} k_{i-j} x_j + Re(sum_n c a^{i+1} s)`` within it."""
     a, b, c = system
     steps = x.shape[1]
@@ -152,15 +160,15 @@ def _run_chunks(system: System, x: jax.Array, h0: Pair, _: None) -> tuple[jax.Ar
     rows = jnp.transpose(split(x, size), (3, 0, 1, 2))  # [D B chunks C], as products of each channel want it
     written = einsum("dbmj,djn->bmdn", rows[:, :, :-1], into)
     states, before = scan_diagonal_complex((powers[0][:, size], powers[1][:, size]), _part(written), h0=h0)
-    states = jnp.concatenate([_join(h0)[:, None], _join(states)], axis=1)
-    y = einsum("dbmj,dij->bmid", rows, make_toeplitz(kernel)) + einsum("bmdn,din->bmid", states, _join((out_re, -out_im)))
+    starts = jnp.concatenate([_join(h0)[:, None], _join(states)], axis=1)
+    y = einsum("dbmj,dij->bmid", rows, make_toeplitz(kernel)) + einsum("bmdn,din->bmid", starts, _join((out_re, -out_im)))
 
     left = steps - size * (rows.shape[2] - 1)  # of the last chunk, behind which there are zeros
     end = einsum("dbj,djn->bdn", rows[:, :, -1, :left], into[:, size - left :])
     return join(y, steps), _add(_multiply((powers[0][None, :, left], powers[1][None, :, left]), before), _part(end))
 
 
-def _convolve(system: System, x: jax.Array, h0: Pair, _: None) -> tuple[jax.Array, Pair]:
+def _convolve(system: System, x: jax.Array, h0: Pair) -> tuple[jax.Array, Pair]:
     """Powers of ``a`` up to T are products of small and of large ones, of which there are about sqrt(T) each."""
     a, b, c = system
     steps = x.shape[1]
@@ -179,9 +187,9 @@ def _convolve(system: System, x: jax.Array, h0: Pair, _: None) -> tuple[jax.Arra
     y = convolve(x, kernel) + jnp.swapaxes(weigh(_multiply(_one(_multiply(c, a)), h0)), 1, 2)
 
     rows = jnp.pad(x, ((0, 0), (chunks * size - steps, 0), (0, 0))).reshape(x.shape[0], chunks, size, x.shape[2])
-    written = tuple(einsum("bmid,din->bdmn", rows, part[:, ::-1]) for part in small)
-    far = (large[0][None, :, -2::-1], large[1][None, :, -2::-1])
-    summed = tuple(jnp.sum(part, axis=2) for part in _multiply(written, far))
+    written = [einsum("bmid,din->bdmn", rows, part[:, ::-1]) for part in small]
+    met = _multiply((written[0], written[1]), (large[0][None, :, -2::-1], large[1][None, :, -2::-1]))
+    summed = (jnp.sum(met[0], axis=2), jnp.sum(met[1], axis=2))
     start = _multiply((small[0][:, low], small[1][:, low]), (large[0][:, high], large[1][:, high]))
     return y, _add(_multiply(_one(start), h0), _multiply(_one(b), summed))
 
@@ -193,14 +201,6 @@ def convolve(x: Float[Array, "B T D"], kernel: Float[Array, "D T"]) -> Float[Arr
     return jnp.fft.irfft(spectrum, size, axis=1)[:, : x.shape[1]]
 
 
-_FORMS = {
-    "sequential": _run_steps,
-    "associative": _run_associative,
-    "chunked": _run_chunks,
-    "convolution": _convolve,
-}
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def raise_to_powers(a: Pair, steps: int) -> Pair:
     """Returns ``a^0, ..., a^(steps - 1)`` on an axis before the last, by doubling: ``[D N]`` to ``[D steps N]``."""
@@ -208,7 +208,7 @@ def raise_to_powers(a: Pair, steps: int) -> Pair:
     factor = _widen(a)
     while powers[0].shape[1] < steps:
         more = _multiply(powers, factor)
-        powers = tuple(jnp.concatenate(parts, axis=1) for parts in zip(powers, more, strict=True))
+        powers = (jnp.concatenate([powers[0], more[0]], axis=1), jnp.concatenate([powers[1], more[1]], axis=1))
         # one doubling at a time: in one piece XLA takes ten times as long to compile them
         powers, factor = lax.optimization_barrier((powers, _multiply(factor, factor)))
     return _take(powers, slice(steps))
@@ -223,7 +223,8 @@ def _raise_backward(steps: int, powers: Pair, g: Pair) -> tuple[Pair]:
     """``j a^(j - 1)``, conjugated, meets the cotangent of ``a^j``."""
     j = jnp.arange(1, steps, dtype=g[0].dtype)[None, :, None]
     below = (j * powers[0][:, :-1], -j * powers[1][:, :-1])
-    return (tuple(jnp.sum(part, axis=1) for part in _multiply(below, _take(g, slice(1, None)))),)
+    met = _multiply(below, _take(g, slice(1, None)))
+    return ((jnp.sum(met[0], axis=1), jnp.sum(met[1], axis=1)),)
 
 
 raise_to_powers.defvjp(_raise_forward, _raise_backward)

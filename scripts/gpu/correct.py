@@ -91,7 +91,7 @@ def lower_scan(name: str, case: Case, steps: int) -> Mapping[str, Any]:
         arguments = draw_case(name, case, steps, dtype)
         for method in case.methods:
             run = functools.partial(pull_back, functools.partial(case.scan, method=method))
-            lowered[f"{method} {dtype}"] = jax.jit(run).lower(*arguments[0], arguments[1])
+            lowered[f"{method} {dtype}"] = jax.jit(run).lower(*_serve(case, method, arguments[0]), arguments[1])
     with float64_on_cpu():
         run = functools.partial(pull_back, functools.partial(run_reference, case))
         arrays, cotangents = _float64(arguments)
@@ -106,21 +106,31 @@ def check_scan(name: str, case: Case, steps: int, compiled: Compiled) -> list[Ro
         arrays, cotangents = draw_case(name, case, steps, dtype)
         with float64_on_cpu():
             exact, exact_cotangents = _float64((arrays, cotangents))
-            expected = jax.tree.map(np.asarray, compiled["reference"].result()(*exact, exact_cotangents))
+            references = {}
+            for has_reset in {serves.reset for serves in case.methods.values()}:
+                given = (*exact[:3], exact[3] & has_reset, exact_cotangents)
+                references[has_reset] = jax.tree.map(np.asarray, compiled["reference"].result()(*given))
         allowed = {"float32": (EXACT, EXACT), "bfloat16": (EXACT, ROUNDED)}[dtype]
         if not case.exact:
             allowed = {"float32": (DEFAULT, DEFAULT), "bfloat16": (DEFAULT_ROUNDED, DEFAULT_ROUNDED)}[dtype]
 
-        def measure(program: Any, args: Tree = (*arrays, cotangents), expected: Tree = expected, allowed: Any = allowed) -> Row:
+        def measure(program: Any, args: Tree, expected: Tree, allowed: Any = allowed) -> Row:
             outputs, gradients = program.result()(*args)
             errors = largest_error(outputs, expected[0]), largest_error(gradients, expected[1])
             passed = all(error <= limit for error, limit in zip(errors, allowed, strict=True))
             return dict(zip(("values", "gradients", "limits", "passed"), (*errors, list(allowed), passed), strict=True))
 
         for method in case.methods:
-            result = attempt(functools.partial(measure, compiled[f"{method} {dtype}"]))
+            args = (*_serve(case, method, arrays), cotangents)
+            expected = references[case.methods[method].reset]
+            result = attempt(functools.partial(measure, compiled[f"{method} {dtype}"], args, expected))
             rows.append({"of": f"scan {name}", "method": method, "dtype": dtype, **result})
     return rows
+
+
+def _serve(case: Case, method: str, arrays: tuple[Tree, Tree, Tree, np.ndarray]) -> tuple[Tree, Tree, Tree, np.ndarray | None]:
+    """The same without resets for a method that takes none."""
+    return arrays if case.methods[method].reset else (*arrays[:3], None)
 
 
 def make_layer(name: str) -> tuple[nn.Module, jax.ShapeDtypeStruct]:

@@ -34,7 +34,7 @@ def bench(kind, *arguments, folder):
 
 
 def test_scans_are_timed_beside_peers_that_agree_in_outputs_and_gradients(tmp_path):
-    families = "diagonal,diagonal_complex,blocks,companion,delta_rule"
+    families = "diagonal,diagonal_complex,blocks,companion,time_invariant,delta_rule"
     how = (f"--family={families}", "--method=sequential", "--passes=gradients", "--block_size=2")
     rows, printed = bench("scan", *how, *TINY, folder=tmp_path)
     assert not [row["failed"] for row in rows if row["failed"]]
@@ -43,12 +43,13 @@ def test_scans_are_timed_beside_peers_that_agree_in_outputs_and_gradients(tmp_pa
     assert named == {
         "diagonal": ["sequential", "associative_scan", "lax.scan"],
         "diagonal_complex": ["sequential", "complex64 associative_scan", "lax.scan"],
+        "time_invariant": ["sequential", "auto", "complex64 associative_scan", "lax.scan"],
         "blocks": ["sequential", "einsum associative_scan", "lax.scan"],
         "companion": ["sequential", "dense associative_scan", "lax.scan"],
         "delta_rule": ["sequential", "lax.scan"],
     }
-    assert {row["program"] for row in rows if row["kind"] == "auto"} == {"sequential"}
-    assert [row["ratio"] for row in rows if row["program"].endswith("associative_scan")] == ["1.0"] * 4
+    assert {row["program"] for row in rows if row["kind"] == "auto"} == {"sequential", "auto"}
+    assert [row["ratio"] for row in rows if row["program"].endswith("associative_scan")] == ["1.0"] * 5
     assert "jax 0." in printed
     assert "GB/s" in printed
     assert "## Where we lose" in printed

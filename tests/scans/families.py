@@ -293,7 +293,7 @@ def float64(tree):
 
 
 def make_case(name, steps=None, method=None):
-    """Returns (constants, xs, h0, reset), float32, the same for the same arguments; None for resets if ``method`` takes none."""
+    """Returns (constants, xs, h0, reset), float32, the same for the same arguments; no resets if ``method`` takes none."""
     family = FAMILIES[name]
     steps = family.steps if steps is None else steps
     rng = np.random.default_rng([zlib.crc32(name.encode()), steps])
