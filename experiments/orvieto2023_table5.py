@@ -35,14 +35,14 @@ SMALLEST = (0.0, 0.5, 0.9)
 def table(layer: str = "") -> Table:
     """Returns the three grids, a row per ring and parametrisation, with a row for ``layer`` if one is given."""
     rows = []
-    for name, (layer, grid) in GRIDS.items():
+    for name, (own, grid) in GRIDS.items():
         for largest, numbers in grid.items():
             for smallest, (mean, error) in zip(SMALLEST, numbers, strict=True):
                 # the paper's corner r_min = r_max = 0.9 is a circle; ours has a width
                 ring = {"model.layer.r_min": min(smallest, largest - 1e-4), "model.layer.r_max": largest}
                 published = {"sCIFAR": Published(mean / 100, "Table 5", spread=error / 100 or None)}
                 rows.append(
-                    Row(f"{name}, ring {smallest:g} to {largest:g}", layer, published, ring, line=f"{name}, r_max {largest:g}")
+                    Row(f"{name}, ring {smallest:g} to {largest:g}", own, published, ring, line=f"{name}, r_max {largest:g}")
                 )
     return Table(
         title="Orvieto et al. 2023, Table 5: sCIFAR over the ring of the initial eigenvalues",
