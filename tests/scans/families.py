@@ -297,8 +297,9 @@ def make_case(name, steps=None, method=None):
     family = FAMILIES[name]
     steps = family.steps if steps is None else steps
     rng = np.random.default_rng([zlib.crc32(name.encode()), steps])
-    reset = None if method and (name, method) not in WITH_RESETS else rng.random((BATCH, steps)) < 0.1
-    return *float32((family.constants(rng), family.xs(rng, steps), family.h0(rng))), reset
+    arrays = float32((family.constants(rng), family.xs(rng, steps), family.h0(rng)))
+    reset = rng.random((BATCH, steps)) < 0.1
+    return *arrays, None if method and (name, method) not in WITH_RESETS else reset
 
 
 def count_steps(xs):
