@@ -24,9 +24,6 @@ from lrnn_jax.training.steps import STREAMS, Part, Place, TrainState, TrainStep,
 # Compiled programs that are kept at a time. Each takes memory maps, of which Linux allows a process 65,530; a long sweep would
 # use them up.
 COMPILED = 24
-# On a CPU, XLA's fusions around matrix products by its own library ("ynn") take most of a step of a small model. Without them a
-# step of most recurrent layers takes 0.7 to 0.9 of the time.
-_CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
 # Batches of an evaluation set inside one compiled call.
 BATCHES_PER_CALL = 64
 
@@ -231,7 +228,7 @@ def compile_steps(step: TrainStep, members: int, given: Batch | None = None) -> 
     run = _over_members(step.run, members, "SS.S")
     count = jax.ShapeDtypeStruct((), jnp.int32)
     shapes = (_hyper_shapes(step.hyper, members), _state_shapes(step, members), count, given)
-    return jax.jit(run, donate_argnums=1).lower(*shapes).compile(compiler_options=_compiler_options())
+    return jax.jit(run, donate_argnums=1).lower(*shapes).compile()
 
 
 @functools.lru_cache(maxsize=COMPILED)
@@ -243,18 +240,6 @@ def compile_part(step: TrainStep, members: int, part: Part, given: Batch | None 
     return (
         jax.jit(run).lower(_hyper_shapes(step.hyper, members), _state_shapes(step, members).variables, place, given).compile()
     )
-
-
-@functools.cache
-def _compiler_options() -> dict[str, str | bool]:
-    """Returns what steps are compiled with: on a CPU `_CPU_OPTIONS`, where this version of XLA knows them."""
-    if jax.default_backend() != "cpu":
-        return {}
-    try:
-        jax.jit(lambda x: x).lower(0.0).compile(compiler_options=_CPU_OPTIONS)
-    except jax.errors.JaxRuntimeError:  # an experimental option, which a later version may not have
-        return {}
-    return _CPU_OPTIONS
 
 
 @functools.lru_cache(maxsize=COMPILED)
