@@ -130,7 +130,7 @@ def test_a_killed_process_leaves_nothing_that_looks_whole_and_is_resumed(made, t
     said = refuse(*IMAGES, f"--data_dir={tmp_path}", "--seed=1")
     assert "was begun with seed=0, examples=1000" in said
     code, _, err = call(*IMAGES, "--examples=1000", f"--data_dir={tmp_path}", "--processes=1")
-    assert (code, f"goes on after {50 * len(kept)} of 1000" in err) == (0, True)
+    assert (code, f"goes on after {50 * len(kept)} of 1,000" in err) == (0, True)
     assert not part.exists()
     resumed = digests(images_folder(tmp_path))
     fresh = {name: digest for name, digest in digests(images_folder(made)).items() if name.startswith("imgs")}
