@@ -67,8 +67,8 @@ def table(layer: str = "") -> Table:
             "Trained on 16 elements from all of the group, drawn anew for ever at setting cpu (dubinin2026: 100 thousand "
             "sequences), and tested on as many; the test of twice as many is in the records.",
             "A layer's parameters stand in the table: the LRUs have about as many as Mamba2.",
-            "At setting cpu S3 asks for m = 3 or more; S4 no model that was run has learned within the 2000 steps, where the best, "
-            "BD-LRU m = 5, is right at 0.478 of the positions.",
+            "At setting cpu S3 asks for m = 3 or more; S4 no model that was run has learned within the 2000 steps, where the "
+            "best, BD-LRU m = 5, is right at 0.478 of the positions.",
             "The wall times were taken beside other work, some of them at half the speed or less.",
         ),
     )
