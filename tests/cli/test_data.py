@@ -116,7 +116,15 @@ def test_a_killed_process_leaves_nothing_that_looks_whole_and_is_resumed(made, t
     part = images_folder(tmp_path).with_name(".curv_contour_length_14.part")
     for number in (signal.SIGKILL, signal.SIGINT):
         before = len(list((part / "chunks").iterdir())) if part.exists() else 0
-        process = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            # a shell's background jobs, and so tests that run in one, ignore Ctrl-C
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         while len(list((part / "chunks").glob("??????")) if part.exists() else []) <= before and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(number)
