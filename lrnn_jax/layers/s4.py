@@ -15,6 +15,7 @@ from lrnn_jax.parts.initializers import log_uniform
 from lrnn_jax.parts.layer import MATRICES, RECURRENT, RecurrentLayer, State
 from lrnn_jax.scans.exact import einsum, matmul
 from lrnn_jax.scans.method import Serves, choose_method
+from lrnn_jax.scans.pairs import Pair, multiply
 from lrnn_jax.scans.recurrence import cut, keep_mask, run_recurrence
 from lrnn_jax.scans.time_invariant import convolve
 
@@ -23,12 +24,12 @@ METHODS = {"sequential": Serves(), "convolution": Serves(state=False, reset=Fals
 # Fewest positions of a kernel: over fewer, slow states hardly decay, and ``I - Abar^n`` is nearly singular.
 SHORTEST = 128
 
-# Real and imaginary parts of ``[D N/2]`` or, for states, ``[B D N/2]``.
-Pair = tuple[jax.Array, jax.Array]
-
 
 class Step(NamedTuple):
-    """What one position needs: ``Abar`` is ``(I - k F P^*) (diag(E) - F P^*)`` and ``Bbar`` is ``(I - k F P^*) G``."""
+    """What one position needs: ``Abar`` is ``(I - k F P^*) (diag(E) - F P^*)`` and ``Bbar`` is ``(I - k F P^*) G``.
+
+    Pairs are ``[D N/2]``.
+    """
 
     e: Pair
     f: Pair
@@ -160,16 +161,16 @@ class S4(RecurrentLayer):
         p = self.P_re, self.P_im
         squared = (s - re) ** 2 + im**2
         r = (s - re) / squared, im / squared
-        f = _multiply(r, p)
-        g = _multiply(r, (2.0 * self.B_re, 2.0 * self.B_im))
-        return Step(_multiply(r, (s + re, im)), f, g, p, 1.0 / (1.0 + _meet(p, f)))
+        f = multiply(r, p)
+        g = multiply(r, (2.0 * self.B_re, 2.0 * self.B_im))
+        return Step(multiply(r, (s + re, im)), f, g, p, 1.0 / (1.0 + _meet(p, f)))
 
 
 def _advance(step: Step, h: Pair, x: jax.Array) -> Pair:
     """``Abar h + Bbar x`` for states ``[B D N/2]`` and inputs ``[B D]``."""
     e, f, g, p, k = jax.tree.map(lambda z: z[None], step)
     met, x = _meet(p, h)[..., None], x[..., None]
-    moved = _multiply(e, h)
+    moved = multiply(e, h)
     h = moved[0] - f[0] * met + g[0] * x, moved[1] - f[1] * met + g[1] * x
     met = (k * _meet(p, h))[..., None]
     return h[0] - f[0] * met, h[1] - f[1] * met
@@ -234,10 +235,6 @@ def _start_values(size: int) -> dict[str, np.ndarray]:
 
 def _repeat(values: np.ndarray) -> Callable[[jax.Array, tuple[int, ...]], jax.Array]:
     return lambda key, shape: jnp.broadcast_to(jnp.asarray(values, jnp.float32)[None], shape)
-
-
-def _multiply(x: Pair, y: Pair) -> Pair:
-    return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
 
 
 def _meet(x: Pair, y: Pair) -> jax.Array:

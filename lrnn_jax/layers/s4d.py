@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from lrnn_jax.errors import UserError
+from lrnn_jax.parts.discretise import DISCRETISATIONS, check_steps, discretise
 from lrnn_jax.parts.hippo import make_hippo_n
 from lrnn_jax.parts.initializers import log_uniform
 from lrnn_jax.parts.layer import MATRICES, RECURRENT, RecurrentLayer, State, check_at_least, check_choice
 from lrnn_jax.scans import scan_time_invariant
+from lrnn_jax.scans.pairs import Pair
 from lrnn_jax.scans.time_invariant import METHODS
 
 EIGENVALUES = ("legs", "lin", "inv")
-DISCRETISATIONS = ("zoh", "bilinear")
-Pair = tuple[jax.Array, jax.Array]
 
 
 class S4D(RecurrentLayer):
@@ -108,14 +108,8 @@ class S4D(RecurrentLayer):
 
     def _discretise(self) -> tuple[Pair, Pair]:
         """Abar and Bbar."""
-        a_re, a_im, dt = -jnp.exp(self.A_re_log), self.A_im, jnp.exp(self.log_dt)[:, None]
-        u, v = dt * a_re, dt * a_im
-        if self.discretisation == "bilinear":
-            # (1 + z) / (1 - z) with z = dt A / 2
-            size = (1.0 - u / 2) ** 2 + (v / 2) ** 2
-            return ((1.0 - (u**2 + v**2) / 4) / size, v / size), (dt * (1.0 - u / 2) / size, dt * v / 2 / size)
-        factor = _mean_of_exponential(u, v)
-        return (jnp.exp(u) * jnp.cos(v), jnp.exp(u) * jnp.sin(v)), (dt * factor[0], dt * factor[1])
+        lam = -jnp.exp(self.A_re_log), self.A_im
+        return discretise(lam, jnp.exp(self.log_dt)[:, None], self.discretisation)
 
     def _init_frequencies(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         size, n = self.state_size, np.arange(self.state_size // 2)
@@ -127,21 +121,6 @@ class S4D(RecurrentLayer):
         return jnp.broadcast_to(jnp.asarray(frequencies, jnp.float32)[None], shape)
 
 
-def _mean_of_exponential(u: jax.Array, v: jax.Array) -> Pair:
-    """``(exp(z) - 1) / z`` with z = u + iv; for small z a series, for the difference and its gradient have no digits there.
-
-    Numerics: within the series ``|z| < 1/2``, and nine terms leave out less than 1e-8.
-    """
-    is_small = u**2 + v**2 < 0.25
-    near = jnp.ones_like(u), jnp.zeros_like(v)
-    for k in range(9, 1, -1):
-        near = 1.0 + (u * near[0] - v * near[1]) / k, (u * near[1] + v * near[0]) / k
-    u, v = jnp.where(is_small, 1.0, u), jnp.where(is_small, 0.0, v)
-    re, im, squared = jnp.exp(u) * jnp.cos(v) - 1.0, jnp.exp(u) * jnp.sin(v), u**2 + v**2
-    far = (re * u + im * v) / squared, (im * u - re * v) / squared
-    return jnp.where(is_small, near[0], far[0]), jnp.where(is_small, near[1], far[1])
-
-
 def check_state_size_and_steps(fields: Mapping[str, Any]) -> None:
     """Refuses what neither S4D nor S4 can be made of.
 
@@ -151,7 +130,4 @@ def check_state_size_and_steps(fields: Mapping[str, Any]) -> None:
     check_at_least(2, fields, "state_size")
     if fields["state_size"] % 2:
         raise UserError(f"model.layer.state_size={fields['state_size']} must be even: states are pairs of conjugates")
-    if not 0.0 < fields["dt_min"] <= fields["dt_max"]:
-        raise UserError(
-            f"model.layer.dt_min={fields['dt_min']} and dt_max={fields['dt_max']} must satisfy 0 < dt_min <= dt_max"
-        )
+    check_steps(fields)

@@ -11,20 +11,17 @@ import numpy as np
 
 from lrnn_jax.errors import UserError
 from lrnn_jax.parts.dense import project
+from lrnn_jax.parts.discretise import DISCRETISATIONS, check_steps, discretise
 from lrnn_jax.parts.hippo import make_hippo_n
-from lrnn_jax.parts.initializers import common_key
+from lrnn_jax.parts.initializers import common_key, log_uniform
 from lrnn_jax.parts.layer import MATRICES, RECURRENT, RecurrentLayer, State, check_at_least, check_choice
 from lrnn_jax.parts.readout import read_states
 from lrnn_jax.scans.diagonal import METHODS
+from lrnn_jax.scans.pairs import Pair, multiply
 
-Pair = tuple[jax.Array, jax.Array]
-
-DISCRETISATIONS = ("zoh", "bilinear")
 C_INITS = ("trunc_standard_normal", "lecun_normal", "complex_normal")
 # The largest real part of a clipped eigenvalue.
 CLIP = -1e-4
-# Of the Taylor series of (exp(z) - 1) / z for |z| < 1/2: the first that is left out is below 1e-8.
-TERMS = 9
 # Standard deviation of a normal draw that is cut off at two.
 TRUNCATED = 0.87962566103423978
 
@@ -90,10 +87,7 @@ class S5(RecurrentLayer):
             raise UserError(f"model.layer.blocks={blocks} must divide model.layer.state_size={size} into blocks{pairs}")
         check_choice("discretisation", fields["discretisation"], DISCRETISATIONS)
         check_choice("c_init", fields["c_init"], C_INITS)
-        if not 0.0 < fields["dt_min"] <= fields["dt_max"] < math.inf:
-            raise UserError(
-                f"model.layer.dt_min={fields['dt_min']} and dt_max={fields['dt_max']} must satisfy 0 < dt_min <= dt_max"
-            )
+        check_steps(fields)
 
     @property
     def may_expand(self) -> bool:
@@ -104,7 +98,7 @@ class S5(RecurrentLayer):
         eigenvalues, vectors = self._hippo()
         self.Lambda_re = self.param("Lambda_re", lambda key: jnp.asarray(eigenvalues.real, jnp.float32))
         self.Lambda_im = self.param("Lambda_im", lambda key: jnp.asarray(eigenvalues.imag, jnp.float32))
-        self.log_step = self.param("log_step", self._init_log_step, (states,))
+        self.log_step = self.param("log_step", log_uniform(self.dt_min, self.dt_max), (states,))
         key = common_key(self)
         self.B_re = self.param("B_re", lambda _: self._draw_b(key, vectors)[0])
         self.B_im = self.param("B_im", lambda _: self._draw_b(key, vectors)[1])
@@ -115,7 +109,7 @@ class S5(RecurrentLayer):
 
     def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
         lam, scale = self._discretise()
-        b_bar = _multiply((scale[0][:, None], scale[1][:, None]), (self.B_re, self.B_im))
+        b_bar = multiply((scale[0][:, None], scale[1][:, None]), (self.B_re, self.B_im))
         b_re, b_im = (project(x, part.astype(self.dtype).T) for part in b_bar)
         factor = 2.0 if self.conj_sym else 1.0
         c = (factor * self.C_re, factor * self.C_im)
@@ -153,10 +147,6 @@ class S5(RecurrentLayer):
         kept = self._kept // self.blocks
         return np.tile(eigenvalues[:kept], self.blocks), vectors[:, :kept]
 
-    def _init_log_step(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        low, high = (jnp.log(jnp.asarray(dt, jnp.float32)) for dt in (self.dt_min, self.dt_max))
-        return low + (high - low) * jax.random.uniform(key, shape)
-
     def _draw_b(self, key: jax.Array, vectors: np.ndarray) -> Pair:
         """``V^-1 B_0``, block after block."""
         b = nn.initializers.lecun_normal()(key, (self.state_size, self.width)).reshape(self.blocks, -1, self.width)
@@ -176,42 +166,3 @@ class S5(RecurrentLayer):
         re, im = (jnp.asarray(part, jnp.float32) for part in (vectors.real, vectors.imag))
         c = (drawn[0] @ re - drawn[1] @ im, drawn[0] @ im + drawn[1] @ re)
         return c[0].reshape(*lead, -1), c[1].reshape(*lead, -1)
-
-
-def discretise(lam: Pair, step: jax.Array, method: str) -> tuple[Pair, Pair]:
-    """Returns ``Lambda_bar`` and ``B_bar / B`` of the continuous system ``h' = lam h + B u`` held for ``step``.
-
-    Args:
-      lam: eigenvalues as a pair of real and imaginary parts.
-      step: time from one position to the next.
-      method: "zoh" or "bilinear", see `S5`.
-    """
-    re, im = lam[0] * step, lam[1] * step
-    if method == "bilinear":
-        size = jnp.square(1.0 - re / 2) + jnp.square(im / 2)
-        inverse = ((1.0 - re / 2) / size, im / 2 / size)
-        return _multiply(inverse, (1.0 + re / 2, im / 2)), (inverse[0] * step, inverse[1] * step)
-    mean = _average_exponential((re, im))
-    return _exponential((re, im)), (mean[0] * step, mean[1] * step)
-
-
-def _average_exponential(z: Pair) -> Pair:
-    """``(exp(z) - 1) / z``, below |z| = 1/2 by its Taylor series: there the quotient's gradient would lose most digits."""
-    near = jnp.square(z[0]) + jnp.square(z[1]) < 0.25
-    total = (jnp.ones_like(z[0]), jnp.zeros_like(z[1]))
-    for k in range(TERMS, 1, -1):
-        more = _multiply(z, total)
-        total = (1.0 + more[0] / k, more[1] / k)
-    z = (jnp.where(near, 1.0, z[0]), jnp.where(near, 0.0, z[1]))
-    size = jnp.square(z[0]) + jnp.square(z[1])
-    above = _exponential(z)
-    quotient = _multiply((above[0] - 1.0, above[1]), (z[0] / size, -z[1] / size))
-    return jnp.where(near, total[0], quotient[0]), jnp.where(near, total[1], quotient[1])
-
-
-def _exponential(z: Pair) -> Pair:
-    return jnp.exp(z[0]) * jnp.cos(z[1]), jnp.exp(z[0]) * jnp.sin(z[1])
-
-
-def _multiply(x: Pair, y: Pair) -> Pair:
-    return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]

@@ -7,8 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.parts.dense import project
 from lrnn_jax.scans import scan_diagonal_complex
-
-Pair = tuple[jax.Array, jax.Array]
+from lrnn_jax.scans.pairs import Pair
 
 
 def read_states(

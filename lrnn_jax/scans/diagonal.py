@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.scans.checks import check_arrays
 from lrnn_jax.scans.method import Serves, choose_method
+from lrnn_jax.scans.pairs import multiply
 from lrnn_jax.scans.recurrence import cut, keep_mask, loop_over_time, shift, start_state
 
 METHODS = {"sequential": Serves(), "associative": Serves()}
@@ -147,7 +148,7 @@ def _complex(method: str, reverse: bool, lam: Pair, keep: jax.Array | None, b: P
         return loop_over_time(functools.partial(_complex_step, lam), h0, (b, keep), reverse=reverse, unroll=True)[0]
     steps, first = b[0].shape[1], -1 if reverse else 0
     a = jax.tree.map(lambda x: cut(jnp.broadcast_to(x[None, None], (1, steps, *x.shape)), keep), lam)
-    carried = _multiply((a[0][:, first], a[1][:, first]), h0)
+    carried = multiply((a[0][:, first], a[1][:, first]), h0)
     b = jax.tree.map(lambda x, c: x.at[:, first].add(c), b, carried)
     return lax.associative_scan(_compose_complex, (a, b), axis=1, reverse=reverse)[1]
 
@@ -179,7 +180,7 @@ def _complex_backward(method: str, reverse: bool, residual: Any, g: Pair) -> tup
         before = (cut(shift(h[0], h0[0], reverse), keep), cut(shift(h[1], h0[1], reverse), keep))
         met = _multiply_conjugate(before, d)
         d_lam = (jnp.sum(met[0], (0, 1)), jnp.sum(met[1], (0, 1)))
-    return d_lam, None, d, _multiply((conjugate[0][None], conjugate[1][None]), kept)
+    return d_lam, None, d, multiply((conjugate[0][None], conjugate[1][None]), kept)
 
 
 _complex.defvjp(_complex_forward, _complex_backward)
@@ -199,7 +200,7 @@ def _real_step_back(_: tuple, c: jax.Array, x: tuple[jax.Array, jax.Array]) -> t
 
 def _complex_step(lam: Pair, _: tuple, h: Pair, x: tuple[Pair, jax.Array | None]) -> tuple[Pair, Pair]:
     b, keep = x
-    product = _multiply((lam[0][None], lam[1][None]), (cut(h[0], keep), cut(h[1], keep)))
+    product = multiply((lam[0][None], lam[1][None]), (cut(h[0], keep), cut(h[1], keep)))
     h = (product[0] + b[0], product[1] + b[1])
     return h, h
 
@@ -211,7 +212,7 @@ def _complex_step_back(
     (above, total), (g, h, later) = carry, x
     above = (cut(above[0], later), cut(above[1], later))
     total = jax.tree.map(jnp.add, total, _multiply_conjugate(h, above))
-    moved = _multiply((conjugate[0][None], conjugate[1][None]), above)
+    moved = multiply((conjugate[0][None], conjugate[1][None]), above)
     d = (moved[0] + g[0], moved[1] + g[1])
     return (d, total), d
 
@@ -221,17 +222,13 @@ def _multiply_conjugate(x: Pair, y: Pair) -> Pair:
     return x[0] * y[0] + x[1] * y[1], x[0] * y[1] - x[1] * y[0]
 
 
-def _multiply(x: Pair, y: Pair) -> Pair:
-    return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
-
-
 def _compose_real(x: tuple[jax.Array, jax.Array], y: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
     return x[0] * y[0], y[0] * x[1] + y[1]
 
 
 def _compose_complex(x: tuple[Pair, Pair], y: tuple[Pair, Pair]) -> tuple[Pair, Pair]:
-    moved = _multiply(y[0], x[1])
-    return _multiply(x[0], y[0]), (moved[0] + y[1][0], moved[1] + y[1][1])
+    moved = multiply(y[0], x[1])
+    return multiply(x[0], y[0]), (moved[0] + y[1][0], moved[1] + y[1][1])
 
 
 def _float32(pair: Pair) -> Pair:

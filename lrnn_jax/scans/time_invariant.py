@@ -13,6 +13,7 @@ from lrnn_jax.scans.chunks import join, run_chunks, split
 from lrnn_jax.scans.diagonal import scan_diagonal_complex
 from lrnn_jax.scans.exact import einsum
 from lrnn_jax.scans.method import Serves, choose_method
+from lrnn_jax.scans.pairs import Pair, multiply
 from lrnn_jax.scans.recurrence import cut, keep_mask, run_recurrence, start_state
 
 METHODS = {
@@ -25,8 +26,6 @@ METHODS = {
 # Positions of a chunk: as many of them as there are states cost as much within chunks as between them.
 CHUNK = 64
 
-# Real and imaginary parts.
-Pair = tuple[jax.Array, jax.Array]
 Coefficients = tuple[Float[Array, "D N"], Float[Array, "D N"]]
 State = tuple[Float[Array, "B D N"], Float[Array, "B D N"]]
 
@@ -119,7 +118,7 @@ def _run_steps(system: System, x: jax.Array, h0: Pair, reset: jax.Array | None) 
 
 def _step(system: System, h: Pair, x: tuple[jax.Array, jax.Array | None]) -> tuple[Pair, jax.Array]:
     (a, b, c), (u, keep) = jax.tree.map(lambda z: z[None], system), x
-    moved, u = _multiply(a, (cut(h[0], keep), cut(h[1], keep))), u[:, None]
+    moved, u = multiply(a, (cut(h[0], keep), cut(h[1], keep))), u[:, None]
     h = (moved[0] + b[0] * u, moved[1] + b[1] * u)
     return h, jnp.sum(c[0] * h[0] - c[1] * h[1], axis=1)
 
@@ -153,9 +152,9 @@ def _run_chunks(system: System, x: jax.Array, h0: Pair) -> tuple[jax.Array, Pair
     size = min(steps, CHUNK)
     powers = raise_to_powers(a, size + 1)  # [D C+1 N]
     # real and imaginary parts side by side: one product for both
-    into = _join(_multiply(_take(powers, slice(-2, None, -1)), _widen(b)))
-    out_re, out_im = _multiply(_take(powers, slice(1, None)), _widen(c))
-    kernel = jnp.sum(_multiply(_widen(_multiply(c, b)), _take(powers, slice(size)))[0], axis=-1)
+    into = _join(multiply(_take(powers, slice(-2, None, -1)), _widen(b)))
+    out_re, out_im = multiply(_take(powers, slice(1, None)), _widen(c))
+    kernel = jnp.sum(multiply(_widen(multiply(c, b)), _take(powers, slice(size)))[0], axis=-1)
 
     rows = jnp.transpose(split(x, size), (3, 0, 1, 2))  # [D B chunks C], as products of each channel want it
     written = einsum("dbmj,djn->bmdn", rows[:, :, :-1], into)
@@ -165,7 +164,7 @@ def _run_chunks(system: System, x: jax.Array, h0: Pair) -> tuple[jax.Array, Pair
 
     left = steps - size * (rows.shape[2] - 1)  # of the last chunk, behind which there are zeros
     end = einsum("dbj,djn->bdn", rows[:, :, -1, :left], into[:, size - left :])
-    return join(y, steps), _add(_multiply((powers[0][None, :, left], powers[1][None, :, left]), before), _part(end))
+    return join(y, steps), _add(multiply((powers[0][None, :, left], powers[1][None, :, left]), before), _part(end))
 
 
 def _convolve(system: System, x: jax.Array, h0: Pair) -> tuple[jax.Array, Pair]:
@@ -180,18 +179,18 @@ def _convolve(system: System, x: jax.Array, h0: Pair) -> tuple[jax.Array, Pair]:
 
     def weigh(weights: Pair) -> jax.Array:
         """``Re(sum_n w a^t)`` for all t: ``[B D N]`` to ``[B D T]``."""
-        weighted = _multiply((weights[0][:, :, None], weights[1][:, :, None]), (large[0][None, :, :-1], large[1][None, :, :-1]))
+        weighted = multiply((weights[0][:, :, None], weights[1][:, :, None]), (large[0][None, :, :-1], large[1][None, :, :-1]))
         return _real_sum("bdmn,din->bdmi", weighted, small).reshape(*weights[0].shape[:2], chunks * size)[:, :, :steps]
 
-    kernel = weigh(_one(_multiply(c, b)))[0]
-    y = convolve(x, kernel) + jnp.swapaxes(weigh(_multiply(_one(_multiply(c, a)), h0)), 1, 2)
+    kernel = weigh(_one(multiply(c, b)))[0]
+    y = convolve(x, kernel) + jnp.swapaxes(weigh(multiply(_one(multiply(c, a)), h0)), 1, 2)
 
     rows = jnp.pad(x, ((0, 0), (chunks * size - steps, 0), (0, 0))).reshape(x.shape[0], chunks, size, x.shape[2])
     written = [einsum("bmid,din->bdmn", rows, part[:, ::-1]) for part in small]
-    met = _multiply((written[0], written[1]), (large[0][None, :, -2::-1], large[1][None, :, -2::-1]))
+    met = multiply((written[0], written[1]), (large[0][None, :, -2::-1], large[1][None, :, -2::-1]))
     summed = (jnp.sum(met[0], axis=2), jnp.sum(met[1], axis=2))
-    start = _multiply((small[0][:, low], small[1][:, low]), (large[0][:, high], large[1][:, high]))
-    return y, _add(_multiply(_one(start), h0), _multiply(_one(b), summed))
+    start = multiply((small[0][:, low], small[1][:, low]), (large[0][:, high], large[1][:, high]))
+    return y, _add(multiply(_one(start), h0), multiply(_one(b), summed))
 
 
 def convolve(x: Float[Array, "B T D"], kernel: Float[Array, "D T"]) -> Float[Array, "B T D"]:
@@ -207,10 +206,10 @@ def raise_to_powers(a: Pair, steps: int) -> Pair:
     powers = (jnp.ones_like(a[0])[:, None], jnp.zeros_like(a[0])[:, None])
     factor = _widen(a)
     while powers[0].shape[1] < steps:
-        more = _multiply(powers, factor)
+        more = multiply(powers, factor)
         powers = (jnp.concatenate([powers[0], more[0]], axis=1), jnp.concatenate([powers[1], more[1]], axis=1))
         # one doubling at a time: in one piece XLA takes ten times as long to compile them
-        powers, factor = lax.optimization_barrier((powers, _multiply(factor, factor)))
+        powers, factor = lax.optimization_barrier((powers, multiply(factor, factor)))
     return _take(powers, slice(steps))
 
 
@@ -223,7 +222,7 @@ def _raise_backward(steps: int, powers: Pair, g: Pair) -> tuple[Pair]:
     """``j a^(j - 1)``, conjugated, meets the cotangent of ``a^j``."""
     j = jnp.arange(1, steps, dtype=g[0].dtype)[None, :, None]
     below = (j * powers[0][:, :-1], -j * powers[1][:, :-1])
-    met = _multiply(below, _take(g, slice(1, None)))
+    met = multiply(below, _take(g, slice(1, None)))
     return ((jnp.sum(met[0], axis=1), jnp.sum(met[1], axis=1)),)
 
 
@@ -237,10 +236,6 @@ def make_toeplitz(kernel: jax.Array) -> jax.Array:
     row = jnp.concatenate([kernel, jnp.zeros_like(kernel)], axis=1)
     rows = jnp.broadcast_to(row[:, None], (channels, size, 2 * size)).reshape(channels, -1)
     return jnp.swapaxes(rows[:, : size * (2 * size - 1)].reshape(channels, size, -1)[:, :, :size], 1, 2)
-
-
-def _multiply(x: Pair, y: Pair) -> Pair:
-    return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
 
 
 def _real_sum(axes: str, x: Pair, y: Pair) -> jax.Array:

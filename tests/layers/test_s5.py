@@ -8,7 +8,8 @@ import pytest
 
 from helpers import init_params, run_layer, to_numpy, transition
 from lrnn_jax.errors import UserError
-from lrnn_jax.layers.s5 import S5, discretise
+from lrnn_jax.layers.s5 import S5
+from lrnn_jax.parts.discretise import discretise
 from lrnn_jax.parts.hippo import make_hippo_n
 
 WIDTH, SIZE, LENGTH, BATCH = 3, 8, 9, 2
