@@ -13,30 +13,12 @@ goes around it. Its warm-up starts at 1e-7, ours at 0.
 import math
 from typing import Any
 
+from lrnn_jax.config.files import load_settings
 from lrnn_jax.config.settings import Choices, Setting, on
-from lrnn_jax.sweeps.combinators import grid, seeds
+from lrnn_jax.sweeps.combinators import grid, one_length, seeds
 
-
-def square(resolution: int) -> dict[str, Any]:
-    """Images of one resolution."""
-    same = [resolution**2, resolution**2]
-    return {"task.resolution": resolution, "train.length": same, "eval.lengths": [same], "eval.headline": same}
-
-
-MODEL = Setting(
-    on(
-        {
-            "model.head": "mean",
-            "model.norm": "batchnorm",
-            "model.mixer": "glu",
-            "optim.lr": 4e-3,
-            "optim.final_lr": 1e-7,
-            "optim.weight_decay": 0.05,
-            "eval.examples": 0,
-            "eval.best_metric": "accuracy",
-        },
-        source="Orvieto et al. 2023, App. D.1 and D.2; 0.004 is App. C.2's for CIFAR; the head as in the code of S5",
-    ),
+ARENA = load_settings("image_classification")
+OWN = Setting(
     on(
         {"model.layer.bidirectional": True},
         layer="lru s4 s4d s5",
@@ -51,74 +33,41 @@ MODEL = Setting(
         why="the other variants start on the whole disk",
     ),
 )
-CPU = Setting(
-    MODEL,
-    on(
-        {
-            "model.width": 64,
-            "train.batch_size": 16,
-            "train.duration": "3000 steps",
-            "train.steps_per_dispatch": 25,
-            "eval.every": "20%",
-            "eval.batch_size": 50,
-        }
+SETTINGS = {
+    "cpu": Setting(ARENA["cpu"], OWN, on({"train.duration": "3000 steps"})),
+    "smoke": Setting(ARENA["smoke"], OWN),
+    "orvieto2023": Setting(
+        ARENA["orvieto2023"],
+        OWN,
+        on(
+            {"model.width": 192, "model.dropout": 0.0, "train.batch_size": 64, "train.duration": "500000 steps"},
+            source="Orvieto et al. 2023, Table 9",
+        ),
+        on(
+            {"model.layer.state_size": 256},
+            layer="lru rnn s5",
+            source="Orvieto et al. 2023, Table 9",
+            why="N, which was tuned for S5; S4D's own is not given",
+        ),
+        on(
+            {"model.width": 128, "model.mixer": "half_glu1", "train.batch_size": 32, "train.duration": "250000 steps"},
+            when={"task.resolution": 128},
+            source="Orvieto et al. 2023, Table 9 and App. D.1, for Path-X",
+        ),
+        on(
+            {"model.layer.r_min": 0.999, "model.layer.r_max": 0.9999, "model.layer.max_phase": math.pi / 10},
+            layer="lru",
+            variant="lru ring",
+            when={"task.resolution": 128},
+            source="Orvieto et al. 2023, Table 8, for Path-X",
+            why="the ring of the LRU",
+        ),
     ),
-)
-SMOKE = Setting(
-    CPU,
-    on(
-        {
-            "model.width": 16,
-            "model.depth": 1,
-            "train.batch_size": 4,
-            "train.duration": "20 steps",
-            "train.steps_per_dispatch": 10,
-            "eval.every": "50%",
-            "eval.batch_size": 4,
-            "eval.examples": 4,
-        }
-    ),
-)
-ORVIETO = Setting(
-    MODEL,
-    on(
-        {
-            "model.width": 192,
-            "model.depth": 6,
-            "train.batch_size": 64,
-            "train.duration": "500000 steps",
-        },
-        source="Orvieto et al. 2023, Table 9",
-    ),
-    on(
-        {"optim.recurrent_lr": 0.25},
-        layer="lru rnn s4 s4d s5",
-        source="Orvieto et al. 2023, Table 9",
-        why="the learning-rate factor of what makes the recurrence",
-    ),
-    on(
-        {"model.layer.state_size": 256},
-        layer="lru rnn s5",
-        source="Orvieto et al. 2023, Table 9",
-        why="N, which was tuned for S5; S4D's own is not given",
-    ),
-    on(
-        {"model.width": 128, "model.mixer": "half_glu1", "train.batch_size": 32, "train.duration": "250000 steps"},
-        when={"task.resolution": 128},
-        source="Orvieto et al. 2023, Table 9 and App. D.1, for Path-X",
-    ),
-    on(
-        {"model.layer.r_min": 0.999, "model.layer.r_max": 0.9999, "model.layer.max_phase": math.pi / 10},
-        layer="lru",
-        variant="lru ring",
-        when={"task.resolution": 128},
-        source="Orvieto et al. 2023, Table 8, for Path-X",
-        why="the ring of the LRU",
-    ),
-)
-SETTINGS = {"cpu": CPU, "smoke": SMOKE, "orvieto2023": ORVIETO}
+}
 
-get_config = Choices("pathfinder", SETTINGS, {"resolution": {str(size): square(size) for size in (32, 64, 128, 256)}})
+RESOLUTIONS = {str(size): {"task.resolution": size, **one_length(size**2)} for size in (32, 64, 128, 256)}
+
+get_config = Choices("pathfinder", SETTINGS, {"resolution": RESOLUTIONS})
 
 
 def sweep_base_lr() -> list[dict[str, Any]]:

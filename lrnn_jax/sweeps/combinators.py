@@ -76,6 +76,12 @@ def one_length(length: int) -> Point:
     }
 
 
+def cut_length(longest: int) -> Point:
+    """Returns the fields of training and evaluation on sequences of at most ``longest`` tokens; longer ones are cut."""
+    lengths = [2, longest]
+    return {"train.length": lengths, "eval.lengths": [lengths], "eval.headline": lengths}
+
+
 def difficulties(**changes: Sequence[Any]) -> Sweep:
     """Returns the baseline, a point without fields, and one point for each value of each change, one at a time.
 
