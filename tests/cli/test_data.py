@@ -110,21 +110,22 @@ def test_another_seed_makes_others(made, tmp_path):
     assert not digests(tmp_path).items() & digests(made).items()
 
 
+# the command; a shell's background jobs, and so tests that run in one, would have it ignore Ctrl-C
+HEEDING = """
+import signal, sys
+from lrnn_jax.cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
+
+
 def test_a_killed_process_leaves_nothing_that_looks_whole_and_is_resumed(made, tmp_path):
-    command = [sys.executable, "-m", "lrnn_jax", *IMAGES, "--examples=1000", f"--data_dir={tmp_path}", "--processes=2"]
+    command = [sys.executable, "-c", HEEDING, *IMAGES, "--examples=1000", f"--data_dir={tmp_path}", "--processes=2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     part = images_folder(tmp_path).with_name(".curv_contour_length_14.part")
     for number in (signal.SIGKILL, signal.SIGINT):
         before = len(list((part / "chunks").iterdir())) if part.exists() else 0
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            text=True,
-            # a shell's background jobs, and so tests that run in one, ignore Ctrl-C
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+        process = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
         while len(list((part / "chunks").glob("??????")) if part.exists() else []) <= before and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(number)
