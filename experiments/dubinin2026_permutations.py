@@ -17,8 +17,8 @@ SMALL: dict[str, Any] = {
     "eval.examples": 512,
 }
 TASK: dict[str, Any] = {"task.bos": False, "task.padding": False}
-# At setting cpu: group -> letters, length and steps. The first positions teach the later ones, so that S4 is learned sooner from
-# few elements than from 16; of the 120 elements of S5 no model learns even the product of two in so many steps.
+# At setting cpu: group -> letters, length and steps. The first positions teach the later ones, so that S4 is learned sooner
+# from few elements than from 16; of the 120 elements of S5 no model learns even the product of two in so many steps.
 CPU_TASKS = {"S2": ("all", 16, 2000), "S3": ("all", 16, 2000), "S4": ("all", 8, 4000), "S5": ("swaps", 16, 3000)}
 WIDTHS = {"cpu": 64, "dubinin2026": 128}
 
