@@ -74,7 +74,7 @@ def table(layer: str = "") -> Table:
         seeds=3,
         settings=("smoke", "cpu", "orvieto2023"),
         paper="orvieto2023",
-        selection=Selection(grids={"cpu": ({"train.duration": "1000 steps", "eval.every": "50%", "eval.examples": 4000},)}),
+        selection=Selection(grids={"cpu": ({"train.duration": "1000 steps", "eval.every": "50%", "eval.examples": 2000},)}),
         legend="model",
         notes=(
             "On Pathfinder and Path-X every layer but the dense RNN runs from both ends, as in the paper.",

@@ -58,6 +58,6 @@ def table(layer: str = "") -> Table:
         settings=("smoke", "cpu", "orvieto2023"),
         paper="orvieto2023",
         # as in orvieto2023_ladder, whose rows of these rings are the same runs
-        selection=Selection(grids={"cpu": ({"train.duration": "1000 steps", "eval.every": "50%", "eval.examples": 4000},)}),
+        selection=Selection(grids={"cpu": ({"train.duration": "1000 steps", "eval.every": "50%", "eval.examples": 2000},)}),
         legend="parametrisation and ring",
     )
