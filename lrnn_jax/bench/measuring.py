@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lrnn_jax.runs.origin import device_name
+from lrnn_jax.training.memory import free_memory
+from lrnn_jax.training.program import bytes_needed
 
 Tree = Any
 
@@ -21,8 +23,6 @@ Tree = Any
 SHORTEST_S, MOST_CALLS = 2e-3, 50
 # Nothing is timed in further rounds after so many seconds of timed calls: the median of a few is enough of what is that slow.
 ENOUGH_S = 10.0
-# A program that needs more memory than this is not run.
-MOST_BYTES = 10 * 2**30
 COMPILED_ONLY = "compiled only"
 TRIAD_FLOATS, TRIAD_ROUNDS = 2**25, 7
 
@@ -85,7 +85,7 @@ def take_turns(candidates: Mapping[str, Candidate], rounds: int) -> dict[str, Ti
     Without that call the one after a rival with large temporaries pays for the pages that the system took back.
 
     Args:
-      candidates: by name. Those that need more memory than `MOST_BYTES` are left out, and so is one whose call fails.
+      candidates: by name. Those that need more memory than there is are left out, and so is one whose call fails.
       rounds: how often at most (see `ENOUGH_S`); 0 leaves it at compiling.
     """
     failed = {name: _too_large(candidate) for name, candidate in candidates.items()}
@@ -156,9 +156,8 @@ def say(text: str) -> None:
 
 
 def _too_large(candidate: Candidate) -> str:
-    account = candidate.call.memory_analysis()
-    needed = account.argument_size_in_bytes + account.output_size_in_bytes + account.temp_size_in_bytes
-    return f"not run: needs {needed / 2**30:.0f} GiB" if needed > MOST_BYTES else ""
+    needed = bytes_needed(candidate.call)
+    return f"not run: needs {needed / 2**30:.0f} GiB" if needed > free_memory() else ""
 
 
 def _time(candidate: Candidate, calls: int) -> float:

@@ -86,7 +86,7 @@ class Program:
         _check_shared(self.config, *configs)
         feed = Feed(self.task, configs) if isinstance(self.task, FileTask) else None
         model = build_model(configs[0].model, self.task)
-        return dataclasses.replace(self, configs=list(configs), hyper=_stack_hyper(configs), model=model, feed=feed)
+        return dataclasses.replace(self, configs=list(configs), hyper=stack_hyper(configs), model=model, feed=feed)
 
     def init(self) -> TrainState:
         """Returns the state before the first step."""
@@ -164,7 +164,7 @@ class Program:
         calls = (train, compile_part(self.step, self.members, part, _shapes(given)))
         # a checkpoint copies the state, and the best parameters are kept beside it
         copies = 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.state_shapes))
-        return max(_bytes_needed(call) for call in calls) + copies
+        return max(bytes_needed(call) for call in calls) + copies
 
 
 def make_program(*configs: ConfigDict) -> Program:
@@ -182,9 +182,9 @@ def make_program(*configs: ConfigDict) -> Program:
     task = build_task(config.task)
     if not config.eval.examples and not isinstance(task, FileTask):
         raise UserError("eval.examples=0 takes all that files hold, and this task makes its examples: say how many")
-    hyper = _stack_hyper(configs)
+    hyper = stack_hyper(configs)
     model = build_model(config.model, task)
-    step = _make_step(config, task, model, hyper)
+    step = make_step(config, task, model, hyper)
     every = {section: interval_steps(config, f"{section}.every") for section in ("log", "eval", "checkpoint")}
     feed = Feed(task, configs) if isinstance(task, FileTask) else None
     sets = task.evaluation_sets(config.eval.lengths)
@@ -193,7 +193,8 @@ def make_program(*configs: ConfigDict) -> Program:
     return program
 
 
-def _make_step(config: ConfigDict, task: Task, model: Backbone, hyper: Hyper) -> TrainStep:
+def make_step(config: ConfigDict, task: Task, model: Backbone, hyper: Hyper) -> TrainStep:
+    """Returns the training step of a checked config; reads no data."""
     # hyper-parameters of the layer stand at their defaults in what is compiled: its arguments bring their values
     own = tuple((name, value) for name, value in model.layer_fields if f"model.layer.{name}" not in hyper)
     model = model.clone(layer_fields=own)
@@ -277,7 +278,8 @@ def _check_shared(*configs: ConfigDict) -> None:
         raise ValueError("these configs cannot share a program")
 
 
-def _stack_hyper(configs: Sequence[ConfigDict]) -> Hyper:
+def stack_hyper(configs: Sequence[ConfigDict]) -> Hyper:
+    """Returns the hyper-parameters of a program's members, stacked where there are several."""
     values = [traced_values(config) for config in configs]
     return {path: _stack(path, [own[path] for own in values]) for path in values[0]}
 
@@ -290,7 +292,8 @@ def _shapes(tree: Tree) -> Tree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
 
 
-def _bytes_needed(compiled: Any) -> int:
+def bytes_needed(compiled: Any) -> int:
+    """Returns what a call takes of memory by XLA's account: arguments, results and what is temporary."""
     account = compiled.memory_analysis()
     sizes = (account.argument_size_in_bytes, account.output_size_in_bytes, account.temp_size_in_bytes)
     return sum(sizes) - account.alias_size_in_bytes

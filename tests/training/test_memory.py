@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from lrnn_jax.sweeps import memory
-from lrnn_jax.sweeps.memory import free_memory
+from lrnn_jax.training import memory
+from lrnn_jax.training.memory import free_memory
 
 
 def put_group(folder, names, limit, used, cached=None):
