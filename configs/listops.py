@@ -3,7 +3,9 @@
     lrnn train --config=configs/listops.py:LAYER[/VARIANT],SETTING
 
 LAYER and VARIANT are those of configs/parity.py. The data are the folder ``listops-1000`` of the Arena's release, or one that
-`lrnn data prepare listops` makes, in LRNN_DATA_DIR or `task.data_dir`. `smoke` checks that everything runs.
+`lrnn data prepare listops` makes, in LRNN_DATA_DIR or `task.data_dir`. At `cpu`, which sees 80,000 of the 96,000 expressions
+that `prepare` makes, an LRU is right on 36 % of the 2,000 of the test; the most frequent value is 17 % of them. `smoke` checks
+that everything runs.
 
 `orvieto2023` is Table 9 of Orvieto et al. 2023, which states no base learning rate but 0.004 for CIFAR; the sweep `base_lr`
 goes around it. Its warm-up starts at 1e-7, ours at 0.
@@ -33,7 +35,7 @@ OWN = Setting(
     ),
 )
 SETTINGS = {
-    "cpu": Setting(ARENA["cpu"], OWN, on({**cut_length(2048), "train.duration": "3000 steps"})),
+    "cpu": Setting(ARENA["cpu"], OWN, on({**cut_length(2048), "optim.lr": 2e-3, "train.duration": "5000 steps"})),
     "smoke": Setting(ARENA["smoke"], OWN, on(cut_length(64))),
     "orvieto2023": Setting(
         ARENA["orvieto2023"],

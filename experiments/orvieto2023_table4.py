@@ -44,8 +44,8 @@ def study() -> Study:
         summary=summarise,
         notes=(
             "Examples are random, all of full length: nothing is read from files.",
-            "At setting memory nothing runs: the steps of setting orvieto2023 are compiled with the scans of an accelerator, and "
-            "memory is XLA's account of them on this machine, which a GPU's may differ from.",
+            "At setting memory nothing runs: the steps of setting orvieto2023 are compiled with the scans of an accelerator, "
+            "and memory is XLA's account of them on this machine, which a GPU's may differ from.",
             "Hours are those of all of Table 9's iterations at the steps per second that the paper had on its A100.",
         ),
     )

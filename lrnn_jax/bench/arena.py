@@ -60,9 +60,8 @@ def draw_batches(task: Task, size: int, length: int) -> Batch:
     else:
         inputs, rows = rng.normal(size=shape).astype(np.float32), spec.inputs.shape[:-2]
     targets = rng.integers(0, task.outputs, lead).astype(np.int32)
-    return jax.tree.map(
-        jnp.asarray, Batch(inputs, targets, np.ones(lead, np.float32), np.full((*lead, *rows), length, np.int32))
-    )
+    lengths = jnp.full((*lead, *rows), length, jnp.int32)
+    return Batch(jnp.asarray(inputs), jnp.asarray(targets), jnp.ones(lead, jnp.float32), lengths)
 
 
 def study_training(

@@ -14,8 +14,8 @@ from lrnn_jax.runs.files import write_json
 from lrnn_jax.runs.folder import RunFolder
 from lrnn_jax.runs.results import Result
 from lrnn_jax.runs.store import default_workdir
-from lrnn_jax.training.memory import free_memory
 from lrnn_jax.training.loop import train_members
+from lrnn_jax.training.memory import free_memory
 from lrnn_jax.training.program import Program, make_program
 
 
