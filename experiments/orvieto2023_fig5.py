@@ -49,6 +49,6 @@ def table(layer: str = "") -> Table:
         legend="layer",
         notes=(
             "Cross entropy of the test; guessing has log 2 = 0.693.",
-            "At setting cpu only the beginning is seen, 200 steps of 4 images: how high the loss stands, and not what is learned.",
+            "At setting cpu only the beginning is seen, 200 steps of 4 images: how high the loss is, not what is learned.",
         ),
     )

@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from lrnn_jax.bench.cases import Case
+from lrnn_jax.scans.pairs import Pair, multiply
 
 Tree = Any
 
@@ -32,7 +33,10 @@ def list_peers(family: str, case: Case) -> dict[str, Peer]:
     loop = {"lax.scan": Peer(functools.partial(scan_naively, case))}
     first = {
         "diagonal": {"associative_scan": Peer(scan_real)},
-        "diagonal_complex": {"complex64 associative_scan": Peer(scan_complex64, is_complex=True)},
+        "diagonal_complex": {
+            "complex64 associative_scan": Peer(scan_complex64, is_complex=True),
+            "time-major loop": Peer(scan_time_major),
+        },
         "blocks": {"einsum associative_scan": Peer(scan_einsum)},
         "time_invariant": {"complex64 associative_scan": Peer(scan_states_complex64)},
         "companion": {"dense associative_scan": Peer(scan_dense_companion)},
@@ -54,6 +58,46 @@ def scan_complex64(lam: jax.Array, b: jax.Array) -> jax.Array:
 
     repeated = jnp.repeat(lam[None, ...], b.shape[1], axis=0)
     return jax.vmap(lambda row: lax.associative_scan(compose, (repeated, row))[1])(b)
+
+
+def scan_time_major(lam: Pair, b: Pair) -> Pair:
+    """The LRU's, by a loop over time-major arrays whose reverse loop gives both gradients: the best plain form for a CPU."""
+    lam, b = jax.tree.map(lambda x: x.astype(jnp.float32), (lam, b))
+    h = _loop_over_time((lam[0][None], lam[1][None]), (jnp.swapaxes(b[0], 0, 1), jnp.swapaxes(b[1], 0, 1)))
+    return jnp.swapaxes(h[0], 0, 1), jnp.swapaxes(h[1], 0, 1)
+
+
+@jax.custom_vjp
+def _loop_over_time(lam: Pair, b: Pair) -> Pair:
+    def advance(h: Pair, now: Pair) -> tuple[Pair, Pair]:
+        h = jax.tree.map(jnp.add, multiply(lam, h), now)
+        return h, h
+
+    return lax.scan(advance, (jnp.zeros_like(b[0][0]), jnp.zeros_like(b[1][0])), b)[1]
+
+
+def _loop_forward(lam: Pair, b: Pair) -> tuple[Pair, tuple[Pair, Pair]]:
+    h = _loop_over_time(lam, b)
+    return h, (lam, h)
+
+
+def _loop_backward(kept: tuple[Pair, Pair], dh: Pair) -> tuple[Pair, Pair]:
+    lam, h = kept
+    start = (jnp.zeros_like(h[0][:1]), jnp.zeros_like(h[1][:1]))
+    before = jax.tree.map(lambda first, each: jnp.concatenate([first, each[:-1]]), start, h)
+
+    def retreat(carry: tuple[Pair, Pair], now: tuple[Pair, Pair]) -> tuple[tuple[Pair, Pair], Pair]:
+        g, total = carry
+        last, own = now
+        g = jax.tree.map(jnp.add, multiply((lam[0], -lam[1]), g), own)
+        return (g, jax.tree.map(jnp.add, total, multiply((last[0], -last[1]), g))), g
+
+    zero = (jnp.zeros_like(h[0][0]), jnp.zeros_like(h[1][0]))
+    (_, total), db = lax.scan(retreat, (zero, zero), (before, dh), reverse=True)
+    return (total[0].sum(0, keepdims=True), total[1].sum(0, keepdims=True)), db
+
+
+_loop_over_time.defvjp(_loop_forward, _loop_backward)
 
 
 def scan_states_complex64(abc: Tree, x: jax.Array) -> jax.Array:
