@@ -69,9 +69,11 @@ def test_starts_with_eigenvalues_that_fill_the_unit_disk():
     np.testing.assert_allclose(np.quantile(radius, [0.25, 0.5, 0.75]), [0.5, 0.5**0.5, 0.75**0.5], atol=0.04)
     for name, deviation in {"B": 300**-0.5, "C": 400**-0.5, "D": 1}.items():
         np.testing.assert_allclose(params[name].std(), deviation, rtol=0.12)
+    smaller = init_params(RNN(300, state_size=400, radius=0.5))
+    np.testing.assert_allclose(smaller["A"], 0.5 * params["A"], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("field", "value"), [("state_size", 0), ("activation", "tan")])
+@pytest.mark.parametrize(("field", "value"), [("state_size", 0), ("activation", "tan"), ("radius", 0.0)])
 def test_check_refuses_what_does_not_fit(field, value):
     with pytest.raises(UserError, match=f"{field}={value!r}"):
         RNN(WIDTH, **{field: value})
