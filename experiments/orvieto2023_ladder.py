@@ -80,8 +80,8 @@ def table(layer: str = "") -> Table:
         legend="model",
         notes=(
             "On Pathfinder and Path-X every layer but the dense RNN runs from both ends, as in the paper.",
-            "RNN-Lin with 64 states fails at its first steps over 1024 positions: the largest eigenvalues of its initial matrix "
-            "are outside of the unit circle, and their powers beyond float32. The row below it starts on a smaller disk.",
+            "RNN-Lin with 64 states fails at its first steps over 1024 positions: the largest eigenvalues of its initial "
+            "matrix are outside of the unit circle, and their powers beyond float32. The row below it has a smaller disk.",
             "At setting orvieto2023, sizes of S4D are those of the LRU: the paper tuned its own and does not say to what.",
         ),
     )

@@ -28,7 +28,7 @@ BELOW = {
     "sweeps": ["training", "runs", "config"],
     "tables": ["sweeps", "training", "runs", "config"],
     "analysis": ["training", "runs", "config", "models", "parts", "tasks", "data"],
-    "bench": ["training", "runs", "config", "parts", "scans"],
+    "bench": ["training", "runs", "config", "parts", "scans", "tasks"],
     "theory": ["scans", "tasks"],
     "cli": ["tables", "bench", "analysis", "sweeps", "training", "runs", "config", "models", "tasks", "data"],
 }

@@ -11,13 +11,14 @@ from lrnn_jax.errors import UserError
 
 
 def define_reproduce(values: flags.FlagValues) -> None:
-    """Adds the command\'s flags."""
+    """Adds the command's flags."""
     flags.DEFINE_string("setting", "cpu", "smoke | cpu | one named after a paper, as far as the table has them", values)
     flags.DEFINE_string("layer", "", "NAME or module:Class, with /VARIANT, that gets a further row in every column", values)
     flags.DEFINE_string("workdir", "runs", "folder of the runs", values)
     flags.DEFINE_string("results", None, "folder of tables and plots (default: experiments/results)", values)
     flags.DEFINE_multi_string("cells", [], "rows to train, ROW or COLUMN/ROW, with * and ?; repeatable (default: all)", values)
     flags.DEFINE_string("executor", "vmap", "vmap: seeds side by side in one program | local: one by one | ray", values)
+    flags.DEFINE_list("format", ["png"], "of the plot: png, pdf or both", values)
     flags.DEFINE_boolean("missing", False, "train only what has no record in the results yet", values)
     flags.DEFINE_boolean("plan", False, "print programs, time and memory of what would be trained; train nothing", values)
     flags.DEFINE_boolean("render", False, "draw table and plot again from the records; train nothing", values)
@@ -43,6 +44,7 @@ def run_reproduce(values: flags.FlagValues, positional: list[str]) -> int:
         layer=values.layer,
         executor=values.executor,
         cells=values.cells,
+        formats=values.format,
         retry_failed=values.retry_failed,
         only_missing=values.missing,
         only_render=values.render,

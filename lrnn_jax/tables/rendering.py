@@ -19,15 +19,15 @@ from lrnn_jax.tables.records import Record
 _MARKS = {"read": "", "second-hand": " (second-hand)", "unknown": " (origin unknown)"}
 
 
-def render(table: Table, setting: str, records: Path, folder: Path) -> str:
-    """Writes ``table.md``, ``table.csv`` and ``plot.png`` into ``folder`` from the records in another; returns the Markdown."""
+def render(table: Table, setting: str, records: Path, folder: Path, formats: Sequence[str] = ("png",)) -> str:
+    """Writes ``table.md``, ``table.csv`` and the plot into ``folder`` from the records in another; returns the Markdown."""
     filled = fill_table(table, setting, records)
     markdown = render_markdown(filled)
     heads = {name: "\n".join(filter(None, (name, _trained_on(said)))) for name, said in compare_with_paper(filled).items()}
     writers: dict[str, Callable[[Path], object]] = {
         "table.md": lambda path: path.write_text(markdown),
         "table.csv": lambda path: path.write_text(render_csv(filled)),
-        "plot.png": lambda path: draw_plot(filled, heads, path),
+        **{f"plot.{ending}": lambda path: draw_plot(filled, heads, path) for ending in formats},
     }
     try:
         write_together(folder, writers)

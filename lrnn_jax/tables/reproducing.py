@@ -16,6 +16,7 @@ from lrnn_jax.sweeps.packs import make_each
 from lrnn_jax.sweeps.ray_executor import check_cluster
 from lrnn_jax.sweeps.sweep import count_repeated, format_plan, plan
 from lrnn_jax.tables.declaring import Run, Table, list_runs, load_experiment
+from lrnn_jax.tables.plot_style import FORMATS
 from lrnn_jax.tables.records import read_records, record_file, write_record
 from lrnn_jax.tables.rendering import render
 from lrnn_jax.tables.studies import Study, reproduce_study
@@ -42,6 +43,7 @@ def reproduce(
     layer: str = "",
     executor: str = "vmap",
     cells: Sequence[str] = (),
+    formats: Sequence[str] = ("png",),
     retry_failed: bool = False,
     only_missing: bool = False,
     only_render: bool = False,
@@ -60,6 +62,7 @@ def reproduce(
         of its own, so that the paper's table stays as it is.
       executor: one of `lrnn_jax.sweeps.executors.EXECUTORS`.
       cells: cells to train, ROW or COLUMN/ROW, with wildcards; all if empty.
+      formats: of the plot, of `lrnn_jax.tables.plot_style.FORMATS`.
       retry_failed: tries failed runs again.
       only_missing: trains only runs that have no record, as where records came from another machine or session.
       only_render: trains nothing and reads no run, only the records.
@@ -74,19 +77,22 @@ def reproduce(
       UserError: no such table, setting, layer or cell, or a config that cannot run.
     """
     check_executor(executor)
+    for ending in formats:
+        if ending not in FORMATS:
+            raise UserError(f"--format={ending!r} is not one of {', '.join(FORMATS)}{suggest(ending, FORMATS)}")
     table = load_experiment(name, **({"layer": layer} if layer else {}))
     at = _results(results, name, setting, layer)
     if isinstance(table, Study):
         if layer or cells or only_plan or only_missing:
             raise UserError(f"{name} is a study: it has no runs, so --layer, --cells, --plan and --missing say nothing")
         _check_writable(at.table)
-        text = reproduce_study(table, setting, at.table, only_render=only_render)
-        return f"{text}\nwritten to {at.table}: table.md, table.csv, plot.png, record.json", 0
+        text = reproduce_study(table, setting, at.table, formats=formats, only_render=only_render)
+        return f"{text}\nwritten to {at.table}: record.json, {_written(formats)}", 0
     runs = _choose_cells(list_runs(table, setting), cells)
     if only_render:
         if not any(record_file(run, at.records).exists() for run in runs):
             raise UserError(f"{at.records} holds no records of {name} at setting {setting} to render")
-        return f"{render(table, setting, at.records, at.table)}\nrendered in {at.table}", 0
+        return f"{render(table, setting, at.records, at.table, formats)}\nrendered in {at.table}", 0
     if only_missing:
         records = read_records(runs, at.records)
         runs = [run for run, record in zip(runs, records, strict=True) if not record or record.status == "stale"]
@@ -99,13 +105,14 @@ def reproduce(
     if executor == "ray":
         check_cluster(ray_address)
     options = {"executor": executor, "retry_failed": retry_failed, "ray_address": ray_address, "workers": workers}
-    text, failed = _train_cells(table, setting, runs, workdir, at, options)
-    return f"{text}\nwritten to {at.table}: table.md, table.csv, plot.png", failed
+    failed = _train_cells(table, setting, runs, workdir, at, options)
+    text = render(table, setting, at.records, at.table, formats)
+    return f"{text}\nwritten to {at.table}: {_written(formats)}", failed
 
 
 def _train_cells(
     table: Table, setting: str, runs: Sequence[Run], workdir: Path, at: Results, options: Mapping[str, Any]
-) -> tuple[str, int]:
+) -> int:
     """Trains cell by cell, so that what is there can be looked at while the rest is trained; refuses first what cannot run."""
     due = [run.config for run in runs if read_status(run.config, workdir) != "finished"]
     for config in due:
@@ -122,7 +129,11 @@ def _train_cells(
                     write_record(run, result, workdir, at.records)
             if any(found):
                 render(table, setting, at.records, at.table)
-    return render(table, setting, at.records, at.table), failed
+    return failed
+
+
+def _written(formats: Sequence[str]) -> str:
+    return ", ".join(["table.md", "table.csv", *(f"plot.{ending}" for ending in formats)])
 
 
 def _results(results: str | None, name: str, setting: str, layer: str) -> Results:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.runs.files import read_object, replace_text, write_together
+from lrnn_jax.tables.plot_style import paper_style, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,13 +56,16 @@ class Study:
         return self.settings[setting]
 
 
-def reproduce_study(study: Study, setting: str, folder: Path, *, only_render: bool = False) -> str:
+def reproduce_study(
+    study: Study, setting: str, folder: Path, *, formats: Sequence[str] = ("png",), only_render: bool = False
+) -> str:
     """Computes a study's rows, keeps them as ``record.json`` of ``folder``, and renders them there.
 
     Args:
       study: as declared.
       setting: one of its settings.
-      folder: of the record, ``table.md``, ``table.csv`` and ``plot.png``.
+      folder: of the record, ``table.md``, ``table.csv`` and the plot.
+      formats: of the plot, of `lrnn_jax.tables.plot_style.FORMATS`.
       only_render: computes nothing, and reads the record.
 
     Returns:
@@ -80,17 +84,17 @@ def reproduce_study(study: Study, setting: str, folder: Path, *, only_render: bo
         seconds = time.perf_counter() - began
         said = {"arguments": dict(arguments), "wall_time_s": round(seconds, 3), **describe_machine()}
         save_rows(folder / "record.json", [{name: _round(value) for name, value in row.items()} for row in rows], said)
-    return render_study(study, setting, folder)
+    return render_study(study, setting, folder, formats)
 
 
-def render_study(study: Study, setting: str, folder: Path) -> str:
-    """Writes ``table.md``, ``table.csv`` and ``plot.png`` from a folder's record; returns the Markdown."""
+def render_study(study: Study, setting: str, folder: Path, formats: Sequence[str]) -> str:
+    """Writes ``table.md``, ``table.csv`` and the plot from a folder's record; returns the Markdown."""
     record = load_study_record(folder / "record.json")
     markdown = render_study_markdown(study, setting, record)
     writers: dict[str, Callable[[Path], object]] = {
         "table.md": lambda path: path.write_text(markdown),
         "table.csv": lambda path: path.write_text(render_study_csv(record)),
-        "plot.png": lambda path: _draw(study, record["rows"], path),
+        **{f"plot.{ending}": lambda path: _draw(study, record["rows"], path) for ending in formats},
     }
     try:
         write_together(folder, writers)
@@ -152,10 +156,11 @@ def render_study_csv(record: Mapping[str, Any]) -> str:
 def _draw(study: Study, rows: Rows, path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(layout="constrained")
-    study.figure(figure, rows)
-    figure.suptitle(study.title, fontsize=10)
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    with paper_style():
+        figure = Figure(layout="constrained")
+        study.figure(figure, rows)
+        figure.suptitle(study.title)
+        save_figure(figure, path)
 
 
 def _round(value: Any) -> Any:

@@ -4,35 +4,14 @@ import json
 import math
 
 import pytest
-from matplotlib.figure import Figure
+from made_tables import EASY, FAILED, column_table, finished, make_table
 
 from lrnn_jax.errors import UserError
 from lrnn_jax.tables import records as records_file
 from lrnn_jax.tables.cells import fill_table, mean_cells
-from lrnn_jax.tables.declaring import Column, Published, Row, Selection, Table, list_runs
-from lrnn_jax.tables.plots import by_length, draw_lengths, draw_sizes
-from lrnn_jax.tables.records import load_record, read_records, record_file, save_record, thin_curves
+from lrnn_jax.tables.declaring import Column, Published, Row, Selection, list_runs
+from lrnn_jax.tables.records import load_record, read_records, record_file, save_record
 from lrnn_jax.tables.rendering import render, render_markdown
-
-PARITY = Column("", "configs/parity.py")
-EASY = Row("easy", "lstm", {"": Published(1.0, "Table 9")})
-ORIGIN = {"versions": {"jax": "0.0", "python": "3.0"}, "git_commit": "abc", "device": "cpu"}
-
-
-def make_table(rows=(EASY,), columns=(PARITY,), **fields):
-    said = {"title": "t", "source": "s", "claim": "c", "metric": "scaled_accuracy", "seeds": 2, "paper": "", **fields}
-    return Table(columns=columns, rows=rows, **said)
-
-
-def finished(value, seconds=2.0, *, metric="scaled_accuracy", curve=None, **fields):
-    """What a record says of a finished run: ``value`` in the test, and in validation too unless there is a ``curve``."""
-    metrics = {metric: value, f"{metric}/40-64": value, f"{metric}/65-128": value}
-    validation = {metric: curve or [[1, 0.0], [2, value]]}
-    part = {"status": "finished", "steps": 2, "metrics": metrics, "best": None, "validation": validation}
-    return {**part, "wall_time_s": seconds, **ORIGIN, **fields}
-
-
-FAILED = {"status": "failed", "reason": "step 3: not finite", "steps": 3, "validation": {}, **ORIGIN}
 
 
 def rendered(table, folder):
@@ -233,13 +212,6 @@ def test_best_parameters_are_reported_where_the_table_says_so(tmp_path):
     assert "| easy |  | 0.750 | 0.750 |" in rendered(table, tmp_path)
 
 
-def column_table(**fields):
-    columns = (Column("parity", "configs/parity.py"), Column("modular_counting", "configs/modular_counting.py"))
-    one = {column.name: Published(0.5, "Table 9") for column in columns}
-    rows = (Row("one", "lstm", one, {"model.depth": 1}), Row("two", "lstm", fields={"model.depth": 2}))
-    return make_table(rows, columns, seeds=3, **fields)
-
-
 @pytest.mark.parametrize(
     ("statistic", "text", "gap"),
     [("mean", "0.500 ± 0.361", "+0.000"), ("best", "0.800 ± 0.361", "+0.300"), ("median", "0.600 ± 0.200", "+0.100")],
@@ -270,71 +242,7 @@ def test_a_row_stands_only_in_its_columns_and_at_its_settings(tmp_path):
     assert "| three | missing |  |" in rendered(table, tmp_path)
 
 
-# --- curves and plots ----------------------------------------------------------------------------------------------
-
-
-def test_curves_by_position_are_plotted_from_thin_records(tmp_path):
-    table = column_table(positions="sequence_accuracy_by_length")
-    result = finished(0.5, 1.0) | {
-        "curves": {
-            "sequence_accuracy_by_length/32-32": [0.5],
-            "sequence_accuracy_by_length/500-500": [t / 500 for t in range(500)],
-            "other/600-600": [1.0],
-        },
-    }
-    result["best"] = {"step": 1, "metrics": result["metrics"], "curves": result["curves"]}
-    for part in (thin := thin_curves(result), thin_curves(thin["best"])):
-        curve = part["positions"]["sequence_accuracy_by_length"]
-        assert "curves" not in part and 50 <= len(curve) <= 60
-        assert curve[0] == [1, 0.0] and curve[-1] == [500, 0.998]
-        assert part["positions"]["other"] == [[1, 1.0]]
-    for run in list_runs(table, "cpu"):
-        save_record(run, thin, tmp_path)
-    render(table, "cpu", tmp_path, tmp_path / "table")
-    assert (tmp_path / "table" / "plot.png").stat().st_size > 10_000
-
-
-def test_curves_by_context_stand_at_powers_of_two_and_leave_out_what_nothing_was_measured_at(tmp_path):
-    table = make_table(positions="perplexity_by_context", seeds=1)
-    (run,) = list_runs(table, "cpu")
-    curves = {"perplexity_by_context/16-16": [3.0, None, 2.0, 1.5, None]}
-    save_record(run, thin_curves({**finished(0.5, 1.0), "curves": curves}), tmp_path)
-    assert by_length(table, load_record(record_file(run, tmp_path))) == [(1, 3.0), (4, 2.0), (8, 1.5)]
-
-
-def test_a_dashed_line_stands_where_training_ended():
-    axes = Figure().subplots()
-    draw_lengths(make_table(), axes, list_runs(make_table(), "cpu"), [], title="test")
-    (line,) = axes.get_lines()
-    assert (line.get_linestyle(), list(line.get_xdata()), line.get_label()) == ("--", [40, 40], "longest in training")
-
-
-def test_a_row_has_one_colour_in_every_column(tmp_path):
-    columns = (Column("a", "configs/parity.py"), Column("b", "configs/modular_counting.py"))
-    rows = (Row("only a", "lstm", columns=("a",)), Row("both", "diagonal/positive"))
-    table = make_table(rows, columns, seeds=1)
-    for run in list_runs(table, "cpu"):
-        save_record(run, finished(0.5), tmp_path)
-    filled = fill_table(table, "cpu", tmp_path)
-    colours = set()
-    for column in ("a", "b"):
-        axes = Figure().subplots()
-        draw_lengths(table, axes, [], [cell for cell in filled.cells if cell.column.name == column], title="")
-        colours |= {line.get_color() for line in axes.get_lines() if line.get_label() == "both"}
-    assert colours == {"C1"}
-
-
-def test_a_table_may_have_a_figure_of_its_own(tmp_path):
-    seen = []
-
-    def draw(figure, cells):
-        figure.subplots().bar([cell.row.name for cell in cells], [cell.scores[0] for cell in cells])
-        seen.extend(cell.scores[0] for cell in cells)
-
-    table = make_table(seeds=1, figure=draw)
-    save_record(list_runs(table, "cpu")[0], finished(0.5), tmp_path)
-    render(table, "cpu", tmp_path, tmp_path / "table")
-    assert seen == [0.5] and (tmp_path / "table" / "plot.png").exists()
+# --- records --------------------------------------------------------------------------------------------------------
 
 
 def test_a_record_keeps_the_validation_of_every_metric(tmp_path, monkeypatch):
@@ -350,40 +258,6 @@ def test_a_record_keeps_the_validation_of_every_metric(tmp_path, monkeypatch):
     record = load_record(record_file(run, tmp_path / "records"))
     assert record.validation == {"loss": [(1, 2.0), (2, 1.0)], "accuracy": [(1, 0.25), (2, None)]}
     assert record.recipe == {"config": run.spec, "fields": {"seed": 0}}
-
-
-def test_a_table_over_sizes_has_those_of_one_layer_and_draws_a_line_over_both(tmp_path):
-    """BD-LRU has H M ((D + 1)(M + 1) + 2 D) parameters and a state of H M; here D = 32."""
-    rows = [
-        Row(f"{h} blocks", "bd_lru", fields={"model.layer.blocks": h, "model.layer.block_size": 2}, line="BD-LRU")
-        for h in (3, 5)
-    ]
-    table = make_table((*rows, Row("other", "lstm")), over_sizes=True, seeds=1)
-    for run, value in zip(list_runs(table, "cpu"), (0.5, 0.75), strict=False):
-        save_record(run, finished(value), tmp_path)
-    markdown = rendered(table, tmp_path)
-    assert "| parameters of a layer | its state | published |" in markdown
-    assert f"| 3 blocks | {6 * (33 * 3 + 64)} | 6 |  | 0.500 |" in markdown
-    assert f"| 5 blocks | {10 * (33 * 3 + 64)} | 10 |  | 0.750 |" in markdown
-    figure = Figure()
-    draw_sizes(fill_table(table, "cpu", tmp_path), {"": ""}, figure)
-    for panel, sizes in zip(figure.axes, ([978, 1630], [6, 10]), strict=True):
-        (line,) = [line for line in panel.get_lines() if line.get_label() == "BD-LRU"]
-        assert line.get_xdata().tolist() == sizes and line.get_ydata().tolist() == [0.5, 0.75]
-
-
-def test_a_total_is_the_mean_of_rows_that_are_complete(tmp_path):
-    columns = (Column("one", "configs/parity.py"), Column("two", "configs/modular_counting.py"))
-    rows = (Row("whole", "lstm"), Row("half", "lru"))
-    table = make_table(rows, columns, seeds=1, total=True, over_sizes=True)
-    for run, value in zip(list_runs(table, "cpu"), (0.5, 0.25, 1.0), strict=False):  # by columns: whole, half, whole
-        save_record(run, finished(value), tmp_path)
-    markdown = render(table, "cpu", tmp_path, tmp_path / "table")
-    assert "| whole | 0.500 | 1.000 | 0.750 |" in markdown and "| half | 0.250 | missing | missing |" in markdown
-    figure = Figure()
-    draw_sizes(fill_table(table, "cpu", tmp_path), {}, figure)
-    assert [line.get_ydata().tolist() for line in figure.axes[0].get_lines() if line.get_label() == "whole"] == [[0.75]]
-    assert "half" not in [line.get_label() for panel in figure.axes for line in panel.get_lines()]
 
 
 def test_columns_of_one_group_count_as_one_in_the_mean(tmp_path):
