@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lrnn_jax.tables.plot_style import WIDTH
 from lrnn_jax.tables.studies import Rows, Study
 
 
@@ -33,8 +34,10 @@ def summarise(rows: Rows) -> Rows:
 def draw(figure: Any, rows: Rows) -> None:
     """Draws the eigenvalues in the plane, with the unit circle."""
     names = list(dict.fromkeys(row["from"] for row in rows))
-    figure.set_size_inches(10.5, 4.3)
-    for axes, name in zip(figure.subplots(1, len(names), sharey=True), names, strict=True):
+    figure.set_size_inches(WIDTH, 8.4)
+    panels = figure.subplots(2, 2, sharex=True, sharey=True)
+    panels[1, 1].set_visible(False)
+    for axes, name in zip(panels.flat, names, strict=False):
         own = [row for row in rows if row["from"] == name]
         axes.plot([row["re"] for row in own], [row["im"] for row in own], ".", markersize=3)
         axes.add_artist(_circle())

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lrnn_jax.tables.plot_style import WIDTH
 from lrnn_jax.tables.studies import Rows, Study
 
 
@@ -38,7 +39,7 @@ def summarise(rows: Rows) -> Rows:
 def draw(figure: Any, rows: Rows) -> None:
     """Draws the responses of each range of phases, and the sums under them."""
     ranges = list(dict.fromkeys(row["largest phase / pi"] for row in rows))
-    figure.set_size_inches(10.0, 5.6)
+    figure.set_size_inches(WIDTH, 5.6)
     for column, largest in zip(figure.subplots(2, len(ranges), sharex=True).T, ranges, strict=True):
         for state in dict.fromkeys(row["state"] for row in rows):
             own = [row for row in rows if (row["largest phase / pi"], row["state"]) == (largest, state)]
@@ -47,6 +48,6 @@ def draw(figure: Any, rows: Rows) -> None:
             column[1].plot(lags, [row["sum"] for row in own], linewidth=0.8, label=f"theta = {own[0]['theta']:.3g}")
         column[0].set_title(f"phases up to {largest:g} pi")
         column[1].set(xlabel="lag", yscale="log")
-        column[1].legend(fontsize="small")
+        column[1].legend()
     figure.axes[0].set_ylabel("impulse response")
     figure.axes[len(ranges)].set_ylabel("response to a constant")

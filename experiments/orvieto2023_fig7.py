@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
+from lrnn_jax.tables.plot_style import WIDTH
 from lrnn_jax.tables.studies import Rows, Study
 
 
@@ -61,12 +62,17 @@ def _curves(rows: Rows, lr: float, name: str) -> Iterator[list[tuple[int, float]
 def draw(figure: Any, rows: Rows) -> None:
     """Draws a panel per learning rate, with a line per seed."""
     lrs = list(dict.fromkeys(row["lr"] for row in rows))
-    figure.set_size_inches(3.2 * len(lrs) + 0.6, 3.4)
-    for axes, lr in zip(figure.subplots(1, len(lrs), sharey=True, squeeze=False)[0], lrs, strict=True):
+    down = -(-len(lrs) // 2)
+    figure.set_size_inches(WIDTH, 2.6 * down)
+    panels = figure.subplots(down, 2, sharex=True, sharey=True, squeeze=False)
+    for unused in panels.flat[len(lrs) :]:
+        unused.set_visible(False)
+    for axes, lr in zip(panels.flat, lrs, strict=False):
         for color, name in enumerate(("linear", "tanh")):
             for seed, curve in enumerate(_curves(rows, lr, name)):
                 axes.plot(*zip(*curve, strict=True), color=f"C{color}", alpha=0.8, label="" if seed else name)
         axes.set(title=f"learning rate {lr:g}", xlabel="iteration", yscale="log", ylim=(1e-4, 30.0))
         axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("training loss")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("training loss")
     figure.axes[0].legend()

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lrnn_jax.tables.plot_style import WIDTH
 from lrnn_jax.tables.studies import Rows, Study
 
 SOLVED = 1e-6
@@ -49,7 +50,7 @@ def summarise(rows: Rows) -> Rows:
 def draw(figure: Any, rows: Rows) -> None:
     """Draws the losses: a row per learning rate, a column per parametrisation."""
     lrs, names = (list(dict.fromkeys(row[key] for row in rows)) for key in ("lr", "parametrisation"))
-    figure.set_size_inches(9.0, 2.8 * len(lrs) + 0.6)
+    figure.set_size_inches(WIDTH, 2.8 * len(lrs) + 0.6)
     panels = figure.subplots(len(lrs), len(names), sharex=True, sharey=True, squeeze=False)
     for line, lr in zip(panels, lrs, strict=True):
         for axes, name in zip(line, names, strict=True):
@@ -59,6 +60,6 @@ def draw(figure: Any, rows: Rows) -> None:
             axes.set(yscale="log", title=f"{name}, learning rate {lr:g}", ylim=(1e-12, 10.0))
             axes.grid(alpha=0.3)
         line[0].set_ylabel("loss")
-    panels[0, 0].legend(title="phase of the target", fontsize="small")
+    panels[0, 0].legend(title="phase of the target")
     for axes in panels[-1]:
         axes.set_xlabel("step of Adam")

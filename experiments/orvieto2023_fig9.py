@@ -3,6 +3,7 @@
 import statistics
 from typing import Any
 
+from lrnn_jax.tables.plot_style import WIDTH
 from lrnn_jax.tables.studies import Rows, Study
 
 
@@ -46,7 +47,7 @@ def summarise(rows: Rows) -> Rows:
 def draw(figure: Any, rows: Rows) -> None:
     """Draws the runs of each ring as boxes whose whiskers are the 5th and the 95th percentile, and the closed form."""
     rings = list(dict.fromkeys((row["r_min"], row["r_max"]) for row in rows))
-    figure.set_size_inches(9.0, 4.0)
+    figure.set_size_inches(WIDTH, 4.0)
     axes = figure.subplots()
     for shift, (name, color) in zip((-0.18, 0.18), (("constant", "C0"), ("random", "C1")), strict=True):
         gains = [

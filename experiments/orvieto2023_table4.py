@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lrnn_jax.tables.plot_style import WIDTH
 from lrnn_jax.tables.studies import Rows, Study
 
 TASKS = {
@@ -73,7 +74,7 @@ def draw(figure: Any, rows: Rows) -> None:
     """Draws bars per task and layer: steps per second, or memory where nothing ran."""
     tasks, layers = (list(dict.fromkeys(row[name] for row in rows)) for name in ("task", "layer"))
     measured = any(row["steps/s"] is not None for row in rows)
-    figure.set_size_inches(9.0, 4.0)
+    figure.set_size_inches(WIDTH, 4.0)
     axes = figure.subplots()
     for number, layer in enumerate(layers):
         own = {row["task"]: row for row in rows if row["layer"] == layer}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lrnn_jax.tables.declaring import Column, Row, Table, newcomer
+from lrnn_jax.tables.plot_style import WIDTH
 
 SIZES = (8, 16, 32)
 # Initial eigenvalues; real ones keep the phases they start with, next to zero.
@@ -52,7 +53,7 @@ def table(layer: str = "") -> Table:
 
 def draw(figure: Any, cells: Sequence[Any]) -> None:
     """Draws each column's error over N."""
-    figure.set_size_inches(9.0, 3.8)
+    figure.set_size_inches(WIDTH, 3.8)
     for axes, column in zip(figure.subplots(1, len(DATA), sharey=True), DATA.values(), strict=True):
         for color, name in enumerate(SPECTRA):
             own = [cell for cell in cells if cell.column.name == column and cell.row.line == name and cell.summary]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lrnn_jax.tables.plot_style import WIDTH
 from lrnn_jax.tables.studies import Rows, Study
 
 REACHES = ("gradient", "float32", "float64")
@@ -40,8 +41,9 @@ def study() -> Study:
 def draw(figure: Any, rows: Rows) -> None:
     """Draws the reaches over the radius, and the input's over the gradient's."""
     spectra = list(dict.fromkeys(row["spectrum"] for row in rows))
-    figure.set_size_inches(15.0, 4.4)
-    panels = figure.subplots(1, 3, sharey=True)
+    figure.set_size_inches(WIDTH, 7.0)
+    panels = figure.subplots(2, 2, sharey=True).flatten()
+    panels[3].axis("off")
     radii = sorted({row["radius"] for row in rows})
     for color, spectrum in enumerate(spectra):
         own = [row for row in rows if row["spectrum"] == spectrum]
@@ -53,9 +55,10 @@ def draw(figure: Any, rows: Rows) -> None:
             axes.set_xticks(range(len(radii)), [f"{radius:g}" for radius in radii])
         panels[2].plot([row["gradient"] for row in own], [row["float32"] for row in own], f"C{color}o-", markersize=4)
     panels[0].set(yscale="log", ylabel="lags", ylim=(3, 400))
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize="small", frameon=False)
+    panels[2].set_ylabel("lags")
+    panels[3].legend(*panels[0].get_legend_handles_labels(), loc="center")
     longest = max(row["gradient"] for row in rows)
     panels[2].plot([3, longest], [3, longest], "k:", linewidth=0.8)
     panels[2].set(xscale="log", xlabel="lags that gradients reach", title="one point per radius, float32")
-    for axes in panels:
+    for axes in panels[:3]:
         axes.grid(alpha=0.3)

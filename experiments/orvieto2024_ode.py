@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lrnn_jax.tables.declaring import Column, Row, Table, newcomer
+from lrnn_jax.tables.plot_style import WIDTH
 
 SIZES, HIDDEN = (4, 16, 64), (4, 16, 64)
 # Phases stay where they start, next to zero: a real eigenvalue in (0, 1).
@@ -52,7 +53,7 @@ def table(layer: str = "") -> Table:
 
 def draw(figure: Any, cells: Sequence[Any]) -> None:
     """Draws each column's error over N with the widest MLP, and over the MLP's width with the largest N."""
-    figure.set_size_inches(9.0, 6.6)
+    figure.set_size_inches(WIDTH, 6.6)
     panels = figure.subplots(2, len(NAMES), sharey=True)
     for column, pair in zip(NAMES.values(), panels.T, strict=True):
         pair[0].set_title(column)

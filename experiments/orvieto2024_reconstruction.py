@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lrnn_jax.tables.plot_style import WIDTH
 from lrnn_jax.tables.studies import Rows, Study
 
 GOOD = 0.01  # a reconstruction of less relative error than this
@@ -71,39 +72,37 @@ def _summarise_one(rows: Rows, spectrum: str) -> dict[str, Any]:
 
 
 def draw(figure: Any, rows: Rows) -> None:
-    """Draws a column per walk: condition number, error in float32, error in float64."""
+    """Draws a row per walk: the condition number, and the errors in float32 and, dashed, in float64."""
     walks = [("N/T", "white noise"), ("N/T", next(row["data"] for row in rows if row["data"] != "white noise"))]
     walks += [("radius", "white noise"), ("T", "white noise")]
     spectra = list(dict.fromkeys(row["spectrum"] for row in rows))
-    figure.set_size_inches(14.0, 9.0)
-    panels = figure.subplots(3, len(walks), sharex="col", sharey="row")
-    for (walk, data), column in zip(walks, panels.T, strict=True):
-        for axes, value in zip(column, ("condition", *DTYPES), strict=True):
+    figure.set_size_inches(WIDTH, 2.5 * len(walks) + 0.6)
+    panels = figure.subplots(len(walks), 2, sharex="row", sharey="col")
+    for (walk, data), (left, right) in zip(walks, panels, strict=True):
+        for axes, value, line in ((left, "condition", "-"), (right, DTYPES[0], "-"), (right, DTYPES[1], "--")):
             for color, spectrum in enumerate(spectra):
                 own = [row for row in rows if (row["walk"], row["data"], row["spectrum"]) == (walk, data, spectrum)]
                 at = [
                     row["N"] / row["T"] if walk == "N/T" else 1.02 - row["radius"] if walk == "radius" else row["T"]
                     for row in own
                 ]
-                axes.plot(at, [row[value] for row in own], color=f"C{color}", marker="o", markersize=3, label=spectrum)
-            axes.set_yscale("log")
+                axes.plot(at, [row[value] for row in own], f"C{color}o{line}", markersize=3, label=spectrum)
+            axes.set(yscale="log", xlabel=walk)
             axes.grid(alpha=0.3)
-            if value != "condition":
-                axes.axhline(GOOD, color="black", linestyle=":", linewidth=0.8)
+        right.axhline(GOOD, color="black", linestyle=":", linewidth=0.8)
         steps = {row["T"] for row in rows if row["walk"] == walk}
         where = "N = T" if walk == "T" else f"T = {min(steps)}" if walk == "N/T" else f"N = T = {min(steps)}"
-        column[0].set_title(f"{data}, {where}", fontsize="medium")
-        column[-1].set_xlabel(walk)
+        left.set_title(f"{data}, {where}", loc="left")
+        left.set_ylabel("condition number")
+        right.set_ylabel("error, float32 and (dashed) float64")
         if walk == "radius":
             ticks = [row["radius"] for row in rows if row["walk"] == walk and row["spectrum"] == spectra[0]]
             shown = [radius for radius in ticks if radius in (0.5, 0.8, 0.9, 0.95, 0.99, 1.0)]
-            column[0].set_xscale("log")
-            column[0].invert_xaxis()
-            column[0].minorticks_off()
-            column[0].set_xticks([1.02 - radius for radius in shown], [f"{radius:g}" for radius in shown])
+            left.set_xscale("log")
+            left.invert_xaxis()
+            left.minorticks_off()
+            left.set_xticks([1.02 - radius for radius in shown], [f"{radius:g}" for radius in shown])
         if walk == "T":
-            column[0].set_xscale("log", base=2)
-    for axes, name in zip(panels[:, 0], ("condition number", "error, float32", "error, float64"), strict=True):
-        axes.set_ylabel(name)
+            left.set_xscale("log", base=2)
     panels[0, 0].set_ylim(0.5, 1e21)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
