@@ -75,6 +75,12 @@ SMOKE = Setting(
 )
 ORVIETO = Setting(
     MODEL,
+    on({"model.final_norm": False}, source="Orvieto et al. 2023, App. D.1; the code of minimal-LRU and S5"),
+    on(
+        {"optim.groups": [["(bias|scale)$", 1.0, 1.0]]},
+        source="Orvieto et al. 2023, App. D.2",
+        why="weight decay is for all parameters but A, B, gamma and the step sizes",
+    ),
     on(
         {
             "model.width": 512,

@@ -55,6 +55,19 @@ SETTINGS = {
             source="Orvieto et al. 2023, Table 9 and App. D.1, for Path-X",
         ),
         on(
+            {"model.layer.dt_min": 1e-4},
+            layer="s4 s4d s5",
+            when={"task.resolution": 128},
+            source="the code of S4 and S5, for Path-X",
+            why="steps from 1e-3 on would forget within an eighth of the 16,384 positions",
+        ),
+        on(
+            {"model.layer.blocks": 16, "model.layer.c_init": "complex_normal"},
+            layer="s5",
+            when={"task.resolution": 128},
+            source="the code of S5, for Path-X",
+        ),
+        on(
             {"model.layer.r_min": 0.999, "model.layer.r_max": 0.9999, "model.layer.max_phase": math.pi / 10},
             layer="lru",
             variant="lru ring",

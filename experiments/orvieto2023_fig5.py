@@ -6,6 +6,7 @@ from lrnn_jax.tables.declaring import Column, Row, Selection, Table, newcomer
 
 RING = {"model.layer.r_min": 0.999, "model.layer.r_max": 0.9999}
 FULL = {**RING, "model.layer.max_phase": 2 * math.pi}
+UNSCALED = {"model.layer.gamma": False}
 SMALL = {**RING, "model.layer.max_phase": math.pi / 10}
 
 
@@ -21,8 +22,8 @@ def table(layer: str = "") -> Table:
         metric="loss",
         columns=(Column("Path-X", "configs/pathfinder.py", "128"),),
         rows=(
-            Row("no gamma, phase [0, 2 pi]", "lru/ring", fields=FULL),
-            Row("no gamma, phase [0, pi/10]", "lru/ring", fields=SMALL),
+            Row("no gamma, phase [0, 2 pi]", "lru/lru", fields={**FULL, **UNSCALED}),
+            Row("no gamma, phase [0, pi/10]", "lru/lru", fields={**SMALL, **UNSCALED}),
             Row("gamma, phase [0, 2 pi]", "lru/lru", fields=FULL),
             Row("gamma, phase [0, pi/10]", "lru/lru", fields=SMALL),
             *newcomer(layer),
@@ -35,6 +36,7 @@ def table(layer: str = "") -> Table:
                 "cpu": (
                     {
                         "model.width": 32,
+                        "model.final_norm": False,
                         "train.batch_size": 4,
                         "train.duration": "200 steps",
                         "train.steps_per_dispatch": 5,

@@ -62,5 +62,9 @@ def table(layer: str = "") -> Table:
         # as in orvieto2023_ladder, whose rows of these rings are the same runs
         selection=Selection(grids={"cpu": ({"train.duration": "1000 steps", "eval.every": "50%", "eval.examples": 2000},)}),
         legend="parametrisation and ring",
-        notes=("At setting cpu r_min is 0 or 0.9.",),
+        notes=(
+            "At setting cpu r_min is 0 or 0.9.",
+            "(c) has the logarithm of the phase as its parameter, (a) and (b) the phase.",
+            "The circle of radius 0.9 is a ring from 0.8999 to 0.9 here.",
+        ),
     )

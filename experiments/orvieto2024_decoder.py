@@ -40,8 +40,8 @@ def table(layer: str = "") -> Table:
         notes=(
             "The design is ours, because the paper's could not be read. `nrmse` is 1 for a model that always answers the mean.",
             "N eigenvalues are trained together with the MLP; the state has 2 N numbers, its real and imaginary parts, of "
-            "which real eigenvalues make N alike. The ring starts at absolute values from 0.99 to 0.9999, disk and real ones "
-            "anywhere below 1.",
+            "which real eigenvalues make N alike. The ring starts at absolute values from 0.99 to 0.9999, disk and real ones, "
+            "which are positive, anywhere below 1.",
             "What came out: of white noise the ring holds what 2 N numbers and the last input, which the layer passes on, can "
             "hold (N = 8: 17 of 32, at best an error of sqrt(15/32) = 0.685), and 32 complex eigenvalues near the circle give "
             "nearly everything back; real ones do not get below 0.9 with any N. Of smooth inputs, which have 8 dimensions, the "

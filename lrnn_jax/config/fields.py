@@ -33,6 +33,7 @@ def base_config() -> ConfigDict:
     c.model.norm_momentum = 0.95  # share of batchnorm's running statistics that a step keeps
     c.model.norm_bias = True  # layernorm and batchnorm have offsets
     c.model.norm_position = "pre"  # pre | post
+    c.model.final_norm = True  # with pre, one more norm before the head
     c.model.mixer = "none"  # none | glu | half_glu1 | half_glu2 | mlp | swiglu | geglu
     c.model.mixer_hidden = 0  # hidden features of mlp, swiglu and geglu
     c.model.residual = True  # add each branch to its input

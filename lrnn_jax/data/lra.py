@@ -3,8 +3,9 @@
 Every reader takes ``bad``: None refuses the first wrong row, a list takes the messages of all that are then left out.
 """
 
+import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -103,10 +104,20 @@ def _parse_listops(line: bytes) -> ListOpsRow:
     unknown = set(words).difference(LISTOPS_TOKENS, "()")
     if unknown:
         raise UserError(f"has a word that is not of ListOps: {_show(min(unknown))}")
-    opened = sum(words.count(word) for word in LISTOPS_TOKENS[:4])
-    if opened != words.count("]") or words.count("(") != words.count(")"):
+    listed = [word for word in words if word not in "()"]
+    lists = list(itertools.accumulate(1 if word[0] == "[" else -(word == "]") for word in listed))
+    # one list around everything, which closes with the last word
+    if not listed or lists[-1] != 0 or min(lists[:-1], default=0) < 1 or not _is_balanced(words):
         raise UserError("has brackets that do not match")
+    if any(first[0] == "[" and second == "]" for first, second in itertools.pairwise(listed)):
+        raise UserError("has an empty list")
     return ListOpsRow(source, int(label))
+
+
+def _is_balanced(words: Sequence[str]) -> bool:
+    """Whether every round bracket that closes has been opened, and all are closed."""
+    depths = list(itertools.accumulate((word == "(") - (word == ")") for word in words))
+    return depths[-1] == 0 and min(depths) >= 0
 
 
 def read_pairs(path: Path, *, bad: list[str] | None = None) -> Iterator[PairRow]:
@@ -181,6 +192,8 @@ def _image_sizes(folder: Path) -> dict[str, int]:
         raise UserError(f"no folder {folder / 'imgs'}")
     sizes: dict[str, int] = {}
     for batch in sorted((folder / "imgs").iterdir()):
+        if not batch.is_dir():
+            raise UserError(f"{batch} is no folder of images; remove it")
         with os.scandir(batch) as entries:
             sizes |= {f"imgs/{batch.name}/{entry.name}": entry.stat().st_size for entry in entries}
     return sizes

@@ -11,9 +11,7 @@ import jax.numpy as jnp
 from lrnn_jax.errors import UserError
 from lrnn_jax.parts.dense import project
 from lrnn_jax.parts.layer import MATRICES, RECURRENT, RecurrentLayer, State, check_at_least, check_choice
-from lrnn_jax.scans.dense import ACTIVATIONS, run_dense, slope
-from lrnn_jax.scans.method import Serves
-from lrnn_jax.scans.recurrence import keep_mask
+from lrnn_jax.scans.dense import ACTIVATIONS, METHODS, scan_dense, slope
 
 
 class RNN(RecurrentLayer):
@@ -43,7 +41,7 @@ class RNN(RecurrentLayer):
     radius: float = 1.0
 
     SOURCE = "Orvieto et al. 2023, Eq. 1 and Section 3.1"
-    METHODS = {"sequential": Serves()}
+    METHODS = METHODS
     DIAGONAL = False
     MAY_EXPAND = True
     VARIANTS = {name: {"activation": name} for name in ACTIVATIONS}
@@ -65,16 +63,16 @@ class RNN(RecurrentLayer):
         self.D = self.param("D", nn.initializers.normal(1.0), (width,))
 
     def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
-        h = self._run(x, state, reset)
+        h, state = self._run(x, state, reset, scan)
         y = project(h.astype(self.dtype), self.C.astype(self.dtype).T)
-        return y.astype(jnp.float32) + self.D[None, None] * x.astype(jnp.float32), h[:, -1]
+        return y.astype(jnp.float32) + self.D[None, None] * x.astype(jnp.float32), state
 
     def init_state(self, batch: int) -> State:
         return jnp.zeros((batch, self.state_size), jnp.float32)
 
     def transition(self, x: jax.Array) -> jax.Array:
         """Returns ``dh_t/dh_{t-1} = diag(f'_t) A`` along the trajectory from the zero state, ``[B T N N]`` float32."""
-        h = self._run(x, self.init_state(x.shape[0]), None)
+        h, _ = self._run(x, self.init_state(x.shape[0]), None, "auto")
         return slope(self.activation, h)[..., None] * self.A[None, None]
 
     def parameter_count(self) -> int:
@@ -83,7 +81,7 @@ class RNN(RecurrentLayer):
     def state_count(self) -> int:
         return self.state_size
 
-    def _run(self, x: jax.Array, state: State, reset: jax.Array | None) -> jax.Array:
+    def _run(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
         """Every state; the product with B is that of all positions together."""
-        b = project(x, self.B.astype(self.dtype).T).astype(jnp.float32)
-        return run_dense(self.activation, self.A, b, state, keep_mask(reset))
+        b = project(x, self.B.astype(self.dtype).T)
+        return scan_dense(self.A, b, activation=self.activation, h0=state, reset=reset, method=scan)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lrnn_jax.layers.s4d import check_state_size_and_steps
+from lrnn_jax.parts.discretise import check_state_size_and_steps
 from lrnn_jax.parts.hippo import make_hippo_legs, make_hippo_n
 from lrnn_jax.parts.initializers import log_uniform
 from lrnn_jax.parts.layer import MATRICES, RECURRENT, RecurrentLayer, State
@@ -69,7 +69,8 @@ class S4(RecurrentLayer):
     ``C (I - Abar^n)``, so that the convolution is the recurrence to rounding: 1e-5 of the largest
     output or better. The gradient of ``log_dt`` loses most digits by it: 5e-4 of its largest entry at T = 1024.
     Differs: C is a parameter as such and ``C (I - Abar^n)`` made from it at every call; the released code trains
-    the latter.
+    the latter. Read backwards, a position sees itself, as in S5; in the released code it does not. The GELU of its blocks
+    is exact, and that of `lrnn_jax.models.mixers` the tanh form.
     """
 
     state_size: int = 64

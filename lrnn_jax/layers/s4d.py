@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lrnn_jax.errors import UserError
-from lrnn_jax.parts.discretise import DISCRETISATIONS, check_steps, discretise
+from lrnn_jax.parts.discretise import DISCRETISATIONS, check_state_size_and_steps, discretise
 from lrnn_jax.parts.hippo import make_hippo_n
 from lrnn_jax.parts.initializers import log_uniform
-from lrnn_jax.parts.layer import MATRICES, RECURRENT, RecurrentLayer, State, check_at_least, check_choice
+from lrnn_jax.parts.layer import MATRICES, RECURRENT, RecurrentLayer, State, check_choice
 from lrnn_jax.scans import scan_time_invariant
 from lrnn_jax.scans.pairs import Pair
 from lrnn_jax.scans.time_invariant import METHODS
@@ -47,6 +46,7 @@ class S4D(RecurrentLayer):
     Source: Gu et al. 2022, "On the Parameterization and Initialization of Diagonal State Space Models", Sections 3 and 4; C
     complex normal of variance 1, D normal.
     Differs: the paper may train B too; only products of B and C enter y, so that B = 1 loses nothing but a parametrisation.
+    Read backwards, a position sees itself, as in S5; in the released code of S4 and S4D it does not.
     """
 
     state_size: int = 64
@@ -119,15 +119,3 @@ class S4D(RecurrentLayer):
             "inv": lambda: size / np.pi * (size / (2 * n + 1) - 1),
         }[self.eigenvalues]()
         return jnp.broadcast_to(jnp.asarray(frequencies, jnp.float32)[None], shape)
-
-
-def check_state_size_and_steps(fields: Mapping[str, Any]) -> None:
-    """Refuses what neither S4D nor S4 can be made of.
-
-    Raises:
-      UserError: an odd number of states, or steps that are not in order.
-    """
-    check_at_least(2, fields, "state_size")
-    if fields["state_size"] % 2:
-        raise UserError(f"model.layer.state_size={fields['state_size']} must be even: states are pairs of conjugates")
-    check_steps(fields)

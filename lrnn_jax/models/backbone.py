@@ -28,7 +28,8 @@ class Backbone(nn.Module):
       norm_eps: added to the variance or the mean square.
       norm_momentum: share of BatchNorm's running statistics that a training step keeps.
       norm_bias: LayerNorm and BatchNorm have offsets.
-      norm_position: "pre" (one more norm before the head) or "post".
+      norm_position: "pre" or "post".
+      final_norm: with "pre", one more norm before the head.
       mixer: one of `lrnn_jax.models.names.MIXERS`.
       mixer_hidden: hidden width of "mlp", "swiglu" and "geglu".
       residual: adds each branch to its input; off, a block returns the branch alone.
@@ -60,6 +61,7 @@ class Backbone(nn.Module):
     norm_momentum: float = 0.95
     norm_bias: bool = True
     norm_position: str = "pre"
+    final_norm: bool = True
     mixer: str = "none"
     mixer_hidden: int = 0
     residual: bool = True
@@ -225,7 +227,7 @@ class Backbone(nn.Module):
 
     def _answer(self, x: jax.Array, lengths: jax.Array, vectors: jax.Array | None, train: bool) -> jax.Array:
         head_class = load_head(self.head)
-        normed = self.norm_position == "pre" and not head_class.OWN_NORM
+        normed = self.final_norm and self.norm_position == "pre" and not head_class.OWN_NORM
         # BatchNorm's statistics are those of all positions
         early = self.norm != "batchnorm"
         if early:

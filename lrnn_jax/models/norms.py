@@ -18,7 +18,7 @@ class Norm:
     Attributes:
       kind: one of `lrnn_jax.models.names.NORMS`.
       epsilon: added to the variance or the mean square.
-      momentum: share of BatchNorm's running statistics that a training step keeps; 0.95 in S5 and LRU.
+      momentum: share of BatchNorm's running statistics that a training step keeps; 0.95 in most of S5, unknown for the LRU.
       use_bias: LayerNorm and BatchNorm add a learned offset.
 
     Raises:

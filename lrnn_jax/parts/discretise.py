@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
+from lrnn_jax.parts.layer import check_at_least
 from lrnn_jax.scans.pairs import Pair, multiply
 
 DISCRETISATIONS = ("zoh", "bilinear")
@@ -25,6 +26,18 @@ def check_steps(fields: Mapping[str, Any]) -> None:
         raise UserError(
             f"model.layer.dt_min={fields['dt_min']} and dt_max={fields['dt_max']} must satisfy 0 < dt_min <= dt_max"
         )
+
+
+def check_state_size_and_steps(fields: Mapping[str, Any]) -> None:
+    """Refuses what neither S4D nor S4 can be made of.
+
+    Raises:
+      UserError: an odd number of states, or steps that are not in order.
+    """
+    check_at_least(2, fields, "state_size")
+    if fields["state_size"] % 2:
+        raise UserError(f"model.layer.state_size={fields['state_size']} must be even: states are pairs of conjugates")
+    check_steps(fields)
 
 
 def discretise(lam: Pair, step: jax.Array, method: str) -> tuple[Pair, Pair]:

@@ -9,6 +9,7 @@ from lrnn_jax.scans.attention import scan_attention
 from lrnn_jax.scans.blocks import scan_blocks
 from lrnn_jax.scans.companion import scan_companion
 from lrnn_jax.scans.delta import scan_delta_product, scan_delta_rule
+from lrnn_jax.scans.dense import scan_dense
 from lrnn_jax.scans.diagonal import scan_diagonal, scan_diagonal_complex
 from lrnn_jax.scans.dplr import scan_dplr
 from lrnn_jax.scans.outer import scan_gated_outer
@@ -22,6 +23,7 @@ __all__ = [
     "scan_companion",
     "scan_delta_product",
     "scan_delta_rule",
+    "scan_dense",
     "scan_diagonal",
     "scan_diagonal_complex",
     "scan_dplr",

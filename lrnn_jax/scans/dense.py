@@ -5,34 +5,58 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
+from lrnn_jax.scans.checks import check_arrays
 from lrnn_jax.scans.exact import einsum, matmul
-from lrnn_jax.scans.recurrence import cut, loop_over_time, shift
+from lrnn_jax.scans.method import Serves, choose_method
+from lrnn_jax.scans.recurrence import cut, keep_mask, loop_over_time, shift, start_state
 
+METHODS = {"sequential": Serves()}
 ACTIVATIONS = ("tanh", "relu", "linear")
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def run_dense(
-    activation: str,
+@check_arrays
+def scan_dense(
     a: Float[Array, "N N"],
     b: Float[Array, "B T N"],
-    h0: Float[Array, "B N"],
-    keep: Float[Array, "B T"] | None,
-) -> Float[Array, "B T N"]:
-    """Returns every ``h_t = f(A keep_t h_{t-1} + b_t)``, one position after the other.
+    *,
+    activation: str = "tanh",
+    h0: Float[Array, "B N"] | None = None,
+    reset: Bool[Array, "B T"] | None = None,
+    method: str = "auto",
+) -> tuple[Float[Array, "B T N"], Float[Array, "B N"]]:
+    """Computes ``h_t = f(A h_{t-1} + b_t)``, one position after the other.
 
     Args:
-      activation: f, one of `ACTIVATIONS`.
       a: A.
-      b: inputs.
-      h0: state before the first position.
-      keep: 0 where a new sequence starts, else 1; None keeps everything.
+      b: input per position.
+      activation: f: ``"tanh"``, ``"relu"``, or ``"linear"`` for none.
+      h0: state before the first position; zeros if None.
+      reset: True where a new sequence starts.
+      method: ``"sequential"`` or ``"auto"``, which is the same.
+
+    Returns:
+      ``(h, h_last)`` in float32: every state, and the last one.
+
+    Raises:
+      ValueError: unknown method or activation, or arrays that do not fit, see `check_arrays`.
 
     Numerics: float32; reverse-mode gradients only. The backward loop has one product per position, as this one has: the
     gradient of A is one product of all cotangents and all states after it.
     """
+    choose_method(method, METHODS, accelerator="sequential", steps=b.shape[1])
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation={activation!r} is not one of {', '.join(ACTIVATIONS)}")
+    a, b, h0 = a.astype(jnp.float32), b.astype(jnp.float32), start_state(h0, (b.shape[0], b.shape[2]))
+    if not b.shape[1]:
+        return b, h0
+    h = _run(activation, a, b, h0, keep_mask(reset))
+    return h, h[:, -1]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _run(activation: str, a: jax.Array, b: jax.Array, h0: jax.Array, keep: jax.Array | None) -> jax.Array:
     return loop_over_time(functools.partial(_step, activation, a.T), h0, (b, keep))[0]
 
 
@@ -44,7 +68,7 @@ def slope(activation: str, h: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def _forward(activation: str, a: jax.Array, b: jax.Array, h0: jax.Array, keep: Any) -> tuple[jax.Array, tuple]:
-    h = run_dense(activation, a, b, h0, keep)
+    h = _run(activation, a, b, h0, keep)
     return h, (a, h0, keep, h)
 
 
@@ -57,7 +81,7 @@ def _backward(activation: str, residual: tuple, g: jax.Array) -> tuple[jax.Array
     return d_a, d, d_h0, None
 
 
-run_dense.defvjp(_forward, _backward)
+_run.defvjp(_forward, _backward)
 
 
 def _step(

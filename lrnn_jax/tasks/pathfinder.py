@@ -18,7 +18,7 @@ class Pathfinder(PixelClassification):
     """Does one dashed curve join the two dots? A grey image, one pixel per position, row by row; two classes.
 
     The files are the folder ``pathfinder32/curv_contour_length_14`` of the release, or that of another resolution; Path-X is
-    ``pathfinder128``. Of its images, 80 % train, 10 % validate and 10 % are the test, always the same ones.
+    ``pathfinder128``. Of its images, 80 % train, 10 % validate and 10 % are the test, always the same ones of as many images.
 
     Attributes:
       resolution: height and width, pixels: 32, 64, 128 or 256; a sequence has its square.

@@ -181,6 +181,8 @@ def test_settings_of_orvieto2023(arg, expected, steps):
     assert found == expected
     assert c.train.length[1] == steps and (name != "image_classification" or not c.task.grey)
     assert (c.optim.weight_decay, c.optim.lr, c.optim.final_lr, c.optim.warmup) == (0.05, 4e-3, 1e-7, "10%")
+    # App. D.1: the last block is pooled; D.2: all but A, B, gamma and the step sizes decay
+    assert not c.model.final_norm and c.optim.groups == [["(bias|scale)$", 1.0, 1.0]]
     assert (c.model.norm, c.model.norm_position, c.model.head) == (
         "batchnorm",
         "pre",

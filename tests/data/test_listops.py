@@ -9,6 +9,7 @@ import pytest
 
 from lrnn_jax.data import listops
 from lrnn_jax.data.listops import NotListOps, draw_rows, draw_trees, evaluate, measure, parse, write
+from lrnn_jax.tasks.listops import ListOps
 from scripts.compare_generators import compare_lists
 
 SHARED = os.environ.get("LRNN_DATA_DIR", "")
@@ -125,5 +126,7 @@ def test_the_released_rows_agree_with_the_oracle_and_with_ours():
             assert evaluate(official[-1]) == int(value)
             assert write(official[-1]) == text
     assert len(official) == 600
+    values = [evaluate(tree) for tree in official]
+    assert max(values.count(value) for value in set(values)) / 600 == ListOps.CHANCE
     ours = list(itertools.islice(draw_trees(np.random.default_rng(0)), 600))
     assert min(compare_lists(official, ours).values()) > 0.001

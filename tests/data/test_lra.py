@@ -85,6 +85,11 @@ def test_listops_rows(file, end):
         (b"[SM", b'"[SM', ":3 has a word that is not of ListOps: '\"[SM'"),
         (b"[SM", b"[FIRST", ":3 has a word that is not of ListOps: '[FIRST'"),
         (b" ] )\t3", b" )\t3", ":3 has brackets that do not match"),
+        (b"( ( ( [SM 7 ) 6 ) ] )", b"] 2 [MAX", ":3 has brackets that do not match"),
+        (b"( ( ( [SM 7 ) 6 ) ] )", b") [MAX 5 ] (", ":3 has brackets that do not match"),
+        (b"( ( ( [SM 7 ) 6 ) ] )", b"1 2 3", ":3 has brackets that do not match"),
+        (b"( ( ( [SM 7 ) 6 ) ] )", b"[MAX 1 ] [MIN 2 ]", ":3 has brackets that do not match"),
+        (b"( ( ( [SM 7 ) 6 ) ] )", b"[MAX ]", ":3 has an empty list"),
         (b"[SM", b"\xff\xfe", ":3 is not UTF-8 (byte 6 of the line is 0xff)"),
     ],
 )
@@ -150,6 +155,11 @@ def test_bad_pairs(file, old, new, said):
 def test_metadata_are_sorted_by_number(folder):
     expected = [("2/sample_0", 1), ("2/sample_1", 0), ("2/sample_2", 0), ("10/sample_0", 1)]
     assert read_pathfinder(folder) == [(folder / "imgs" / f"{name}.png", label) for name, label in expected]
+
+
+def test_a_stray_file_among_the_batches_is_named(folder):
+    (folder / "imgs" / ".DS_Store").write_bytes(b"x")
+    assert f"{folder}/imgs/.DS_Store is no folder of images" in refusal(read_pathfinder, folder)
 
 
 def test_metadata_as_a_real_array(folder):

@@ -106,6 +106,15 @@ def test_a_block_equals_its_formula(norm, norm_position, mixer, residual):
     np.testing.assert_allclose(logits, expected, rtol=0, atol=5e-6 * np.abs(expected).max())
 
 
+def test_without_the_final_norm_the_head_reads_the_last_block():
+    model = make_model(depth=0, norm="batchnorm", final_norm=False)
+    variables = initialise(model)
+    params = variables["params"]
+    assert "norm" not in params and "batch_stats" not in variables
+    read = np.float64(params["embed"]["embedding"])[np.asarray(TOKENS)]
+    np.testing.assert_allclose(apply(model, variables)[0], dense(params["head"], read), rtol=1e-5, atol=1e-6)
+
+
 def test_batchnorm_updates_its_statistics_in_training_only():
     model = make_model(depth=0, norm="batchnorm", norm_momentum=0.8)
     variables = initialise(model)

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from lrnn_jax import scans
-from lrnn_jax.scans import attention, blocks, delta, diagonal, dplr, outer, product, selective, time_invariant
+from lrnn_jax.scans import attention, blocks, delta, dense, diagonal, dplr, outer, product, selective, time_invariant
 
 BATCH, HEADS = 2, 2
 # Error allowed, relative to the largest entry of the array that is compared; about ten float32 roundings.
@@ -206,6 +206,11 @@ def make_selective(negative):
     )  # fmt: skip
 
 
+def step_dense(activation, xp, constants, h, x):
+    h = xp.einsum("ij,bj->bi", constants["a"], h) + x["b"]
+    return ({"tanh": xp.tanh(h), "relu": xp.maximum(h, 0), "linear": h}[activation],) * 2
+
+
 def step_time_invariant(xp, constants, h, x):
     a, b, c = ((re[None], im[None]) for re, im in (constants[name] for name in "abc"))
     u = x["x"][..., None]
@@ -253,6 +258,15 @@ FAMILIES = {
         lambda rng: tuple(rng.normal(size=(2, BATCH, 3))),
         lambda rng: {"lam": polar(rng.uniform(0.5, 0.99, 3), rng.uniform(0, 2 * np.pi, 3))},
     ),
+    **{
+        f"dense_{activation}": Family(
+            scans.scan_dense, dense.METHODS, 27, functools.partial(step_dense, activation),
+            lambda rng, steps: {"b": rng.normal(size=(BATCH, steps, 3))},
+            lambda rng: rng.normal(size=(BATCH, 3)), lambda rng: {"a": 0.4 * rng.normal(size=(3, 3))},
+            options={"activation": activation},
+        )
+        for activation in dense.ACTIVATIONS
+    },
     "delta_rule": make_delta(scans.scan_delta_rule, (), False),
     "gated_delta_rule": make_delta(scans.scan_delta_rule, (), True),
     "delta_product": make_delta(scans.scan_delta_product, (3,), False),
