@@ -131,7 +131,7 @@ def render_study_markdown(study: Study, setting: str, record: Mapping[str, Any])
     rows = study.summary(record["rows"]) if study.summary else record["rows"]
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = [f"# {study.title}", "", study.claim, "", _line(names), _line(["---"] * len(names))]
-    lines += [_line([_text(row.get(name)) for name in names]) for row in rows]
+    lines += [_line([format_value(row.get(name)) for name in names]) for row in rows]
     said = ", ".join(f"{name} {value}" for name, value in record["arguments"].items())
     versions = record["versions"]
     lines += ["", f"Setting {setting}: {said}.", f"Source: {study.source}", *study.notes]
@@ -173,7 +173,8 @@ def _round(value: Any) -> Any:
     return float(f"{number:.5g}") if abs(number) < float("inf") else None
 
 
-def _text(value: Any) -> str:
+def format_value(value: Any) -> str:
+    """Returns an entry of a row as text; nothing for None."""
     if value is None:
         return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
