@@ -16,6 +16,7 @@ from lrnn_jax.errors import UserError
 from lrnn_jax.runs.files import replace_text
 from lrnn_jax.tables.cells import Cell, FilledTable, fill_table, lower_is_better, mean_cells
 from lrnn_jax.tables.declaring import load_experiment
+from lrnn_jax.tables.plot_style import in_words
 from lrnn_jax.tables.records import Record
 from lrnn_jax.tables.rendering import compare_with_paper, describe_cells, find_gap, format_ours, format_published, format_seed
 from lrnn_jax.tables.reproducing import name_folder
@@ -123,7 +124,7 @@ def find_results(folder: Path) -> list[Path]:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
 
     found = []
-    for path, folders, files in os.walk(folder, onerror=refuse):
+    for path, folders, files in os.walk(folder, onerror=refuse, followlinks=True):  # three deep, so that loops end
         place = Path(path).relative_to(folder)
         folders[:] = sorted(name for name in folders if len(place.parts) < 3 and (place.parts or name != "runs"))
         if "table.md" in files and len(place.parts) in (2, 3):
@@ -207,13 +208,16 @@ def _overview(filled: FilledTable, heads: Mapping[str, str], places: Mapping[tup
         if filled.table.total:
             cells.append(means.get(row, '<td class="missing">missing</td>'))
         rows.append((row, cells))
-    said = "Ours; below it the published number and the gap." if any(c.published for c in filled.cells) else "Ours."
-    return _html_table(said, ["", *heads.values(), *(["mean"] if filled.table.total else [])], rows)
+    said = "; below it the published number and the gap" if any(cell.published for cell in filled.cells) else ""
+    return _html_table(
+        f"Ours, {_metric(filled)}{said}.", ["", *heads.values(), *(["mean"] if filled.table.total else [])], rows
+    )
 
 
 def _column_table(page: Page, filled: FilledTable, name: str, head: str, places: Mapping[tuple[str, str], int]) -> str:
     own, table = [cell for cell in filled.cells if cell.column.name == name], filled.table
     sizes = ["parameters of a layer", "its state"] if table.over_sizes else []
+    there = any(cell.published for cell in own)
     rows = []
     for cell in own:
         place, gap = places[name, cell.row.name], find_gap(cell)
@@ -223,13 +227,20 @@ def _column_table(page: Page, filled: FilledTable, name: str, head: str, places:
             for seed, (record, value) in enumerate(zip(cell.chosen, cell.scores, strict=True))
             for said in [format_seed(record, value)]
         ]
-        words = [*map(str, cell.sizes or ()), format_published(cell.published, spread=True)]
-        last = ["" if gap is None else f"{gap:+.3f}", "" if cell.seconds is None else f"{cell.seconds:.0f} s"]
-        cells = [*(f"<td>{word}</td>" for word in words), _number(filled, cell, place), *seeds, *(f"<td>{w}</td>" for w in last)]
+        words = [*map(str, cell.sizes or ()), *([format_published(cell.published, spread=True)] if there else [])]
+        last = ["" if gap is None else f"{gap:+.3f}"] if there else []
+        last.append("" if cell.seconds is None else f"{cell.seconds:.0f} s")
+        cells = [
+            *(f"<td>{word}</td>" for word in words),
+            _number(filled, cell, place),
+            *seeds,
+            *(f"<td>{w}</td>" for w in last),
+        ]
         rows.append((cell.row.name, cells))
-    words = ["", *sizes, "published", "ours", *(f"seed {seed}" for seed in range(table.seeds)), "gap", "wall time"]
+    seeds = [f"seed {seed}" for seed in range(table.seeds)]
+    words = ["", *sizes, *["published"] * there, "ours", *seeds, *["gap"] * there, "wall time"]
     note = f"<p>{_prose(own[0].column.note)}</p>" if own[0].column.note else ""
-    return _html_table(head or escape(table.metric.replace("_", " ")), words, rows) + note
+    return _html_table(head or f"Ours, {_metric(filled)}.", words, rows) + note
 
 
 def _number(filled: FilledTable, cell: Cell, place: int, below: str = "") -> str:
@@ -244,13 +255,17 @@ def _number(filled: FilledTable, cell: Cell, place: int, below: str = "") -> str
     return f'<td tabindex="0" data-cell="{place}"{colour}>{said}{below}</td>'
 
 
+def _metric(filled: FilledTable) -> str:
+    return in_words(filled.table.metric) + (" (lower is better)" if lower_is_better(filled.table, filled.runs[0]) else "")
+
+
 def _status(said: str) -> str:
     return f' class="{said.replace(" ", "-")}"' if said in ("failed", "missing", "stale", "not finite") else ""
 
 
 def _html_table(caption: str, heads: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
     """A table; the caption, the heads and the cells are HTML, the rows' names text."""
-    lines = ['<div class="wide" role="region" tabindex="0" aria-label="table"><table>', f"<caption>{caption}</caption>"]
+    lines = ['<div class="wide"><table>', f"<caption>{caption}</caption>"]
     lines += ["<thead><tr>", *(f'<th scope="col">{head}</th>' for head in heads), "</tr></thead><tbody>"]
     lines += [f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>' for name, cells in rows]
     return "\n".join([*lines, "</tbody></table></div>"])
@@ -311,7 +326,7 @@ def _navigation(sections: Sequence[Section]) -> str:
         paper, _, rest = re.sub(r"^(.*? \d{4}\)?)[,:]? +", "\\1\n", section.title, count=1).rpartition("\n")
         link = f'<a href="#{quote(section.anchor)}">{_prose(rest[:1].upper() + rest[1:])}</a>'
         papers.setdefault(paper or "Others", []).append(f"{link} <small>{escape(section.said)}</small>")
-    return "\n".join(f"<section><h2>{escape(paper)}</h2>{_list(lines)}</section>" for paper, lines in papers.items())
+    return "\n".join(f"<section><h2>{escape(paper)}</h2>{_list(lines)}</section>" for paper, lines in sorted(papers.items()))
 
 
 def _curve(filled: FilledTable, record: Record | None) -> list[tuple[float, float]]:

@@ -114,7 +114,12 @@ def load_study_record(file: Path) -> dict[str, Any]:
         names = {"rows", "arguments", "wall_time_s", "git_commit", "versions", "device"}
         if not names <= record.keys() or not record["rows"]:
             raise ValueError(f"it lacks {', '.join(sorted(names - record.keys())) or 'rows'}")
-    except (OSError, ValueError) as error:
+        mappings = [record["arguments"], record["versions"], *record["rows"]]
+        if not all(isinstance(part, dict) for part in mappings) or not isinstance(record["wall_time_s"], (int, float)):
+            raise ValueError("its rows, arguments, versions or wall time are of another kind")
+        if lacking := {"jax", "numpy", "python"} - record["versions"].keys():
+            raise ValueError(f"it lacks the version of {', '.join(sorted(lacking))}")
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{file} is not the record of a study: {error}; the same command without --render makes it") from error
     return record
 

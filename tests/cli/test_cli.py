@@ -46,6 +46,7 @@ def test_help_names_every_command(arguments):
         ("generate", ["--workdir", "--prompt", "--tokens", "--temperature", "--top_k", "--top_p", "--seed"]),
         ("spectra", ["--workdir", "--checkpoint", "--examples", "--length"]),
         ("reproduce", ["--setting", "--layer"]),
+        ("report", ["--out"]),
         ("bench", ["--family", "--layer", "--method", "--batch", "--length", "--width", "--block_size", "--rounds", "--out"]),
         ("data", ["--data_dir", "--seed", "--examples", "--processes", "--archive", "--split", "--index", "--count", "--out"]),
         ("list", []),
