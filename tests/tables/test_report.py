@@ -161,12 +161,16 @@ def test_a_number_of_another_unit_has_no_colour(tmp_path, monkeypatch):
 
 def test_several_columns_have_an_overview_before_their_seeds(tmp_path, monkeypatch):
     columns = (column_table().columns[0], Column("sums", "configs/modular_arithmetic.py", "plain,nomult", note="With care."))
-    rows = (Row("one", "lstm", {"parity": Published(0.5, "p")}), Row("two", "lstm", fields={"model.depth": 2}))
+    rows = (
+        Row("one", "lstm", {"parity": Published(0.5, "p")}, {"model.depth": 1}),
+        Row("two", "lstm", fields={"model.depth": 2}),
+    )
     table = make_table(rows, columns, seeds=1, paper="grazzi2025", total=True)
     put(tmp_path, monkeypatch, table, [finished(0.25), finished(0.5), None, finished(1.0)])
     page = make(tmp_path)
     texts = [text for _, text in page.all("tr")]
-    assert "one0.2500.500 -0.250missingmissing" in texts and "two0.5001.0000.750" in texts  # (0.5 + 1) / 2
+    assert "one0.2500.500 -0.250missingmissing" in texts
+    assert "two0.5001.0000.750" in texts  # (0.5 + 1) / 2
     differs = ["trained on lengths 3 to 20 (grazzi2025: 3 to 40)", "tested on lengths 20 to 128 (grazzi2025: 40 to 256)"]
     heads = [text for _, text in page.all("th", scope="col")]
     assert heads[:4] == ["", "parity", "".join(("sums", *differs)), "mean"]
