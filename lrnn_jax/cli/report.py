@@ -24,7 +24,7 @@ def run_report(values: flags.FlagValues, positional: list[str]) -> int:
     folder = Path(positional[0]).expanduser() if positional else results_folder()
     out = Path(values.out).expanduser() if values.out else folder / "report.html"
     shown, refused = write_report(folder, out)
-    print(f"{out}: {shown} tables and studies of {folder}")
+    print(f"{out}: {shown} of {shown + len(refused)} tables and studies in {folder}")
     for line in refused:
         print(f"lrnn: {line}", file=sys.stderr)
     return complain(f"{len(refused)} of {shown + len(refused)} cannot be shown; the page says why", 1) if refused else 0

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from lrnn_jax.errors import UserError
 from lrnn_jax.runs.files import replace_text
 from lrnn_jax.tables.cells import Cell, FilledTable, fill_table, lower_is_better, mean_cells
-from lrnn_jax.tables.declaring import load_experiment
+from lrnn_jax.tables.declaring import Run, load_experiment
 from lrnn_jax.tables.plot_style import in_words
 from lrnn_jax.tables.records import Record
 from lrnn_jax.tables.rendering import compare_with_paper, describe_cells, find_gap, format_ours, format_published, format_seed
@@ -69,8 +69,7 @@ class Page:
                 {"said": format_seed(record, value), "reason": record and record.reason, "curve": _curve(filled, record)}
                 for record, value in zip(cell.chosen, cell.scores, strict=True)
             ]
-            name = ", ".join(filter(None, (cell.row.name, cell.column.name)))
-            self.curves.append({"name": name, "metric": filled.table.metric, "seeds": seeds})
+            self.curves.append({"name": _name(cell), "metric": filled.table.metric, "seeds": seeds})
         return places
 
 
@@ -101,6 +100,7 @@ def write_report(folder: Path, out: Path) -> tuple[int, list[str]]:
     curves = json.dumps(page.curves, separators=(",", ":")).replace("<", "\\u003c")
     text = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8")).substitute(
         count=len(sections),
+        found=len(found),
         folder=escape(folder.resolve().name),
         full=f"{FULL_GAP:.0%}",
         refused=_list([f"Cannot be shown: {_prose(line)}" for line in refused]),
@@ -306,7 +306,7 @@ def _study_origin(setting: str, record: Mapping[str, Any]) -> dict[str, str]:
 def _failures(filled: FilledTable) -> list[str]:
     pairs = zip(filled.runs, filled.records, strict=True)
     failed = [(run, record) for run, record in pairs if record and record.status == "failed"]
-    return [f"Failed: {run.column.name} {run.row.name} seed {run.seed}: {record.reason}" for run, record in failed]
+    return [f"Failed: {_name(run)}, seed {run.seed}: {record.reason}" for run, record in failed]
 
 
 def _figure(page: Page, place: Path, title: str) -> str:
@@ -327,6 +327,10 @@ def _navigation(sections: Sequence[Section]) -> str:
         link = f'<a href="#{quote(section.anchor)}">{_prose(rest[:1].upper() + rest[1:])}</a>'
         papers.setdefault(paper or "Others", []).append(f"{link} <small>{escape(section.said)}</small>")
     return "\n".join(f"<section><h2>{escape(paper)}</h2>{_list(lines)}</section>" for paper, lines in sorted(papers.items()))
+
+
+def _name(part: Cell | Run) -> str:
+    return ", ".join(filter(None, (part.row.name, part.column.name)))
 
 
 def _curve(filled: FilledTable, record: Record | None) -> list[tuple[float, float]]:

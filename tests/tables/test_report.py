@@ -97,7 +97,7 @@ def test_a_finished_a_failed_and_a_missing_seed(three):
     assert heads == ["", "published", "ours", "seed 0", "seed 1", "seed 2", "gap", "wall time"]
     assert any("-0.250" in text for _, text in page.all("tr"))
     assert [text for _, text in page.all("caption")] == ["Ours, scaled accuracy."]
-    assert f"Failed:  {NAME} seed 1: step 3: not finite" in [text for _, text in page.all("li")]
+    assert f"Failed: {NAME}, seed 1: step 3: not finite" in [text for _, text in page.all("li")]
 
 
 def test_names_are_escaped_and_the_curves_are_json(three):
@@ -206,7 +206,7 @@ def test_the_table_of_a_newcomers_layer_is_found_by_its_rows(tmp_path, monkeypat
     assert report.find_results(tmp_path) == [Path("grazzi2025_fig1/cpu/lstm-x")]
     (place / "table.csv").write_text("column,row\n")
     code, out, err = call("report", str(tmp_path))
-    assert code == 1 and "0 tables" in out and "has no row of the layer that its folder is named after" in err
+    assert code == 1 and "0 of 1 tables" in out and "has no row of the layer that its folder is named after" in err
 
 
 # --- bad input -----------------------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def test_what_cannot_be_shown_is_said_and_spoils_nothing_else(three, monkeypatch
         (three / name / "cpu" / "table.md").write_text("")
     (three / "orvieto2023_fig9" / "cpu" / "record.json").write_text('{"rows": [1]}')
     code, out, err = call("report", str(three))
-    assert code == 1 and f"{three / 'report.html'}: 1 tables and studies" in out
+    assert code == 1 and f"{three / 'report.html'}: 1 of 3 tables and studies" in out
     assert err.splitlines()[0] == "lrnn: nosuch/cpu: unknown table 'nosuch' (`lrnn list tables` shows all)"
     assert "record.json is not the record of a study: it lacks arguments," in err.splitlines()[1]
     assert err.splitlines()[2:] == ["lrnn: 2 of 3 cannot be shown; the page says why"]
