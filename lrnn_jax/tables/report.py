@@ -126,7 +126,9 @@ def find_results(folder: Path) -> list[Path]:
     found = []
     for path, folders, files in os.walk(folder, onerror=refuse, followlinks=True):  # three deep, so that loops end
         place = Path(path).relative_to(folder)
-        folders[:] = sorted(name for name in folders if len(place.parts) < 3 and (place.parts or name != "runs"))
+        # neither the records nor what a writer keeps in a folder of its own until it is whole
+        passed = [name for name in folders if not name.startswith(".") and (place.parts or name != "runs")]
+        folders[:] = sorted(passed) if len(place.parts) < 3 else []
         if "table.md" in files and len(place.parts) in (2, 3):
             found.append(place)
     return found
