@@ -14,6 +14,7 @@ from lrnn_jax.cli.eval import define_eval, run_eval
 from lrnn_jax.cli.flags import define_config_flags, describe_flags
 from lrnn_jax.cli.generate import define_generate, run_generate
 from lrnn_jax.cli.list import define_list, run_list
+from lrnn_jax.cli.report import define_report, run_report
 from lrnn_jax.cli.reproduce import define_reproduce, run_reproduce
 from lrnn_jax.cli.runs import define_runs, run_runs
 from lrnn_jax.cli.spectra import define_spectra, run_spectra
@@ -157,6 +158,12 @@ COMMANDS = {
         "TABLE [--setting=smoke|cpu|...] [--layer=LAYER] [--cells=ROW ...] [--executor=vmap|local|ray] [--plan] [--render]",
         define_reproduce,
         run_reproduce,
+    ),
+    "report": Command(
+        "writes one page of HTML with every table, plot and curve in a folder of results",
+        "[DIR] [--out=FILE]",
+        define_report,
+        run_report,
     ),
     "bench": Command(
         "times scans, layers, training steps or decoding beside what they compete with",

@@ -73,8 +73,7 @@ def render_markdown(filled: FilledTable) -> str:
         own = [cell for cell in cells if cell.column.name == name]
         lines += [*(_row_line(cell) for cell in own), ""]
         lines += [own[0].column.note, ""] if own[0].column.note else []
-    lines += [_describe_numbers(table), *_describe_choice(filled), _describe_setting(filled)]
-    lines += [f"Published: {table.source}", *table.notes, *_origin_lines(filled)]
+    lines += [*describe_cells(filled), f"Published: {table.source}", *table.notes, *_origin_lines(filled)]
     return "\n".join(lines) + "\n"
 
 
@@ -107,8 +106,8 @@ def _overview(filled: FilledTable, heads: Mapping[str, str]) -> list[str]:
         texts = []
         for name in heads:
             cell = found.get((row, name))
-            number = "" if cell is None or cell.published is None else f" ({_published(cell.published, spread=False)})"
-            texts.append("" if cell is None else _ours(cell).partition(" ±")[0] + number)
+            number = "" if cell is None or cell.published is None else f" ({format_published(cell.published, spread=False)})"
+            texts.append("" if cell is None else format_ours(cell).partition(" ±")[0] + number)
         if table.total:
             texts.append(f"{means[row]:.3f}" if row in means else "missing")
         lines.append(_line([row, *texts]))
@@ -116,44 +115,58 @@ def _overview(filled: FilledTable, heads: Mapping[str, str]) -> list[str]:
 
 
 def _row_line(cell: Cell) -> str:
-    summary, published = cell.summary, cell.published
-    comparable = summary is not None and published is not None and not published.unit
+    gap = find_gap(cell)
     return _line(
         [
             cell.row.name,
             *(str(size) for size in cell.sizes or ()),
-            _published(published, spread=True),
-            _ours(cell),
-            *(_seed_text(record, value) for record, value in zip(cell.chosen, cell.scores, strict=True)),
-            f"{summary[0] - published.value:+.3f}" if comparable and summary and published else "",
+            format_published(cell.published, spread=True),
+            format_ours(cell),
+            *(format_seed(record, value) for record, value in zip(cell.chosen, cell.scores, strict=True)),
+            "" if gap is None else f"{gap:+.3f}",
             "" if cell.seconds is None else f"{cell.seconds:.0f} s",
         ]
     )
 
 
-def _published(number: Published | None, *, spread: bool) -> str:
+def find_gap(cell: Cell) -> float | None:
+    """Returns ours less the published number; None where one is missing, or they are of different units."""
+    if cell.summary is None or cell.published is None or cell.published.unit:
+        return None
+    return cell.summary[0] - cell.published.value
+
+
+def format_published(number: Published | None, *, spread: bool) -> str:
+    """Returns the paper's number with its unit and standing, and its spread if asked; nothing where there is none."""
     if number is None:
         return ""
     deviation = f" ± {number.spread:.3f}" if spread and number.spread is not None else ""
     return f"{number.value:.3f}{deviation}{f' {number.unit}' if number.unit else ''}{_MARKS[number.standing]}"
 
 
-def _ours(cell: Cell) -> str:
+def format_ours(cell: Cell) -> str:
+    """Returns the seeds' statistic, its spread, and how many seeds it is of if not all; or why there is none."""
     summary = cell.summary
     if summary is None:
-        statuses = {_seed_text(record, None) for record in cell.chosen}
+        statuses = {format_seed(record, None) for record in cell.chosen}
         return next((said for said in ("missing", "stale") if said in statuses), "failed")
     good = sum(value is not None for value in cell.scores)
     spread = f" ± {summary[1]:.3f}" if good > 1 else ""
     return f"{summary[0]:.3f}{spread}" + (f" ({good} of {len(cell.scores)})" if good < len(cell.scores) else "")
 
 
-def _seed_text(record: Record | None, value: float | None) -> str:
+def format_seed(record: Record | None, value: float | None) -> str:
+    """Returns one seed's number, or why there is none."""
     if record is None:
         return "missing"
     if value is None:
         return "not finite" if record.status == "finished" else record.status
     return f"{value:.3f}"
+
+
+def describe_cells(filled: FilledTable) -> list[str]:
+    """Returns sentences on what the numbers are, how they were chosen, and what was trained."""
+    return [_describe_numbers(filled.table), *_describe_choice(filled), _describe_setting(filled)]
 
 
 def _part(cell: Cell) -> str:

@@ -139,7 +139,12 @@ def _written(formats: Sequence[str]) -> str:
 def _results(results: str | None, name: str, setting: str, layer: str) -> Results:
     root = Path(results) if results else results_folder()
     folder = root / name / setting
-    return Results(root / "runs", folder / re.sub(r"[^\w.-]+", "-", layer) if layer else folder)
+    return Results(root / "runs", folder / name_folder(layer) if layer else folder)
+
+
+def name_folder(layer: str) -> str:
+    """Returns the folder that the table of a newcomer's layer has within that of its setting."""
+    return re.sub(r"[^\w.-]+", "-", layer)
 
 
 def _check_writable(folder: Path) -> None:

@@ -114,7 +114,12 @@ def load_study_record(file: Path) -> dict[str, Any]:
         names = {"rows", "arguments", "wall_time_s", "git_commit", "versions", "device"}
         if not names <= record.keys() or not record["rows"]:
             raise ValueError(f"it lacks {', '.join(sorted(names - record.keys())) or 'rows'}")
-    except (OSError, ValueError) as error:
+        mappings = [record["arguments"], record["versions"], *record["rows"]]
+        if not all(isinstance(part, dict) for part in mappings) or not isinstance(record["wall_time_s"], (int, float)):
+            raise ValueError("its rows, arguments, versions or wall time are of another kind")
+        if lacking := {"jax", "numpy", "python"} - record["versions"].keys():
+            raise ValueError(f"it lacks the version of {', '.join(sorted(lacking))}")
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{file} is not the record of a study: {error}; the same command without --render makes it") from error
     return record
 
@@ -131,7 +136,7 @@ def render_study_markdown(study: Study, setting: str, record: Mapping[str, Any])
     rows = study.summary(record["rows"]) if study.summary else record["rows"]
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = [f"# {study.title}", "", study.claim, "", _line(names), _line(["---"] * len(names))]
-    lines += [_line([_text(row.get(name)) for name in names]) for row in rows]
+    lines += [_line([format_value(row.get(name)) for name in names]) for row in rows]
     said = ", ".join(f"{name} {value}" for name, value in record["arguments"].items())
     versions = record["versions"]
     lines += ["", f"Setting {setting}: {said}.", f"Source: {study.source}", *study.notes]
@@ -173,7 +178,8 @@ def _round(value: Any) -> Any:
     return float(f"{number:.5g}") if abs(number) < float("inf") else None
 
 
-def _text(value: Any) -> str:
+def format_value(value: Any) -> str:
+    """Returns an entry of a row as text; nothing for None."""
     if value is None:
         return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

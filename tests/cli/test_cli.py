@@ -46,6 +46,7 @@ def test_help_names_every_command(arguments):
         ("generate", ["--workdir", "--prompt", "--tokens", "--temperature", "--top_k", "--top_p", "--seed"]),
         ("spectra", ["--workdir", "--checkpoint", "--examples", "--length"]),
         ("reproduce", ["--setting", "--layer"]),
+        ("report", ["--out"]),
         ("bench", ["--family", "--layer", "--method", "--batch", "--length", "--width", "--block_size", "--rounds", "--out"]),
         ("data", ["--data_dir", "--seed", "--examples", "--processes", "--archive", "--split", "--index", "--count", "--out"]),
         ("list", []),
@@ -112,7 +113,7 @@ def test_list_verbose_writes_the_sizes_out_over_the_width():
     [
         (["trian"], ["'trian'", "did you mean 'train'"]),
         (["--config=configs/parity.py"], ["unknown command"]),
-        (["xyzzy"], ["train, config, sweep, runs, eval, generate, spectra, reproduce, bench, data, list"]),
+        (["xyzzy"], [", ".join(COMMANDS)]),
         # train: the config file
         (["train"], ["--config=FILE"]),
         (["train", "--config"], ["config"]),
