@@ -4,8 +4,11 @@ import difflib
 from collections.abc import Iterable
 
 
-class UserError(Exception):
-    """A mistake in a config, a flag or a folder. The command line prints its one line and exits with code 2."""
+class UserError(ValueError):
+    """A mistake in a config, a flag or a folder. The command line prints its one line and exits with code 2.
+
+    A `ValueError`, so that who calls from Python need not know it; what turns other errors into one lets it through first.
+    """
 
 
 class TrainingFailed(Exception):

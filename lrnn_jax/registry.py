@@ -130,6 +130,8 @@ def _make_model(config: Any, *, vocab_size: int, outputs: int) -> "Backbone":
     layer, dtype = load_layer(config.layer.name), jnp.dtype(config.dtype)
     try:
         return Backbone(layer, layer_fields, vocab_size, outputs, dtype=dtype, **own)
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"model.{error}") from error
 

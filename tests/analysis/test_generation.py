@@ -148,7 +148,7 @@ def call(*words):
 
 def test_a_layer_that_reads_both_ways_writes_nothing(run, monkeypatch):
     monkeypatch.setattr(Diagonal, "CAUSAL", False)
-    with pytest.raises(UserError, match="'diagonal' reads whole sequences, and cannot write token by token"):
+    with pytest.raises(UserError, match="Diagonal reads to both sides, and LanguageModeling has the answer among the inputs"):
         load_language_model(run, which="last")
 
 
