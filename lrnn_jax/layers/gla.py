@@ -52,6 +52,12 @@ class GLA(RecurrentLayer):
     Differs: RMSNorm and no bias on W_r, where the paper has LayerNorm and b_r, as fla. fla writes K and V as expand_k = 0.5 and
     expand_v = 1 times D, has MQA, feature maps and a lower bound for the gate, and computes the gate's projection in the
     compute dtype, ours in float32. Weights start uniform in +-1/sqrt(fan in), as fla's layer; its models redraw them.
+
+    Example:
+    >>> layer, x = GLA(width=8, heads=2, key_size=6), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), {'S': (1, 2, 6, 4), 'conv': (1, 0, 32)})
     """
 
     heads: int = 4

@@ -49,6 +49,12 @@ class LRU(RecurrentLayer):
     Source: Orvieto et al. 2023, Section 3 and the listing of Appendix A; bidirectional as S5 (Smith et al. 2023).
     Differs: main text and listing disagree on the variance of C and on D; this is the listing (C of standard deviation
     1/sqrt(N) per part, D a vector).
+
+    Example:
+    >>> layer, x = LRU(width=8, state_size=6), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), ((1, 6), (1, 6)))
     """
 
     state_size: int = 64

@@ -32,6 +32,12 @@ class RNN(RecurrentLayer):
     Numerics: nothing keeps A's eigenvalues within the unit circle. Without tanh, the state may then grow with the length.
     Differs: Eq. 1 has a matrix D and the LRU's listing a vector; ours is the vector, so that RNN and LRU differ in the
     recurrence alone. The paper does not give the variances of B and C; ours are 1/D and 1/N, as the LRU's.
+
+    Example:
+    >>> layer, x = RNN(width=8, state_size=6), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), (1, 6))
     """
 
     state_size: int = 64

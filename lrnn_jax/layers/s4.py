@@ -70,6 +70,12 @@ class S4(RecurrentLayer):
     output or better. The gradient of ``log_dt`` loses most digits by it: 5e-4 of its largest entry at T = 1024.
     Differs: C is a parameter as such and ``C (I - Abar^n)`` made from it at every call; the released code trains
     the latter.
+
+    Example:
+    >>> layer, x = S4(width=8, state_size=6), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), ((1, 8, 3), (1, 8, 3)))
     """
 
     state_size: int = 64

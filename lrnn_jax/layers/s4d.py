@@ -47,6 +47,12 @@ class S4D(RecurrentLayer):
     Source: Gu et al. 2022, "On the Parameterization and Initialization of Diagonal State Space Models", Sections 3 and 4; C
     complex normal of variance 1, D normal.
     Differs: the paper may train B too; only products of B and C enter y, so that B = 1 loses nothing but a parametrisation.
+
+    Example:
+    >>> layer, x = S4D(width=8, state_size=6), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), ((1, 8, 3), (1, 8, 3)))
     """
 
     state_size: int = 64

@@ -60,6 +60,12 @@ class S5(RecurrentLayer):
     off at two deviations, of variance 1/N). There, real and imaginary parts are the last axis of ``B`` and ``C``, and C and C'
     are ``C1`` and ``C2``, or stand side by side in ``C``.
     Numerics: B_bar and its gradients are as exact for a Lambda Delta near or at 0 as elsewhere.
+
+    Example:
+    >>> layer, x = S5(width=8, state_size=12, blocks=2), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), ((1, 6), (1, 6)))
     """
 
     state_size: int = 64

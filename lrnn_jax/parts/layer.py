@@ -39,6 +39,16 @@ class RecurrentLayer(nn.Module):
     A layer's own fields are its config. Float fields are values, never structure: they are traced, so that runs which differ
     in them can share a program, and no Python ``if`` may ask for one outside of `check`. All other fields are static.
 
+    Example: four positions at once, and the fifth from the state after them.
+
+    >>> layer, x = DeltaNet(width=8, heads=2), np.ones((1, 5, 8))
+    >>> variables, run = jax.jit(layer.init)(jax.random.key(0), x), jax.jit(layer.apply)
+    >>> y, state = run(variables, x[:, :4])
+    >>> y, state = run(variables, x[:, 4:], state=state)
+    >>> whole, _ = run(variables, x)
+    >>> np.allclose(y, whole[:, 4:], atol=1e-5)
+    True
+
     Attributes:
       width: model width D.
       dtype: compute dtype of projections; states and recurrences are float32 whatever it is, and so is what is broadcast over
