@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ def validate_config(config: ConfigDict) -> None:
     _check_component("task", config.task, load_task(config.task.name))
     _check_types(config)
     task = build_task(config.task)
-    layer.check({"width": config.model.width, **config.model.layer})
+    _check_layer(config, layer)
     _check_choices(config, layer)
     _check_ranges(config)
     _check_recurrent_lr(config, layer)
@@ -40,6 +41,16 @@ def validate_config(config: ConfigDict) -> None:
         raise UserError("log.tensorboard=True needs the extra: pip install -e '.[tensorboard]'")
     if config.eval.patience and not config.eval.best_metric:
         raise UserError(f"eval.patience={config.eval.patience} needs eval.best_metric")
+
+
+def _check_layer(config: ConfigDict, layer: Any) -> None:
+    """A layer speaks of its arguments; here they are fields."""
+    paths = {"width": "model.width", **{name: f"model.layer.{name}" for name in config.model.layer}}
+    try:
+        layer.check({"width": config.model.width, **config.model.layer})
+    except ValueError as error:
+        argument = rf"(?<![\w.])({'|'.join(paths)})(?= ?=)"
+        raise UserError(re.sub(argument, lambda found: paths[found[0]], str(error))) from error
 
 
 # The upper ends are far above what any machine trains: they catch a slip of the keyboard, before it asks for the memory.

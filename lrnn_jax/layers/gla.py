@@ -84,11 +84,10 @@ class GLA(RecurrentLayer):
         for name, parts in (("key_size", 2 * fields["heads"]), ("value_size", fields["heads"])):
             if fields[name] == 0 and fields["width"] % parts:
                 raise UserError(
-                    f"model.layer.{name}=0 needs model.width={fields['width']} to be a multiple of {parts}, "
-                    f"for model.layer.heads={fields['heads']}"
+                    f"{name}=0 needs width={fields['width']} to be a multiple of {parts}, for heads={fields['heads']}"
                 )
         if not fields["gate_normaliser"] > 0:
-            raise UserError(f"model.layer.gate_normaliser={fields['gate_normaliser']} must be above 0")
+            raise UserError(f"gate_normaliser={fields['gate_normaliser']} must be above 0")
 
     @property
     def _key_size(self) -> int:

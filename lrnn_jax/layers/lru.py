@@ -85,11 +85,9 @@ class LRU(RecurrentLayer):
     @classmethod
     def check(cls, fields: Mapping[str, Any]) -> None:
         if not 0.0 <= fields["r_min"] < fields["r_max"] <= 1.0:
-            raise UserError(
-                f"model.layer.r_min={fields['r_min']} and r_max={fields['r_max']} must satisfy 0 <= r_min < r_max <= 1"
-            )
+            raise UserError(f"r_min={fields['r_min']} and r_max={fields['r_max']} must satisfy 0 <= r_min < r_max <= 1")
         if not 0.0 < fields["max_phase"] <= 2 * math.pi + 1e-6:
-            raise UserError(f"model.layer.max_phase={fields['max_phase']} must be above 0 and at most 2 pi")
+            raise UserError(f"max_phase={fields['max_phase']} must be above 0 and at most 2 pi")
         check_at_least(1, fields, "state_size")
         check_choice("parametrisation", fields["parametrisation"], PARAMETRISATIONS)
 

@@ -73,9 +73,9 @@ class Mamba2(RecurrentLayer):
         check_at_least(1, fields, "heads", "state_size", "expand", "conv_width", "groups")
         inner = fields["expand"] * fields["width"]
         if inner % fields["heads"]:
-            raise UserError(f"model.layer.heads={fields['heads']} must divide expand * model.width = {inner}")
+            raise UserError(f"heads={fields['heads']} must divide expand * width = {inner}")
         if fields["heads"] % fields["groups"]:
-            raise UserError(f"model.layer.groups={fields['groups']} must divide model.layer.heads={fields['heads']}")
+            raise UserError(f"groups={fields['groups']} must divide heads={fields['heads']}")
 
     @property
     def _inner(self) -> int:

@@ -78,7 +78,7 @@ class MLSTM(RecurrentLayer):
         inner = fields["expand"] * fields["width"]
         for name in ("heads", "block_size"):
             if inner % fields[name]:
-                raise UserError(f"model.layer.{name}={fields[name]} must divide expand * model.width = {inner}")
+                raise UserError(f"{name}={fields[name]} must divide expand * width = {inner}")
         check_heads_with_norm(fields["heads"], inner)
 
     @property

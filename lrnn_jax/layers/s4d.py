@@ -135,5 +135,5 @@ def check_state_size_and_steps(fields: Mapping[str, Any]) -> None:
     """
     check_at_least(2, fields, "state_size")
     if fields["state_size"] % 2:
-        raise UserError(f"model.layer.state_size={fields['state_size']} must be even: states are pairs of conjugates")
+        raise UserError(f"state_size={fields['state_size']} must be even: states are pairs of conjugates")
     check_steps(fields)

@@ -90,7 +90,7 @@ class S5(RecurrentLayer):
         size, blocks = fields["state_size"], fields["blocks"]
         if size % (blocks * (2 if fields["conj_sym"] else 1)):
             pairs = " of conjugate pairs" if fields["conj_sym"] else ""
-            raise UserError(f"model.layer.blocks={blocks} must divide model.layer.state_size={size} into blocks{pairs}")
+            raise UserError(f"blocks={blocks} must divide state_size={size} into blocks{pairs}")
         check_choice("discretisation", fields["discretisation"], DISCRETISATIONS)
         check_choice("c_init", fields["c_init"], C_INITS)
         check_steps(fields)

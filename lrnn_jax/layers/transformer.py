@@ -56,8 +56,8 @@ class Transformer(RecurrentLayer):
         check_divides("heads", fields["heads"], fields["width"])
         if fields["width"] // fields["heads"] % 2:
             raise UserError(
-                f"model.layer.heads={fields['heads']} must leave an even number of features per head, "
-                f"for positions rotate pairs: model.width={fields['width']} leaves {fields['width'] // fields['heads']}"
+                f"heads={fields['heads']} must leave an even number of features per head, "
+                f"for positions rotate pairs: width={fields['width']} leaves {fields['width'] // fields['heads']}"
             )
         check_at_least(1, fields, "window")
 

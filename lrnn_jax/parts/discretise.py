@@ -22,9 +22,7 @@ def check_steps(fields: Mapping[str, Any]) -> None:
       UserError: names both and the rule.
     """
     if not 0.0 < fields["dt_min"] <= fields["dt_max"] < math.inf:
-        raise UserError(
-            f"model.layer.dt_min={fields['dt_min']} and dt_max={fields['dt_max']} must satisfy 0 < dt_min <= dt_max"
-        )
+        raise UserError(f"dt_min={fields['dt_min']} and dt_max={fields['dt_max']} must satisfy 0 < dt_min <= dt_max")
 
 
 def discretise(lam: Pair, step: jax.Array, method: str) -> tuple[Pair, Pair]:

@@ -112,7 +112,7 @@ def test_list_verbose_writes_the_sizes_out_over_the_width():
     [
         (["trian"], ["'trian'", "did you mean 'train'"]),
         (["--config=configs/parity.py"], ["unknown command"]),
-        (["xyzzy"], ["train, config, sweep, runs, eval, generate, spectra, reproduce, bench, data, list"]),
+        (["xyzzy"], ["train, config, sweep, runs, eval, export, generate, spectra, reproduce, bench, data, list"]),
         # train: the config file
         (["train"], ["--config=FILE"]),
         (["train", "--config"], ["config"]),
