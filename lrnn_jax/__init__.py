@@ -7,7 +7,7 @@ Everything that the commands do can be done from Python; what is named here is i
     config = get_config("configs/parity.py:deltanet,smoke", {"optim.lr": 3e-3})
     result = train(config, workdir="runs/x")
     run = load_run("runs/x")
-    outputs, states = run.apply([[1, 0, 1, 1]])
+    outputs, states = run.apply([[2, 1, 2, 2]])  # tokens, as run.task has them
 
 Mistakes in what is given are `ValueError`; `lrnn_jax.errors` has the exceptions of a training that fails or is interrupted.
 """

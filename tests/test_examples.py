@@ -37,6 +37,11 @@ def test_the_contracts_example_is_right():
     assert_right(examples_of(RecurrentLayer, LAYER_NAMES))
 
 
+def test_the_models_example_is_right():
+    test = examples_of(lrnn_jax.Backbone, LAYER_NAMES | {"Backbone": lrnn_jax.Backbone})
+    jax.eval_shape(lambda: assert_right(test))
+
+
 @pytest.mark.parametrize("name", registry.LAYERS)
 def test_a_layers_example_is_right(name):
     cls = registry.load_layer(name)

@@ -261,7 +261,8 @@ def test_parameters_that_do_not_fit_are_named_and_nothing_is_written(exported, t
     assert "params/block_0/" in said and "there and float32[" in said and "more" in said
     said = refuse(*begin, "--config.model.norm=layernorm")
     assert "params/block_0/norm" not in said and "is float32[8] there and absent here" in said
-    assert "is not a run" in refuse(*begin, f"--config.train.init_from={tmp_path / 'nowhere'}")
+    nowhere = f"train.init_from={tmp_path / 'nowhere'}"
+    assert f"{nowhere}: {tmp_path / 'nowhere'} is not a run" in refuse(*begin, f"--config.{nowhere}")
     assert not (tmp_path / "run").exists()
 
 

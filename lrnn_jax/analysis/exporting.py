@@ -29,6 +29,7 @@ def export_run(workdir: str | Path, out: str | Path, *, which: str = "last") -> 
         raise UserError(f"{target} is there already and not empty; choose another folder, or remove it")
     config = read_run(folder)
     weights = read_weights(folder, which=which)
-    kept = [Path(str(file)) for file in load_task(config.task.name).fields_from(folder).values()]
+    stand_ins = load_task(config.task.name).fields_from(folder).values()
+    kept = [file for file in map(Path, map(str, stand_ins)) if file.parent == folder]
     write_weights(target, weights, {file.name: file.read_bytes() for file in (folder / "config.json", *kept)})
     return weights

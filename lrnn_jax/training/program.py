@@ -112,7 +112,10 @@ class Program:
         source = self.config.train.init_from
         if not source:
             return None
-        start = read_weights(Path(source).expanduser()).variables
+        try:
+            start = read_weights(Path(source).expanduser()).variables
+        except UserError as error:
+            raise UserError(f"train.init_from={source}: {error}") from error
         check_fit(start, _state_shapes(self.step, 1).variables, source=f"train.init_from={source}")
         return start
 
