@@ -233,7 +233,7 @@ class RecurrentLayer(nn.Module):
             # bool is an int, and a float may come as anything that computes
             if right in (int, bool, str) and not (isinstance(value, right) and isinstance(value, bool) == (right is bool)):
                 raise ValueError(f"{field.name}={value!r} must be {right.__name__}, not {type(value).__name__}")
-        check_at_least(1, fields, "width", "depth")
+        check_at_least(1, fields, "width")
 
     @classmethod
     def check(cls, fields: Mapping[str, Any]) -> None:
