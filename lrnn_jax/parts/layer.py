@@ -226,9 +226,10 @@ class RecurrentLayer(nn.Module):
         """Returns the number of floats in one sequence's state by closed formula."""
         raise NotImplementedError
 
-    def _check_types(self, fields: Mapping[str, Any]) -> None:
+    @classmethod
+    def _check_types(cls, fields: Mapping[str, Any]) -> None:
         """A config's fields have the types of their defaults; those that Python code gives are looked at here."""
-        for field in dataclasses.fields(self):
+        for field in dataclasses.fields(cls):
             value, right = fields[field.name], int if field.name == "width" else type(field.default)
             # bool is an int, and a float may come as anything that computes
             if right in (int, bool, str) and not (isinstance(value, right) and isinstance(value, bool) == (right is bool)):
