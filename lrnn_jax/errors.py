@@ -1,7 +1,8 @@
 """What ends a command early: a user's mistake, in one line that says what to do; failed training; a signal."""
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 
 class UserError(ValueError):
@@ -30,3 +31,9 @@ def suggest(word: str, names: Iterable[str]) -> str:
         str(word), names, n=1, cutoff=0.5
     )
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def name_fields(message: str, paths: Mapping[str, str]) -> str:
+    """Returns what layers and tasks say of their arguments as said of config fields: ``paths`` maps one to the other."""
+    arguments = rf"(?<![\w.])({'|'.join(paths)})(?= ?=)"
+    return re.sub(arguments, lambda found: paths[found[0]], message)

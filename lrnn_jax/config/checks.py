@@ -3,7 +3,6 @@
 import importlib.util
 import itertools
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from ml_collections import ConfigDict
 
 from lrnn_jax.config.durations import interval_steps, train_steps
 from lrnn_jax.config.fields import COMPONENTS, base_fields, default_fields, flatten, own_fields
-from lrnn_jax.errors import UserError, suggest
+from lrnn_jax.errors import UserError, name_fields, suggest
 from lrnn_jax.registry import build_task, check_model, load_layer, load_task
 
 DTYPES = ("float32", "bfloat16")
@@ -49,8 +48,7 @@ def _check_layer(config: ConfigDict, layer: Any) -> None:
     try:
         layer.check({"width": config.model.width, **config.model.layer})
     except ValueError as error:
-        argument = rf"(?<![\w.])({'|'.join(paths)})(?= ?=)"
-        raise UserError(re.sub(argument, lambda found: paths[found[0]], str(error))) from error
+        raise UserError(name_fields(str(error), paths)) from error
 
 
 # The upper ends are far above what any machine trains: they catch a slip of the keyboard, before it asks for the memory.

@@ -2,6 +2,7 @@
 
 import ast
 import io
+import re
 import tokenize
 from pathlib import Path
 
@@ -390,3 +391,6 @@ def test_what_a_layer_says_of_its_arguments_names_the_fields():
     assert refusal(validate_config, config) == "model.layer.groups=3 must divide model.layer.heads=4"
     config = load_config("configs/parity.py:deltanet,smoke", {"model.layer.heads": 7})
     assert refusal(validate_config, config) == "model.layer.heads=7 must be at least 1 and divide model.width=32"
+    config = load_config("configs/mqar.py:mamba2,smoke", {"task.vocabulary": 3})
+    said = refusal(validate_config, config)
+    assert re.match(r"task.vocabulary=3 must be at least \d+ for task.pairs=\d+: different keys", said)
