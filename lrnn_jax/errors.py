@@ -34,6 +34,6 @@ def suggest(word: str, names: Iterable[str]) -> str:
 
 
 def name_fields(message: str, paths: Mapping[str, str]) -> str:
-    """Returns what layers and tasks say of their arguments as said of config fields: ``paths`` maps one to the other."""
-    arguments = rf"(?<![\w.])({'|'.join(paths)})(?= ?=)"
+    """Returns what is said of arguments as said of the config fields or flags behind them: ``paths`` maps one to the other."""
+    arguments = rf"(?<![\w.])({'|'.join(paths)})(?= ?=|: )"
     return re.sub(arguments, lambda found: paths[found[0]], message)

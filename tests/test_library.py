@@ -158,6 +158,14 @@ def test_a_loop_of_ones_own_goes_on_from_a_run(trained):
     assert losses[-1] < 0.9 * losses[0]
 
 
+def test_a_run_is_evaluated_from_python(trained):
+    result, folder = trained
+    assert lrnn_jax.evaluate_run(str(folder))["metrics"] == result["metrics"]
+    assert lrnn_jax.evaluate_run(folder, which="best")["metrics"] == result["best"]["metrics"]
+    with pytest.raises(ValueError, match=r"^lengths=\[9, 8\]: lengths must run from shortest to longest"):
+        lrnn_jax.evaluate_run(folder, lengths=[[9, 8]])
+
+
 @pytest.mark.parametrize(
     ("inputs", "how", "said"),
     [
