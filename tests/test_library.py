@@ -183,7 +183,7 @@ def test_what_a_run_cannot_read_is_refused(trained, inputs, how, said):
 def test_what_is_no_run_is_refused_in_one_line(trained, tmp_path):
     for workdir, how, said in (
         (trained[1].parent, {}, r"is a folder of runs, not one of them: take '.*run'"),
-        (tmp_path, {}, "is not a run"),
+        (tmp_path, {}, "is not a run: there is no config.json in it; `lrnn train` or lrnn_jax.train makes one"),
         (trained[1], {"which": "newest"}, "which='newest' must be 'last' or 'best'"),
     ):
         with pytest.raises(ValueError, match=said) as caught:

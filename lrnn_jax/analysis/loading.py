@@ -99,8 +99,11 @@ def load_run(workdir: str | Path, *, which: str = "last") -> LoadedRun:
       ValueError: no run, no such checkpoint, a damaged one, or a config that this version does not know.
     """
     folder = Path(workdir).expanduser()
-    if not (folder / "config.json").exists() and (inside := sorted(folder.glob("*/config.json"))):
-        raise UserError(f"workdir={str(workdir)!r} is a folder of runs, not one of them: take {str(inside[0].parent)!r}")
+    if not (folder / "config.json").exists():
+        what = "not a run: there is no config.json in it; `lrnn train` or lrnn_jax.train makes one"
+        if inside := sorted(folder.glob("*/config.json")):
+            what = f"a folder of runs, not one of them: take {str(inside[0].parent)!r}"
+        raise UserError(f"workdir={str(workdir)!r} is {what}")
     config = read_run(folder)
     validate_config(config)
     weights = read_weights(folder, which=which)
