@@ -1,11 +1,15 @@
 """What ends a command early: a user's mistake, in one line that says what to do; failed training; a signal."""
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 
-class UserError(Exception):
-    """A mistake in a config, a flag or a folder. The command line prints its one line and exits with code 2."""
+class UserError(ValueError):
+    """A mistake in a config, a flag or a folder. The command line prints its one line and exits with code 2.
+
+    A `ValueError`, so that who calls from Python need not know it; what turns other errors into one lets it through first.
+    """
 
 
 class TrainingFailed(Exception):
@@ -27,3 +31,9 @@ def suggest(word: str, names: Iterable[str]) -> str:
         str(word), names, n=1, cutoff=0.5
     )
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def name_fields(message: str, paths: Mapping[str, str]) -> str:
+    """Returns what is said of arguments as said of the config fields or flags behind them: ``paths`` maps one to the other."""
+    arguments = rf"(?<![\w.])({'|'.join(paths)})(?= ?=|: )"
+    return re.sub(arguments, lambda found: paths[found[0]], message)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrnn_jax.errors import UserError, suggest
+from lrnn_jax.errors import UserError, name_fields, suggest
 
 if TYPE_CHECKING:
     from lrnn_jax.models.backbone import Backbone
@@ -80,9 +80,17 @@ def load_task(name: str) -> "type[Task]":
 
 
 def build_task(config: Any) -> "Task":
-    """Makes the task of the config's section ``task``."""
+    """Makes the task of the config's section ``task``.
+
+    Raises:
+      UserError: no such task, or fields that do not fit together.
+    """
     fields = {key: value for key, value in config.items() if key not in ("name", "revision")}
-    return load_task(config.name)(**fields)
+    cls = load_task(config.name)
+    try:
+        return cls(**fields)
+    except ValueError as error:
+        raise UserError(name_fields(str(error), {key: f"task.{key}" for key in fields})) from error
 
 
 def build_model(config: Any, task: "Task") -> "Backbone":
@@ -130,6 +138,8 @@ def _make_model(config: Any, *, vocab_size: int, outputs: int) -> "Backbone":
     layer, dtype = load_layer(config.layer.name), jnp.dtype(config.dtype)
     try:
         return Backbone(layer, layer_fields, vocab_size, outputs, dtype=dtype, **own)
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"model.{error}") from error
 

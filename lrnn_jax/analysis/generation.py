@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrnn_jax.analysis.loading import load_run
 from lrnn_jax.errors import UserError
 from lrnn_jax.models.backbone import Backbone
-from lrnn_jax.registry import build_model, build_task, load_task
-from lrnn_jax.training.evaluation import read_run, restore_run
+from lrnn_jax.registry import load_task
+from lrnn_jax.runs.restoring import read_run
 from lrnn_jax.training.steps import Tree
 
 
@@ -61,15 +62,9 @@ def load_language_model(workdir: Path, *, which: str) -> LanguageModel:
     config = read_run(workdir)
     if not hasattr(load_task(config.task.name), "load_tokenizer"):
         raise UserError(f"{workdir} is a run of {config.task.name!r}, which is no language model")
-    kept, _ = restore_run(workdir, None, which=which)
-    chosen = kept["best" if which == "best" else "state"]
-    task: Any = build_task(config.task)
-    variables = {"params": chosen["params"], "batch_stats": chosen.get("batch_stats") or {}}
-    model = build_model(config.model, task)
-    if not model.causal:
-        both = " with model.layer.bidirectional=True" if config.model.layer.get("bidirectional") else ""
-        raise UserError(f"{workdir}: {config.model.layer.name!r}{both} reads whole sequences, and cannot write token by token")
-    return LanguageModel(task.load_tokenizer(), model, variables, task)
+    run = load_run(workdir, which=which)
+    task: Any = run.task
+    return LanguageModel(task.load_tokenizer(), run.model, run.variables, task)
 
 
 def generate(language: LanguageModel, prompt: str, *, tokens: int, sampling: Sampling) -> Iterator[int]:

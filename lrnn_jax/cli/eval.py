@@ -6,7 +6,7 @@ from absl import flags
 
 from lrnn_jax.cli.flags import refuse_positional
 from lrnn_jax.cli.text import format_metrics
-from lrnn_jax.errors import UserError
+from lrnn_jax.errors import UserError, name_fields
 
 
 def define_eval(values: flags.FlagValues) -> None:
@@ -25,7 +25,10 @@ def run_eval(values: flags.FlagValues, positional: list[str]) -> int:
     from lrnn_jax.training.evaluation import evaluate_run
 
     lengths = [_parse_bucket(text) for text in values.lengths] if values.lengths else None
-    result = evaluate_run(Path(values.workdir), which=values.checkpoint, lengths=lengths, examples=values.examples)
+    try:
+        result = evaluate_run(Path(values.workdir), which=values.checkpoint, lengths=lengths, examples=values.examples)
+    except UserError as error:
+        raise UserError(name_fields(str(error), {"lengths": "--lengths", "examples": "--examples"})) from error
     print(format_metrics(result["metrics"]))
     for name, curve in result["curves"].items():
         if len(curve) <= _LONGEST_CURVE:

@@ -11,6 +11,7 @@ from lrnn_jax.cli.bench import define_bench, run_bench
 from lrnn_jax.cli.config import define_show, run_show
 from lrnn_jax.cli.data import define_data, run_data
 from lrnn_jax.cli.eval import define_eval, run_eval
+from lrnn_jax.cli.export import define_export, run_export
 from lrnn_jax.cli.flags import define_config_flags, describe_flags
 from lrnn_jax.cli.generate import define_generate, run_generate
 from lrnn_jax.cli.list import define_list, run_list
@@ -141,6 +142,12 @@ COMMANDS = {
         run_runs,
     ),
     "eval": Command("evaluates a run's checkpoint", "--workdir=RUN [--checkpoint=last|best]", define_eval, run_eval),
+    "export": Command(
+        "writes a run's parameters as safetensors, with its config as JSON",
+        "--workdir=RUN --out=DIR [--checkpoint=last|best]",
+        define_export,
+        run_export,
+    ),
     "generate": Command(
         "writes text with a trained language model",
         "--workdir=RUN [--prompt=TEXT] [--tokens=N] [--temperature=X] [--top_k=N] [--top_p=X] [--seed=N]",

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from lrnn_jax.config.durations import interval_steps, train_steps
 from lrnn_jax.config.fields import COMPONENTS, base_fields, default_fields, flatten, own_fields
-from lrnn_jax.errors import UserError, suggest
+from lrnn_jax.errors import UserError, name_fields, suggest
 from lrnn_jax.registry import build_task, check_model, load_layer, load_task
 
 DTYPES = ("float32", "bfloat16")
@@ -28,7 +28,7 @@ def validate_config(config: ConfigDict) -> None:
     _check_component("task", config.task, load_task(config.task.name))
     _check_types(config)
     task = build_task(config.task)
-    layer.check({"width": config.model.width, **config.model.layer})
+    _check_layer(config, layer)
     _check_choices(config, layer)
     _check_ranges(config)
     _check_recurrent_lr(config, layer)
@@ -40,6 +40,15 @@ def validate_config(config: ConfigDict) -> None:
         raise UserError("log.tensorboard=True needs the extra: pip install -e '.[tensorboard]'")
     if config.eval.patience and not config.eval.best_metric:
         raise UserError(f"eval.patience={config.eval.patience} needs eval.best_metric")
+
+
+def _check_layer(config: ConfigDict, layer: Any) -> None:
+    """A layer speaks of its arguments; here they are fields."""
+    paths = {"width": "model.width", **{name: f"model.layer.{name}" for name in config.model.layer}}
+    try:
+        layer.check({"width": config.model.width, **config.model.layer})
+    except ValueError as error:
+        raise UserError(name_fields(str(error), paths)) from error
 
 
 # The upper ends are far above what any machine trains: they catch a slip of the keyboard, before it asks for the memory.

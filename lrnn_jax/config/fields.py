@@ -66,6 +66,7 @@ def base_config() -> ConfigDict:
     c.train.batch_size = 64  # examples per step
     c.train.microbatches = 1  # equal parts of a batch, one after the other, for less memory: but for dropout, the same step
     c.train.length = [3, 40]  # shortest and longest training sequence, positions
+    c.train.init_from = ""  # folder of a run, or of `lrnn export`, whose parameters it begins with; empty: the initial values
     c.train.steps_per_dispatch = 50  # optimiser steps inside one compiled call
 
     c.eval = ConfigDict()

@@ -30,6 +30,8 @@ def decode_image(raw: bytes, size: int, channels: int) -> np.ndarray:
             if image.mode != _MODES[channels]:
                 raise UserError(f"has pixels of the kind {image.mode}, which must be {_MODES[channels]} of 8 bits")
             pixels = np.asarray(image)
+    except UserError:
+        raise
     # in all these ways a damaged file shows
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         reason = str(error).splitlines()[0] if str(error) and not isinstance(error, OSError) else "truncated or no such file"

@@ -39,6 +39,12 @@ class BDLRU(RecurrentLayer):
     code: matrices normal with standard deviation 0.02, biases 0, ``logits`` uniform in [0, 1).
     Numerics: logits are products in the compute dtype; gates and recurrence are float32. Gates that would be 0/0 ("tanh",
     "linear" and "silu" of zeros) are 0.
+
+    Example:
+    >>> layer, x = BDLRU(width=8, blocks=2, block_size=3), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), (1, 2, 3))
     """
 
     blocks: int = 32

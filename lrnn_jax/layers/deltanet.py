@@ -39,6 +39,12 @@ class DeltaNet(DeltaRuleLayer):
     2^-2.5 sqrt(2 / (fan_in + fan_out)). fla's layers of today start uniform in +-1/sqrt(fan_in), and its language models redraw
     every matrix and convolution, normal with standard deviation 0.02. Its expand_k, expand_v, sum normalisation and output gate
     are left out.
+
+    Example:
+    >>> layer, x = DeltaNet(width=8, heads=2), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), {'S': (1, 2, 4, 4), 'conv': (1, 3, 24)})
     """
 
     heads: int = 4

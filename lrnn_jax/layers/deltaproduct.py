@@ -48,6 +48,12 @@ class DeltaProduct(DeltaRuleLayer):
     code, uniform with standard deviation 2^-2.5 sqrt(2 / (fan_in + fan_out)), where each write counts as a matrix of its own;
     fla's layers of today start uniform in +-1/sqrt(fan_in), and its language models redraw every matrix and convolution, normal
     with standard deviation 0.02.
+
+    Example:
+    >>> layer, x = DeltaProduct(width=8, heads=2, householders=3), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), {'S': (1, 2, 4, 4), 'conv': (1, 3, 56)})
     """
 
     heads: int = 4

@@ -33,6 +33,12 @@ class FullMatrix(RecurrentLayer):
     Differs: the paper learns one matrix per token; a linear map of an embedding gives every token a matrix of its own only
     where the embedding's width is at least the vocabulary's size. It gives no initial values; ours are A near I, as c = I
     and W x has entries of standard deviation 0.01.
+
+    Example:
+    >>> layer, x = FullMatrix(width=8, size=3), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), {'H': (1, 3, 3), 'log_norm': (1,)})
     """
 
     size: int = 32

@@ -42,6 +42,12 @@ class GatedDeltaNet(DeltaRuleLayer):
     models redraw every matrix and convolution, normal with standard deviation 0.02. The Qwen3NextGatedDeltaNet of transformers
     is this layer with the range [0, 1], with q, k, v and gate joined head by head in one matrix, beta and decay in another, and
     with 1e-6 added to the mean square unless told otherwise.
+
+    Example:
+    >>> layer, x = GatedDeltaNet(width=8, heads=2), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), {'S': (1, 2, 4, 8), 'conv': (1, 3, 32)})
     """
 
     heads: int = 4

@@ -52,6 +52,12 @@ class GLA(RecurrentLayer):
     Differs: RMSNorm and no bias on W_r, where the paper has LayerNorm and b_r, as fla. fla writes K and V as expand_k = 0.5 and
     expand_v = 1 times D, has MQA, feature maps and a lower bound for the gate, and computes the gate's projection in the
     compute dtype, ours in float32. Weights start uniform in +-1/sqrt(fan in), as fla's layer; its models redraw them.
+
+    Example:
+    >>> layer, x = GLA(width=8, heads=2, key_size=6), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), {'S': (1, 2, 6, 4), 'conv': (1, 0, 32)})
     """
 
     heads: int = 4
@@ -78,11 +84,10 @@ class GLA(RecurrentLayer):
         for name, parts in (("key_size", 2 * fields["heads"]), ("value_size", fields["heads"])):
             if fields[name] == 0 and fields["width"] % parts:
                 raise UserError(
-                    f"model.layer.{name}=0 needs model.width={fields['width']} to be a multiple of {parts}, "
-                    f"for model.layer.heads={fields['heads']}"
+                    f"{name}=0 needs width={fields['width']} to be a multiple of {parts}, for heads={fields['heads']}"
                 )
         if not fields["gate_normaliser"] > 0:
-            raise UserError(f"model.layer.gate_normaliser={fields['gate_normaliser']} must be above 0")
+            raise UserError(f"gate_normaliser={fields['gate_normaliser']} must be above 0")
 
     @property
     def _key_size(self) -> int:

@@ -35,6 +35,12 @@ class GRU(RecurrentLayer):
     Source: Cho et al. 2014, with the reset gate after the product, as torch and cuDNN have it.
     Differs: Cho et al. multiply h_{t-1} by r before the product, and have no biases. By default other initial values than
     torch's.
+
+    Example:
+    >>> layer, x = GRU(width=8), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), (1, 8))
     """
 
     initial_values: str = "default"

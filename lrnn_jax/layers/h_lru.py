@@ -45,6 +45,12 @@ class HLRU(RecurrentLayer):
     Numerics: logits are products in the compute dtype; gates and recurrence are float32. Gates that would be 0/0 ("tanh",
     "linear" and "silu" of zeros) are 0.
     Differs: without selection the released layer has no W_o and returns h_t, so that H = D; ours has W_o.
+
+    Example:
+    >>> layer, x = HLRU(width=8, channels=3, order=4), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), (1, 3, 4))
     """
 
     channels: int = 32

@@ -49,6 +49,12 @@ class LRU(RecurrentLayer):
     Source: Orvieto et al. 2023, Section 3 and the listing of Appendix A; bidirectional as S5 (Smith et al. 2023).
     Differs: main text and listing disagree on the variance of C and on D; this is the listing (C of standard deviation
     1/sqrt(N) per part, D a vector).
+
+    Example:
+    >>> layer, x = LRU(width=8, state_size=6), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), ((1, 6), (1, 6)))
     """
 
     state_size: int = 64
@@ -79,11 +85,9 @@ class LRU(RecurrentLayer):
     @classmethod
     def check(cls, fields: Mapping[str, Any]) -> None:
         if not 0.0 <= fields["r_min"] < fields["r_max"] <= 1.0:
-            raise UserError(
-                f"model.layer.r_min={fields['r_min']} and r_max={fields['r_max']} must satisfy 0 <= r_min < r_max <= 1"
-            )
+            raise UserError(f"r_min={fields['r_min']} and r_max={fields['r_max']} must satisfy 0 <= r_min < r_max <= 1")
         if not 0.0 < fields["max_phase"] <= 2 * math.pi + 1e-6:
-            raise UserError(f"model.layer.max_phase={fields['max_phase']} must be above 0 and at most 2 pi")
+            raise UserError(f"max_phase={fields['max_phase']} must be above 0 and at most 2 pi")
         check_at_least(1, fields, "state_size")
         check_choice("parametrisation", fields["parametrisation"], PARAMETRISATIONS)
 

@@ -31,6 +31,12 @@ class LSTM(RecurrentLayer):
 
     Source: Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000.
     Differs: one bias where torch has two that are added; by default other initial values than torch's.
+
+    Example:
+    >>> layer, x = LSTM(width=8), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), {'c': (1, 8), 'h': (1, 8)})
     """
 
     initial_values: str = "default"

@@ -58,6 +58,12 @@ class Mamba(RecurrentLayer):
     here; the gate is in the compute dtype. Initialised as mamba_ssm (A_log = log(1..N), dt log-uniform in [1e-3, 1e-1], W_dt
     and convolution uniform in +-1/sqrt(fan_in)) but for W_in, W_x and W_o, which start 1.73 times as large by default and as
     there with initial_values="released"; its language models also divide W_o by sqrt(number of blocks).
+
+    Example:
+    >>> layer, x = Mamba(width=8, state_size=4), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), {'conv': (1, 3, 16), 'h': (1, 16, 4)})
     """
 
     state_size: int = 16

@@ -47,6 +47,12 @@ class Mamba2(RecurrentLayer):
     has a parallel MLP branch (d_ssm), D per channel, the norm before the gate and limits on dt. Initialised as mamba_ssm: A
     uniform in [1, 16], dt log-uniform in [1e-3, 1e-1], other weights uniform in +-1/sqrt(fan in); its language models also
     divide out_proj by sqrt(number of blocks). dt leaves in_proj in the compute dtype, as there, and is float32 from then on.
+
+    Example:
+    >>> layer, x = Mamba2(width=8, heads=2, state_size=4), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), {'conv': (1, 3, 24), 'h': (1, 2, 4, 8)})
     """
 
     heads: int = 4
@@ -67,9 +73,9 @@ class Mamba2(RecurrentLayer):
         check_at_least(1, fields, "heads", "state_size", "expand", "conv_width", "groups")
         inner = fields["expand"] * fields["width"]
         if inner % fields["heads"]:
-            raise UserError(f"model.layer.heads={fields['heads']} must divide expand * model.width = {inner}")
+            raise UserError(f"heads={fields['heads']} must divide expand * width = {inner}")
         if fields["heads"] % fields["groups"]:
-            raise UserError(f"model.layer.groups={fields['groups']} must divide model.layer.heads={fields['heads']}")
+            raise UserError(f"groups={fields['groups']} must divide heads={fields['heads']}")
 
     @property
     def _inner(self) -> int:

@@ -53,6 +53,12 @@ class MLSTM(RecurrentLayer):
     Numerics: C and n are kept divided by exp(m_t), ``m_t = max(log f_t + m_{t-1}, log i_t)``, with m = 0 at the start, as
     xlstm's step; its parallel form has no such start, which moves h by 1e-6 of itself at most. 1e-6 is added to the divisor
     after that division. As h does not depend on m otherwise, m is held constant in gradients.
+
+    Example:
+    >>> layer, x = MLSTM(width=8, heads=2), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), {'C': (1, 2, 8, 8), 'conv': (1, 3, 16), 'm': (1, 2), 'n': (1, 2, 8)})
     """
 
     heads: int = 4
@@ -72,7 +78,7 @@ class MLSTM(RecurrentLayer):
         inner = fields["expand"] * fields["width"]
         for name in ("heads", "block_size"):
             if inner % fields[name]:
-                raise UserError(f"model.layer.{name}={fields[name]} must divide expand * model.width = {inner}")
+                raise UserError(f"{name}={fields[name]} must divide expand * width = {inner}")
         check_heads_with_norm(fields["heads"], inner)
 
     @property

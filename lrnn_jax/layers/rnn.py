@@ -34,6 +34,12 @@ class RNN(RecurrentLayer):
     64 x 64 entries with radius 1 the largest eigenvalue is mostly 1.02 to 1.11, and 1.11^1024 is beyond float32.
     Differs: Eq. 1 has a matrix D and the LRU's listing a vector; ours is the vector, so that RNN and LRU differ in the
     recurrence alone. The paper does not give the variances of B and C; ours are 1/D and 1/N, as the LRU's.
+
+    Example:
+    >>> layer, x = RNN(width=8, state_size=6), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), (1, 6))
     """
 
     state_size: int = 64
@@ -52,7 +58,7 @@ class RNN(RecurrentLayer):
     def check(cls, fields: Mapping[str, Any]) -> None:
         check_at_least(1, fields, "state_size")
         if not 0 < fields["radius"] < math.inf:
-            raise UserError(f"model.layer.radius={fields['radius']} must be above 0")
+            raise UserError(f"radius={fields['radius']} must be above 0")
         check_choice("activation", fields["activation"], ACTIVATIONS)
 
     def setup(self) -> None:

@@ -76,6 +76,12 @@ class RWKV7(RecurrentLayer):
     gate_low_rank_dim. By default every block starts as the released block 0 of 1, and U and W_o, zero there, start uniform in
     +-1e-4, so that every parameter has a gradient from the first step. With initial_values="released" both are as released: the
     token shift's weights fade and the decay's curve steepens from block to block.
+
+    Example:
+    >>> layer, x = RWKV7(width=8, heads=2), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), {'S': (1, 2, 4, 4), 'x': (1, 8)})
     """
 
     heads: int = 4

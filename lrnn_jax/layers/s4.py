@@ -71,6 +71,12 @@ class S4(RecurrentLayer):
     Differs: C is a parameter as such and ``C (I - Abar^n)`` made from it at every call; the released code trains
     the latter. Read backwards, a position sees itself, as in S5; in the released code it does not. The GELU of its blocks
     is exact, and that of `lrnn_jax.models.mixers` the tanh form.
+
+    Example:
+    >>> layer, x = S4(width=8, state_size=6), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), ((1, 8, 3), (1, 8, 3)))
     """
 
     state_size: int = 64

@@ -47,6 +47,12 @@ class S4D(RecurrentLayer):
     complex normal of variance 1, D normal.
     Differs: the paper may train B too; only products of B and C enter y, so that B = 1 loses nothing but a parametrisation.
     Read backwards, a position sees itself, as in S5; in the released code of S4 and S4D it does not.
+
+    Example:
+    >>> layer, x = S4D(width=8, state_size=6), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), ((1, 8, 3), (1, 8, 3)))
     """
 
     state_size: int = 64

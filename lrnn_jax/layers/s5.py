@@ -60,6 +60,12 @@ class S5(RecurrentLayer):
     off at two deviations, of variance 1/N). There, real and imaginary parts are the last axis of ``B`` and ``C``, and C and C'
     are ``C1`` and ``C2``, or stand side by side in ``C``.
     Numerics: B_bar and its gradients are as exact for a Lambda Delta near or at 0 as elsewhere.
+
+    Example:
+    >>> layer, x = S5(width=8, state_size=12, blocks=2), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), ((1, 6), (1, 6)))
     """
 
     state_size: int = 64
@@ -84,7 +90,7 @@ class S5(RecurrentLayer):
         size, blocks = fields["state_size"], fields["blocks"]
         if size % (blocks * (2 if fields["conj_sym"] else 1)):
             pairs = " of conjugate pairs" if fields["conj_sym"] else ""
-            raise UserError(f"model.layer.blocks={blocks} must divide model.layer.state_size={size} into blocks{pairs}")
+            raise UserError(f"blocks={blocks} must divide state_size={size} into blocks{pairs}")
         check_choice("discretisation", fields["discretisation"], DISCRETISATIONS)
         check_choice("c_init", fields["c_init"], C_INITS)
         check_steps(fields)

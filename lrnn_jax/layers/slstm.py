@@ -63,6 +63,12 @@ class SLSTM(RecurrentLayer):
     Differs: the released ``forward`` feeds the weights called ``fgate`` to the input gate and ``igate`` to the forget gate;
     ours are named by what they do. It divides by n, ours by max(n, 1): after the first step n >= 1. Its power law becomes
     steeper with depth, ours with bias_init="powerlaw_by_block" alone; by default every block starts as the first.
+
+    Example:
+    >>> layer, x = SLSTM(width=8, heads=2), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), {'c': (1, 2, 4), 'conv': (1, 3, 8), 'h': (1, 2, 4), 'm': (1, 2, 4), 'n': (1, 2, 4)})
     """
 
     heads: int = 4

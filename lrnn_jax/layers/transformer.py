@@ -34,6 +34,12 @@ class Transformer(RecurrentLayer):
     Differs: fla has no window unless asked for one, and rounds each angle to float32. It makes positions start again where a
     document starts; here only differences of positions are used. Its matrices start uniform in +-1/sqrt(fan_in), ours normal
     with standard deviation 1/sqrt(fan_in).
+
+    Example:
+    >>> layer, x = Transformer(width=8, heads=2, window=4), jnp.ones((1, 5, 8))
+    >>> (y, state), variables = layer.init_with_output(jax.random.key(0), x)
+    >>> y.shape, jax.tree.map(jnp.shape, state)
+    ((1, 5, 8), {'k': (1, 3, 2, 4), 'v': (1, 3, 2, 4), 'valid': (1, 3)})
     """
 
     heads: int = 4
@@ -50,8 +56,8 @@ class Transformer(RecurrentLayer):
         check_divides("heads", fields["heads"], fields["width"])
         if fields["width"] // fields["heads"] % 2:
             raise UserError(
-                f"model.layer.heads={fields['heads']} must leave an even number of features per head, "
-                f"for positions rotate pairs: model.width={fields['width']} leaves {fields['width'] // fields['heads']}"
+                f"heads={fields['heads']} must leave an even number of features per head, "
+                f"for positions rotate pairs: width={fields['width']} leaves {fields['width'] // fields['heads']}"
             )
         check_at_least(1, fields, "window")
 

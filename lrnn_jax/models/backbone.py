@@ -17,6 +17,15 @@ from lrnn_jax.models.norms import Norm
 class Backbone(nn.Module):
     """Embedding or linear encoder, L blocks, and a head.
 
+    Example: two blocks of a layer between tokens and an answer at every position; four positions, and the one after them.
+
+    >>> model = Backbone(DeltaNet, (("heads", 2),), vocab_size=5, outputs=3, width=8, depth=2)
+    >>> variables = model.init(jax.random.key(0), jnp.ones((1, 4), jnp.int32))
+    >>> logits, states = model.apply(variables, jnp.ones((1, 4), jnp.int32))
+    >>> answer, states = model.apply(variables, jnp.ones((1, 1), jnp.int32), states=states)
+    >>> logits.shape, answer.shape
+    ((1, 4, 3), (1, 1, 3))
+
     Attributes:
       layer_class: the `RecurrentLayer` of every block.
       layer_fields: its own fields, as a tuple of (name, value).

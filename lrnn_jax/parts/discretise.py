@@ -23,9 +23,7 @@ def check_steps(fields: Mapping[str, Any]) -> None:
       UserError: names both and the rule.
     """
     if not 0.0 < fields["dt_min"] <= fields["dt_max"] < math.inf:
-        raise UserError(
-            f"model.layer.dt_min={fields['dt_min']} and dt_max={fields['dt_max']} must satisfy 0 < dt_min <= dt_max"
-        )
+        raise UserError(f"dt_min={fields['dt_min']} and dt_max={fields['dt_max']} must satisfy 0 < dt_min <= dt_max")
 
 
 def check_state_size_and_steps(fields: Mapping[str, Any]) -> None:
@@ -36,7 +34,7 @@ def check_state_size_and_steps(fields: Mapping[str, Any]) -> None:
     """
     check_at_least(2, fields, "state_size")
     if fields["state_size"] % 2:
-        raise UserError(f"model.layer.state_size={fields['state_size']} must be even: states are pairs of conjugates")
+        raise UserError(f"state_size={fields['state_size']} must be even: states are pairs of conjugates")
     check_steps(fields)
 
 

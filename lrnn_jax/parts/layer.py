@@ -39,6 +39,16 @@ class RecurrentLayer(nn.Module):
     A layer's own fields are its config. Float fields are values, never structure: they are traced, so that runs which differ
     in them can share a program, and no Python ``if`` may ask for one outside of `check`. All other fields are static.
 
+    Example: four positions at once, and the fifth from the state after them.
+
+    >>> layer, x = DeltaNet(width=8, heads=2), np.ones((1, 5, 8))
+    >>> variables, run = jax.jit(layer.init)(jax.random.key(0), x), jax.jit(layer.apply)
+    >>> y, state = run(variables, x[:, :4])
+    >>> y, state = run(variables, x[:, 4:], state=state)
+    >>> whole, _ = run(variables, x)
+    >>> np.allclose(y, whole[:, 4:], atol=1e-5)
+    True
+
     Attributes:
       width: model width D.
       dtype: compute dtype of projections; states and recurrences are float32 whatever it is, and so is what is broadcast over
@@ -86,6 +96,7 @@ class RecurrentLayer(nn.Module):
         super().__post_init__()
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if not any(isinstance(value, jax.core.Tracer) for value in fields.values()):
+            self._check_types(fields)
             self.check(fields)
 
     def __call__(
@@ -216,6 +227,16 @@ class RecurrentLayer(nn.Module):
         raise NotImplementedError
 
     @classmethod
+    def _check_types(cls, fields: Mapping[str, Any]) -> None:
+        """A config's fields have the types of their defaults; those that Python code gives are looked at here."""
+        for field in dataclasses.fields(cls):
+            value, right = fields[field.name], int if field.name == "width" else type(field.default)
+            # bool is an int, and a float may come as anything that computes
+            if right in (int, bool, str) and not (isinstance(value, right) and isinstance(value, bool) == (right is bool)):
+                raise ValueError(f"{field.name}={value!r} must be {right.__name__}, not {type(value).__name__}")
+        check_at_least(1, fields, "width")
+
+    @classmethod
     def check(cls, fields: Mapping[str, Any]) -> None:
         """Refuses field values that do not fit together, before anything is compiled.
 
@@ -223,7 +244,7 @@ class RecurrentLayer(nn.Module):
           fields: ``width`` and the layer's own fields, as in the config.
 
         Raises:
-          UserError: names the field and the rule.
+          ValueError: names the argument and the rule; a config says the field instead.
         """
 
 
@@ -250,7 +271,7 @@ def check_divides(part: str, parts: int, whole: int) -> None:
       UserError: ``parts`` is below 1 or does not divide ``whole``.
     """
     if parts < 1 or whole % parts:
-        raise UserError(f"model.layer.{part}={parts} must be at least 1 and divide model.width={whole}")
+        raise UserError(f"{part}={parts} must be at least 1 and divide width={whole}")
 
 
 def check_heads_with_norm(heads: int, size: int) -> None:
@@ -260,7 +281,7 @@ def check_heads_with_norm(heads: int, size: int) -> None:
       UserError: a head has fewer than two of the ``size`` features.
     """
     if size // heads < 2:
-        raise UserError(f"model.layer.heads={heads} must leave each head two of {size} features or more, for its norm")
+        raise UserError(f"heads={heads} must leave each head two of {size} features or more, for its norm")
 
 
 def check_at_least(least: int, fields: Mapping[str, Any], *names: str) -> None:
@@ -271,7 +292,7 @@ def check_at_least(least: int, fields: Mapping[str, Any], *names: str) -> None:
     """
     for name in names:
         if fields[name] < least:
-            raise UserError(f"model.layer.{name}={fields[name]} must be at least {least}")
+            raise UserError(f"{name}={fields[name]} must be at least {least}")
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -281,4 +302,4 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
       UserError: lists them and names the nearest.
     """
     if value not in choices:
-        raise UserError(f"model.layer.{name}={value!r} is not one of {', '.join(choices)}" + suggest(value, choices))
+        raise UserError(f"{name}={value!r} is not one of {', '.join(choices)}" + suggest(value, choices))

@@ -94,6 +94,8 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 restored = self._restore(step, target)
+            except UserError:
+                raise
             except DAMAGE as error:
                 damaged[step] = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
                 continue

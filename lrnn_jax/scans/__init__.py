@@ -3,6 +3,8 @@
 All of them take batch first and time second, NumPy arrays or JAX's, of any floating dtype and any length, 0 included. They
 compute in float32 (attention multiplies in its inputs' dtype) and return every output with the last state, which continues the
 row in another call as ``h0``. What does not fit together is refused by name and shape; nothing is broadcast.
+
+The examples take ``import numpy as np`` and ``from lrnn_jax.scans import *`` for granted.
 """
 
 from lrnn_jax.scans.attention import scan_attention

@@ -66,7 +66,12 @@ def scan_attention(
 
     Source: Vaswani et al. 2017, Eq. 1; Su et al. 2021 (RoPE).
 
-    Example: with ``window=1`` every position sees itself alone, so o is v.
+    Example: queries of 0 weigh the values that they see alike.
+
+    >>> q, v = np.zeros((1, 3, 1, 2)), np.arange(6.0).reshape(1, 3, 1, 2)
+    >>> o, cache = scan_attention(q, q, v, window=2)
+    >>> o.tolist()
+    [[[[0.0, 1.0]], [[1.0, 2.0]], [[3.0, 4.0]]]]
     """
     method = choose_method(method, METHODS, accelerator="chunked", cpu="chunked", steps=q.shape[1])
     _check_window(window, q, h0)

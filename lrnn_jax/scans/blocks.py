@@ -49,7 +49,12 @@ def scan_blocks(
     Source: Dubinin et al. 2026, the recurrence of BD-LRU.
     Numerics: reverse-mode gradients only. The backward pass is the recurrence's adjoint, one more scan, over a and h alone.
 
-    Example: with one block, every A = [[0, 1], [1, 0]], h0 = (1, 2) and b = 0, h is (2, 1), (1, 2), (2, 1), ...
+    Example: one block that exchanges two numbers at every position.
+
+    >>> a, b = np.tile([[0.0, 1.0], [1.0, 0.0]], (1, 3, 1, 1, 1)), np.zeros((1, 3, 1, 2))
+    >>> h, h_last = scan_blocks(a, b, h0=np.array([[[1.0, 2.0]]]))
+    >>> h.tolist()
+    [[[[2.0, 1.0]], [[1.0, 2.0]], [[2.0, 1.0]]]]
     """
     if a.shape[-1] == 1:
         return scan_diagonal(a[..., 0], b, h0=h0, reset=reset, method=method)

@@ -49,7 +49,11 @@ def scan_companion(
     Source: Dubinin et al. 2026, the recurrence of H-LRU; the observer form is that of its released language models.
     Numerics: reverse-mode gradients only. Each form's backward pass is a loop of the other form.
 
-    Example: with M = 2, every a = (1, 1), b = 0 and h0 = (1, 0), h is Fibonacci's 1, 2, 3, 5, ... in either form.
+    Example: Fibonacci's numbers; the state has the latest two of them.
+
+    >>> s, s_last = scan_companion(np.ones((1, 4, 1, 2)), np.zeros((1, 4, 1)), h0=np.array([[[1.0, 0.0]]]))
+    >>> s.tolist()
+    [[[[1.0, 1.0]], [[2.0, 1.0]], [[3.0, 2.0]], [[5.0, 3.0]]]]
     """
     if a.shape[-1] == 1:
         start = None if h0 is None else h0[..., 0]

@@ -36,7 +36,12 @@ def scan_delta_rule(
 
     Source: Grazzi et al. 2025, Table 1 (DeltaNet); with a gate: Yang et al. 2025, Section 3.1 (Gated DeltaNet).
 
-    Example: with every k = q = (1, 0) and beta = 1, o_t is v_t: what was written along the key is replaced.
+    Example: at full strength, what is written replaces what was there along the key.
+
+    >>> k, v = np.tile([1.0, 0.0], (1, 3, 1, 1)), np.arange(3.0).reshape(1, 3, 1, 1)
+    >>> o, S_last = scan_delta_rule(k, k, v, np.ones((1, 3, 1)))
+    >>> o.tolist()
+    [[[[0.0]], [[1.0]], [[2.0]]]]
     """
     k, v, beta = k[:, :, None], v[:, :, None], beta[:, :, None]
     return scan_delta_product(q, k, v, beta, log_gate=log_gate, h0=h0, reset=reset, method=method)
@@ -82,7 +87,13 @@ def scan_delta_product(
     Numerics: no division by a gate, so gates near and at 0 are exact to rounding. Without a gate the sequential backward pass
     keeps no states, with one about sqrt(T) of them.
 
-    Example: two writes with v = 0, beta = 2 and keys at an angle of 45 degrees turn the state by 90 degrees.
+    Example: two writes of 0 with beta = 2 are two reflections, which turn the state by twice the angle between the keys.
+
+    >>> k = np.array([[1.0, 0.0], [0.5**0.5, 0.5**0.5]]).reshape(1, 1, 2, 1, 2)
+    >>> q, v, beta = np.ones((1, 1, 1, 2)), np.zeros((1, 1, 2, 1, 1)), np.full((1, 1, 2, 1), 2.0)
+    >>> o, S_last = scan_delta_product(q, k, v, beta, h0=np.array([1.0, 0.0]).reshape(1, 1, 2, 1))
+    >>> abs(np.round(S_last, 6)).tolist()
+    [[[[0.0], [1.0]]]]
     """
     chunks_pay = log_gate is not None and k.shape[-1] >= GATED_KEYS and k.shape[1] * k.shape[2] >= max(WRITES)
     cpu = "chunked" if chunks_pay else "sequential"

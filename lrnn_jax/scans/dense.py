@@ -44,6 +44,13 @@ def scan_dense(
 
     Numerics: float32; reverse-mode gradients only. The backward loop has one product per position, as this one has: the
     gradient of A is one product of all cotangents and all states after it.
+
+    Example: without an activation it is a linear recurrence; this A exchanges two numbers.
+
+    >>> a, b = np.array([[0.0, 1.0], [1.0, 0.0]]), np.zeros((1, 3, 2))
+    >>> h, h_last = scan_dense(a, b, activation="linear", h0=np.array([[1.0, 2.0]]))
+    >>> h.tolist()
+    [[[2.0, 1.0], [1.0, 2.0], [2.0, 1.0]]]
     """
     choose_method(method, METHODS, accelerator="sequential", steps=b.shape[1])
     if activation not in ACTIVATIONS:

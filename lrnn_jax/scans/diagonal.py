@@ -52,7 +52,11 @@ def scan_diagonal(
     Numerics: inputs are cast to float32 and the state is float32. No division by a cumulative product anywhere, so
     a = 0 and long sequences are exact to rounding.
 
-    Example: with every a = 0.5 and every b = 1, h is 1, 1.5, 1.75, ...; with ``reverse`` it is the same read backwards.
+    Example: a leaky sum.
+
+    >>> h, h_last = scan_diagonal(np.full((1, 3, 1), 0.5), np.ones((1, 3, 1)))
+    >>> h.tolist()
+    [[[1.0], [1.5], [1.75]]]
     """
     method = choose_method(method, METHODS, accelerator="associative", steps=a.shape[1])
     h0 = start_state(h0, (b.shape[0], *b.shape[2:]))
@@ -92,7 +96,12 @@ def scan_diagonal_complex(
     Raises:
       ValueError: unknown method, or arrays that do not fit, see `check_arrays`.
 
-    Example: with lam = (0, 1), which is i, and b = (1, 0) at every position, h is 1, 1 + i, i, 0, 1, ...
+    Example: lam is i and every input 1, so that h is 1, 1 + i, i, 0.
+
+    >>> lam, b = (np.zeros(1), np.ones(1)), (np.ones((1, 4, 1)), np.zeros((1, 4, 1)))
+    >>> (real, imaginary), h_last = scan_diagonal_complex(lam, b)
+    >>> real.tolist(), imaginary.tolist()
+    ([[[1.0], [1.0], [0.0], [0.0]]], [[[0.0], [1.0], [1.0], [0.0]]])
     """
     method = choose_method(method, METHODS, accelerator="associative", steps=b[0].shape[1])
     lam, b = _float32(lam), _float32(b)

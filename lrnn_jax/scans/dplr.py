@@ -54,7 +54,12 @@ def scan_dplr(
     with decays.
     Numerics: every exponent is a sum of ``log_w``, so none is above 0 and nothing is divided by a decay.
 
-    Example: with log_w = 0, a = -beta k and b = k it is the delta rule without its gate, for values that beta has scaled.
+    Example: without decay, and with a = -k and b = k, it is the delta rule at full strength.
+
+    >>> k, v = np.tile([1.0, 0.0], (1, 3, 1, 1)), np.arange(3.0).reshape(1, 3, 1, 1)
+    >>> o, S_last = scan_dplr(k, k, v, 0 * k, -k, k)
+    >>> o.tolist()
+    [[[[0.0]], [[1.0]], [[2.0]]]]
     """
     method = choose_method(method, METHODS, accelerator="chunked", steps=q.shape[1])
     q, k, v, log_w, a, b = (x.astype(jnp.float32) for x in (q, k, v, log_w, a, b))

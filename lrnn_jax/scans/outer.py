@@ -72,7 +72,12 @@ def scan_gated_outer(
     Numerics: no logarithm and no division: decays are multiplied up inside a chunk only, so products are at most 1 in
       magnitude and values and gradients are exact to rounding at a = 0 and across a sign.
 
-    Example: with every a = 1, o_t is linear attention, the sum over s <= t of (k_s^T q_t) v_s.
+    Example: without decay it is linear attention, here with equal scores a cumulative sum.
+
+    >>> q, v = np.ones((1, 3, 1, 1)), np.arange(1.0, 4.0).reshape(1, 3, 1, 1)
+    >>> o, S_last = scan_gated_outer(q, q, v, np.ones((1, 3, 1)))
+    >>> o.tolist()
+    [[[[1.0]], [[3.0]], [[6.0]]]]
     """
     method = choose_outer_method(method, a.shape[1], per_head=a.ndim == 3)
     q, k, v, a = (x.astype(jnp.float32) for x in (q, k, v, a))

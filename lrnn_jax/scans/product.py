@@ -45,7 +45,11 @@ def scan_product(
     Source: Grazzi et al. 2025, Eq. 1 with B = 0.
     Numerics: a matrix whose squared norm is below 1e-30, such as zero, is not normalised.
 
-    Example: with every a = 2 I, of size N, the logarithms are ``t log 2 + log(N) / 2``.
+    Example: powers of 2.
+
+    >>> (h, log_norm), h_last = scan_product(np.full((1, 3, 1, 1), 2.0))
+    >>> np.exp(log_norm).round(4).tolist()
+    [[2.0, 4.0, 8.0]]
     """
     method = choose_method(method, METHODS, accelerator="associative", steps=a.shape[1])
     a = a.astype(jnp.float32)

@@ -55,7 +55,12 @@ def scan_selective(
 
     Source: Gu and Dao 2023; the range [-1, 1]: Grazzi et al. 2025, Eq. 2 and its released kernel.
 
-    Example: with every dt = 0 the state stays h0, so y_t is h0 c_t.
+    Example: where the step size is 0, the state stays.
+
+    >>> u = np.ones((1, 3, 1))
+    >>> y, h_last = scan_selective(u, 0 * u, -np.ones((1, 1)), u, u, h0=np.full((1, 1, 1), 5.0))
+    >>> y.tolist()
+    [[[5.0], [5.0], [5.0]]]
     """
     method = choose_method(method, METHODS, accelerator="chunked", steps=u.shape[1])
     u, dt, a, b, c = (x.astype(jnp.float32) for x in (u, dt, a, b, c))

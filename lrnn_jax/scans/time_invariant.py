@@ -79,7 +79,12 @@ def scan_time_invariant(
     Numerics: powers of ``a`` are products, so that 0 and -1 are exact; outputs of the convolution are off by float32's rounding
     of the largest output of their row, not of each.
 
-    Example: with N = 1, a = (0.5, 0), b = c = (1, 0) and every x = 1, y is 1, 1.5, 1.75, ...
+    Example: a leaky sum, with one state.
+
+    >>> half, one = ((np.full((1, 1), value), np.zeros((1, 1))) for value in (0.5, 1.0))
+    >>> y, h_last = scan_time_invariant(half, one, one, np.ones((1, 3, 1)))
+    >>> y.tolist()
+    [[[1.0], [1.5], [1.75]]]
     """
     parallel = "chunked" if reset is None else "associative"
     cpu = "chunked" if reset is None and x.shape[1] > 1 else "sequential"

@@ -327,7 +327,7 @@ class ModularTask(SyntheticTask):
 
     def __post_init__(self) -> None:
         if self.modulus < 2:
-            raise UserError(f"task.modulus={self.modulus} must be at least 2")
+            raise UserError(f"modulus={self.modulus} must be at least 2")
 
     @property
     def CHANCE(self) -> float:  # type: ignore[override]  # it depends on m

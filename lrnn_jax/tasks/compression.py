@@ -41,7 +41,7 @@ class Compression(FixedLengthTask):
     def __post_init__(self) -> None:
         if self.vocabulary < 3:
             raise UserError(
-                f"task.vocabulary={self.vocabulary} must be at least 3: two tokens to remember and one that ends the sequence"
+                f"vocabulary={self.vocabulary} must be at least 3: two tokens to remember and one that ends the sequence"
             )
 
     @property

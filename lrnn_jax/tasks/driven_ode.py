@@ -114,11 +114,9 @@ class DrivenODE(RegressionTask):
 
     def __post_init__(self) -> None:
         if self.system not in SYSTEMS:
-            raise UserError(
-                f"task.system={self.system!r} is not one of {', '.join(SYSTEMS)}{suggest(self.system, tuple(SYSTEMS))}"
-            )
+            raise UserError(f"system={self.system!r} is not one of {', '.join(SYSTEMS)}{suggest(self.system, tuple(SYSTEMS))}")
         if self.waves < 1:
-            raise UserError(f"task.waves={self.waves} must be at least 1")
+            raise UserError(f"waves={self.waves} must be at least 1")
 
     @property
     def outputs(self) -> int:

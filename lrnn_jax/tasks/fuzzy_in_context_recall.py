@@ -62,10 +62,10 @@ class FuzzyInContextRecall(FixedLengthTask):
     def __post_init__(self) -> None:
         for name, size, tokens in (("key_motif", self.key_motif, self._keys), ("value_motif", self.value_motif, self._values)):
             if size < 1:
-                raise UserError(f"task.{name}={size} must be at least 1")
+                raise UserError(f"{name}={size} must be at least 1")
             if tokens < max(size, 2):
                 raise UserError(
-                    f"task.{name}={size}: task.vocabulary={self.vocabulary} leaves {max(tokens, 0)} tokens for it, and must "
+                    f"{name}={size}: vocabulary={self.vocabulary} leaves {max(tokens, 0)} tokens for it, and must "
                     f"leave {max(size, 2)} different ones"
                 )
 

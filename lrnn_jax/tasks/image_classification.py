@@ -56,9 +56,9 @@ class ImageClassification(PixelClassification):
 
     def __post_init__(self) -> None:
         if self.data not in _DATA:
-            raise UserError(f"task.data={self.data!r} is not one of {', '.join(_DATA)}{suggest(self.data, _DATA)}")
+            raise UserError(f"data={self.data!r} is not one of {', '.join(_DATA)}{suggest(self.data, _DATA)}")
         if self.grey and _DATA[self.data].channels == 1:
-            raise UserError(f"task.grey=True: {self.data!r} is grey already")
+            raise UserError(f"grey=True: {self.data!r} is grey already")
 
     @property
     def outputs(self) -> int:

@@ -42,7 +42,7 @@ class InContextRecall(FixedLengthTask):
 
     def __post_init__(self) -> None:
         if self.vocabulary < 4:
-            raise UserError(f"task.vocabulary={self.vocabulary} must be at least 4: two keys and two values")
+            raise UserError(f"vocabulary={self.vocabulary} must be at least 4: two keys and two values")
 
     @property
     def CHANCE(self) -> float:  # type: ignore[override]  # it depends on V

@@ -70,8 +70,8 @@ class LanguageModeling(FileTask):
 
     def __post_init__(self) -> None:
         if not self.data:
-            raise UserError("task.data='' must be 'stdlib', 'tfds:NAME', a file, a folder or a pattern")
-        check_tokenizer(self.tokenizer, field="task.tokenizer")
+            raise UserError("data='' must be 'stdlib', 'tfds:NAME', a file, a folder or a pattern")
+        check_tokenizer(self.tokenizer, field="tokenizer")
 
     def corpus(self) -> Corpus:
         """Returns the tokens, read and kept on first use."""

@@ -42,10 +42,10 @@ class Memorization(FixedLengthTask):
     def __post_init__(self) -> None:
         if self.vocabulary < 5:
             raise UserError(
-                f"task.vocabulary={self.vocabulary} must be at least 5: two keys, two values and a token that asks for one"
+                f"vocabulary={self.vocabulary} must be at least 5: two keys, two values and a token that asks for one"
             )
         if self.map_seed < 0:
-            raise UserError(f"task.map_seed={self.map_seed} must be at least 0")
+            raise UserError(f"map_seed={self.map_seed} must be at least 0")
 
     @property
     def CHANCE(self) -> float:  # type: ignore[override]  # it depends on V

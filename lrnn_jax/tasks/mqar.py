@@ -46,15 +46,15 @@ class MQAR(FixedLengthTask):
 
     def __post_init__(self) -> None:
         if self.pairs < 1:
-            raise UserError(f"task.pairs={self.pairs} must be at least 1")
+            raise UserError(f"pairs={self.pairs} must be at least 1")
         least = 2 * max(self.pairs, 1) + 2
         if self.vocabulary < least:
             raise UserError(
-                f"task.vocabulary={self.vocabulary} must be at least {least} for task.pairs={self.pairs}: different keys, "
+                f"vocabulary={self.vocabulary} must be at least {least} for pairs={self.pairs}: different keys, "
                 "1 to vocabulary // 2 - 1, and different values above"
             )
         if not 0.0 < self.power < float("inf"):
-            raise UserError(f"task.power={self.power} must be a finite number above 0")
+            raise UserError(f"power={self.power} must be a finite number above 0")
 
     @property
     def CHANCE(self) -> float:  # type: ignore[override]  # it depends on V

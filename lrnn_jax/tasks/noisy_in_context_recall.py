@@ -37,13 +37,13 @@ class NoisyInContextRecall(InContextRecall):
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.noise < 1.0:
-            raise UserError(f"task.noise={self.noise} must be in [0, 1): a share of the pairs that leaves some")
+            raise UserError(f"noise={self.noise} must be in [0, 1): a share of the pairs that leaves some")
         if self.noise_vocabulary < 1:
-            raise UserError(f"task.noise_vocabulary={self.noise_vocabulary} must be at least 1")
+            raise UserError(f"noise_vocabulary={self.noise_vocabulary} must be at least 1")
         if self._pair_vocabulary < 4:
             raise UserError(
-                f"task.vocabulary={self.vocabulary} must be at least {4 + self.noise_vocabulary}: two keys and two values "
-                f"beside task.noise_vocabulary={self.noise_vocabulary}"
+                f"vocabulary={self.vocabulary} must be at least {4 + self.noise_vocabulary}: two keys and two values "
+                f"beside noise_vocabulary={self.noise_vocabulary}"
             )
 
     @property

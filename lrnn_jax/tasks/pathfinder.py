@@ -39,7 +39,7 @@ class Pathfinder(PixelClassification):
 
     def __post_init__(self) -> None:
         if self.resolution not in RESOLUTIONS:
-            raise UserError(f"task.resolution={self.resolution} must be one of {', '.join(map(str, RESOLUTIONS))}")
+            raise UserError(f"resolution={self.resolution} must be one of {', '.join(map(str, RESOLUTIONS))}")
 
     @property
     def outputs(self) -> int:

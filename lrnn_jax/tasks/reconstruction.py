@@ -34,9 +34,9 @@ class Reconstruction(RegressionTask):
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= self.MAX_LENGTH:
-            raise UserError(f"task.steps={self.steps} must be between 1 and {self.MAX_LENGTH}")
+            raise UserError(f"steps={self.steps} must be between 1 and {self.MAX_LENGTH}")
         if not 0 <= self.dimensions <= self.steps:
-            raise UserError(f"task.dimensions={self.dimensions} must be between 0 and task.steps={self.steps}")
+            raise UserError(f"dimensions={self.dimensions} must be between 0 and steps={self.steps}")
 
     @property
     def outputs(self) -> int:

@@ -37,9 +37,9 @@ class SelectiveCopying(FixedLengthTask):
 
     def __post_init__(self) -> None:
         if self.vocabulary < 4:
-            raise UserError(f"task.vocabulary={self.vocabulary} must be at least 4: two tokens to copy, blank and copy token")
+            raise UserError(f"vocabulary={self.vocabulary} must be at least 4: two tokens to copy, blank and copy token")
         if self.copies < 1:
-            raise UserError(f"task.copies={self.copies} must be at least 1")
+            raise UserError(f"copies={self.copies} must be at least 1")
 
     @property
     def CHANCE(self) -> float:  # type: ignore[override]  # it depends on V

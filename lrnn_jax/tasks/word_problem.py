@@ -70,7 +70,7 @@ class WordProblem(SyntheticTask):
 
     def __post_init__(self) -> None:
         if self.tokens_per_transition < 1:
-            raise UserError(f"task.tokens_per_transition={self.tokens_per_transition} must be at least 1")
+            raise UserError(f"tokens_per_transition={self.tokens_per_transition} must be at least 1")
         _find_letters(self.group, self.letters)
 
     @property
@@ -205,11 +205,11 @@ def _find_letters(group: str, letters: str) -> np.ndarray:
     if letters == "all":
         return np.arange(len(elements), dtype=np.int32)
     if not found:
-        raise UserError(f"task.letters={letters!r} is not one of all, swaps, moved_K with a number K, such as moved_3")
+        raise UserError(f"letters={letters!r} is not one of all, swaps, moved_K with a number K, such as moved_3")
     moved = np.sum(elements != elements[:1], axis=1)
     chosen = np.flatnonzero(moved <= int(found[1])).astype(np.int32)
     if chosen.size < 2:
-        raise UserError(f"task.letters={letters!r} leaves only the identity of task.group={group!r}")
+        raise UserError(f"letters={letters!r} leaves only the identity of group={group!r}")
     return chosen
 
 
@@ -223,13 +223,13 @@ def _list_elements(name: str) -> list[Permutation]:
         least, most = {"S": (2, 6), "A": (3, 6), "Z": (2, MOST_ELEMENTS), "D": (3, MOST_ELEMENTS // 2)}.get(kind, (1, 0))
         if not least <= n <= most:
             raise UserError(
-                f"task.group={name!r}: {factor!r} is not one of S2 to S6, A3 to A6, Z2 to Z{MOST_ELEMENTS}, "
+                f"group={name!r}: {factor!r} is not one of S2 to S6, A3 to A6, Z2 to Z{MOST_ELEMENTS}, "
                 f"D3 to D{MOST_ELEMENTS // 2} (products as in 'A4xZ5')"
             )
         parts.append(_list_factor(kind, n))
     order = int(np.prod([len(part) for part in parts]))
     if order > MOST_ELEMENTS:
-        raise UserError(f"task.group={name!r} has {order} elements, more than {MOST_ELEMENTS}")
+        raise UserError(f"group={name!r} has {order} elements, more than {MOST_ELEMENTS}")
     elements: list[Permutation] = [()]
     for part in parts:
         elements = [(*a, *(len(a) + i for i in b)) for a, b in itertools.product(elements, part)]

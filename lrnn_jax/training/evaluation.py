@@ -32,7 +32,9 @@ def restore_parameters(workdir: Path, program: Program, *, which: str) -> tuple[
     return kept["state"].variables, int(kept["state"].step)
 
 
-def evaluate_run(workdir: Path, *, which: str, lengths: list[list[int]] | None, examples: int | None) -> dict[str, Any]:
+def evaluate_run(
+    workdir: str | Path, *, which: str = "last", lengths: list[list[int]] | None = None, examples: int | None = None
+) -> dict[str, Any]:
     """Evaluates a run's checkpoint on its test stream.
 
     Args:
@@ -48,6 +50,9 @@ def evaluate_run(workdir: Path, *, which: str, lengths: list[list[int]] | None, 
     Raises:
       UserError: no run or no such checkpoint there, or lengths that the task cannot make.
     """
+    if which not in ("last", "best"):
+        raise UserError(f"which={which!r} must be 'last' or 'best'")
+    workdir = Path(workdir).expanduser()
     config = read_run(workdir)
     if lengths:
         config.eval.lengths = lengths
@@ -61,10 +66,10 @@ def evaluate_run(workdir: Path, *, which: str, lengths: list[list[int]] | None, 
         validate_config(config)
         program = make_program(config)
     except UserError as error:
-        # what is named is the flag that was given, not the field that it stands for
+        # what is named is the argument that was given, not the field that it stands for
         said = str(error)
         for name, given in (("lengths", lengths), ("examples", examples)):
-            said = said.replace(f"eval.{name}", f"--{name}") if given else said
+            said = said.replace(f"eval.{name}", name) if given else said
         raise UserError(said) from error
     variables, step = restore_parameters(workdir, program, which=which)
     (measured,) = program.evaluate(**variables, stream="test")

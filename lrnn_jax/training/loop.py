@@ -21,6 +21,7 @@ from lrnn_jax.runs.folder import RunFolder, allow_open_files
 from lrnn_jax.runs.origin import describe_origin
 from lrnn_jax.runs.parameters import hash_params
 from lrnn_jax.runs.results import Result
+from lrnn_jax.runs.store import default_workdir
 from lrnn_jax.tasks.base import Sums
 from lrnn_jax.training.loggers import Progress, format_spread, open_sinks
 from lrnn_jax.training.measuring import Measured, member_means
@@ -31,12 +32,12 @@ from lrnn_jax.training.signals import interruptible
 from lrnn_jax.training.steps import TrainState, Tree
 
 
-def train(config: ConfigDict, workdir: Path) -> Result:
+def train(config: ConfigDict, workdir: str | Path | None = None) -> Result:
     """Trains one run, or resumes it, or returns the finished run's result.
 
     Args:
       config: resolved config.
-      workdir: the run's folder.
+      workdir: the run's folder; None takes ``runs/<hash of the config>``, as the command does.
 
     Returns:
       What ``result.json`` holds.
@@ -47,6 +48,9 @@ def train(config: ConfigDict, workdir: Path) -> Result:
       Interrupted: SIGTERM or Ctrl-C; everything is saved.
     """
     validate_config(config)
+    if config.seeds != 1:
+        raise UserError(f"seeds={config.seeds}: train takes one run; set seed, or see lrnn_jax.config.identity.split_seeds")
+    workdir = default_workdir(config) if workdir is None else Path(workdir).expanduser()
     with open_loop(make_program(config), [workdir], workdir / "checkpoints", verbose=True) as run:
         (result,) = run()
     if result["status"] == "failed":
@@ -90,6 +94,8 @@ def open_loop(
         # batches are shared out, but gradients are not summed: each process would train a model of its own
         raise UserError(f"training runs in one JAX process, and this is one of {jax.process_count()}; start one alone")
     folders = [RunFolder(workdir) for workdir in workdirs]
+    if not all(folder.config_file.exists() for folder in folders):
+        program.read_start()  # what cannot begin writes nothing
     allow_open_files(len(folders))
     with ExitStack() as stack:
         for folder, config in zip(folders, program.configs, strict=True):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from lrnn_jax.config.identity import structure_key, traced_values
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.models.backbone import Backbone
 from lrnn_jax.registry import build_model, build_task, load_layer
+from lrnn_jax.runs.weights import check_fit, read_weights
 from lrnn_jax.tasks.base import Batch, EvaluationSet, FileTask, Sums, SyntheticTask, Task
 from lrnn_jax.training.feeding import Feed
 from lrnn_jax.training.measuring import Measured, average
@@ -89,8 +91,33 @@ class Program:
         return dataclasses.replace(self, configs=list(configs), hyper=stack_hyper(configs), model=model, feed=feed)
 
     def init(self) -> TrainState:
-        """Returns the state before the first step."""
-        return _compile_init(self.step, self.members)(self.hyper)
+        """Returns the state before the first step, with the parameters that ``train.init_from`` names."""
+        state = _compile_init(self.step, self.members)(self.hyper)
+        start = self.read_start()
+        if start is None:
+            return state
+
+        def copy(new: Any, old: jax.Array) -> jax.Array:
+            """The state is given away to the first call, and every member has its own."""
+            return jnp.array(np.broadcast_to(new, old.shape))
+
+        return state._replace(**jax.tree.map(copy, start, state.variables))
+
+    def read_start(self) -> dict[str, Tree] | None:
+        """Returns the parameters and statistics that ``train.init_from`` names, or None where it names none.
+
+        Raises:
+          UserError: there are none, or those of another model.
+        """
+        source = self.config.train.init_from
+        if not source:
+            return None
+        try:
+            start = read_weights(Path(source).expanduser()).variables
+        except UserError as error:
+            raise UserError(f"train.init_from={source}: {error}") from error
+        check_fit(start, _state_shapes(self.step, 1).variables, source=f"train.init_from={source}")
+        return start
 
     def steps_from(self, step: int) -> int:
         """Returns how many steps the next compiled call takes: the config's, or up to where something is due before."""

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 
 @contextmanager
 def interruptible() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT; a second one acts at once."""
+    """Collects SIGTERM and SIGINT; a second one acts at once. Outside of the main thread none arrive."""
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
     previous: dict[int, Any] = {}
 
     def receive(signum: int, _: Any) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import random
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -148,7 +149,7 @@ def call(*words):
 
 def test_a_layer_that_reads_both_ways_writes_nothing(run, monkeypatch):
     monkeypatch.setattr(Diagonal, "CAUSAL", False)
-    with pytest.raises(UserError, match="'diagonal' reads whole sequences, and cannot write token by token"):
+    with pytest.raises(UserError, match="Diagonal reads to both sides, and LanguageModeling has the answer among the inputs"):
         load_language_model(run, which="last")
 
 
@@ -223,3 +224,13 @@ def test_the_table_names_every_held_out_file(run, monkeypatch, capsys):
     model = float(out[-2].split()[-2])
     assert ended.value.code == int(model >= total)
     data.rename(run.parent / "away.jsonl")
+
+
+def test_an_exported_model_writes_the_same_text_and_takes_its_tokenizer_along(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    flags = ["generate", "--tokens=20", "--seed=2", "--prompt=abc"]
+    assert call("export", f"--workdir={tmp_path / 'run'}", f"--out={tmp_path / 'out'}")[0] == 0
+    assert call(*flags, f"--workdir={tmp_path / 'out'}") == call(*flags, f"--workdir={run}")
+    (tmp_path / "run" / "tokenizer.json").write_text("{}")
+    assert call("export", f"--workdir={tmp_path / 'run'}", f"--out={tmp_path / 'with'}")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "with").iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]

@@ -2,6 +2,7 @@
 
 import ast
 import io
+import re
 import tokenize
 from pathlib import Path
 
@@ -383,3 +384,13 @@ def test_a_training_set_smaller_than_a_batch_is_refused(config):
 def test_batch_statistics_over_microbatches_are_refused(config):
     config.model.norm, config.train.microbatches = "batchnorm", 2
     assert "train.microbatches" in refusal(validate_config, config)
+
+
+def test_what_a_layer_says_of_its_arguments_names_the_fields():
+    config = load_config("configs/parity.py:mamba2,smoke", {"model.layer.groups": 3})
+    assert refusal(validate_config, config) == "model.layer.groups=3 must divide model.layer.heads=4"
+    config = load_config("configs/parity.py:deltanet,smoke", {"model.layer.heads": 7})
+    assert refusal(validate_config, config) == "model.layer.heads=7 must be at least 1 and divide model.width=32"
+    config = load_config("configs/mqar.py:mamba2,smoke", {"task.vocabulary": 3})
+    said = refusal(validate_config, config)
+    assert re.match(r"task.vocabulary=3 must be at least \d+ for task.pairs=\d+: different keys", said)

@@ -152,9 +152,9 @@ def test_initial_values_are_the_released_ones():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"blocks": 0}, "model.layer.blocks=0 must be at least 1"),
-        ({"block_size": 0}, "model.layer.block_size=0 must be at least 1"),
-        ({"gates": "softmaxx"}, "model.layer.gates='softmaxx' is not one of softmax, sigmoid, .*; did you mean 'softmax'"),
+        ({"blocks": 0}, "blocks=0 must be at least 1"),
+        ({"block_size": 0}, "block_size=0 must be at least 1"),
+        ({"gates": "softmaxx"}, "gates='softmaxx' is not one of softmax, sigmoid, .*; did you mean 'softmax'"),
     ],
 )
 def test_check_refuses_what_does_not_fit(fields, message):

@@ -106,7 +106,7 @@ def test_cannot_track_parity_with_the_same_weights_and_eigenvalues_above_0():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"heads": 3}, "heads=3 must be at least 1 and divide model.width=8"),
+        ({"heads": 3}, "heads=3 must be at least 1 and divide width=8"),
         ({"heads": 0}, "heads=0"),
         ({"heads": -2}, "heads=-2"),
         ({"conv_width": -1}, "conv_width=-1"),

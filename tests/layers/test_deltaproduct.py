@@ -187,7 +187,7 @@ def test_two_householders_rotate_only_with_negative_eigenvalues():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"heads": 3}, "heads=3 must be at least 1 and divide model.width=8"),
+        ({"heads": 3}, "heads=3 must be at least 1 and divide width=8"),
         ({"heads": 0, "head_dim": 4}, "heads=0 must be at least 1"),
         ({"head_dim": -1}, "head_dim=-1 must be at least 0"),
         ({"expand_v": 0}, "expand_v=0 must be at least 1"),

@@ -80,7 +80,7 @@ def test_decays_start_where_mamba_2_starts_them():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"heads": 3}, "heads=3 must be at least 1 and divide model.width=8"),
+        ({"heads": 3}, "heads=3 must be at least 1 and divide width=8"),
         ({"heads": 0, "head_dim": 4}, "heads=0 must be at least 1"),
         ({"head_dim": -1}, "head_dim=-1 must be at least 0"),
         ({"expand_v": 0}, "expand_v=0 must be at least 1"),

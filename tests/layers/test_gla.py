@@ -113,8 +113,8 @@ def test_tracks_parity_with_eigenvalues_below_0_only(negative, method):
     ("fields", "message"),
     [
         ({"heads": 0}, "heads=0 must be at least 1"),
-        ({"heads": 3}, "key_size=0 needs model.width=8 to be a multiple of 6"),
-        ({"heads": 3, "key_size": 1}, "value_size=0 needs model.width=8 to be a multiple of 3"),
+        ({"heads": 3}, "key_size=0 needs width=8 to be a multiple of 6"),
+        ({"heads": 3, "key_size": 1}, "value_size=0 needs width=8 to be a multiple of 3"),
         ({"key_size": -1}, "key_size=-1 must be at least 0"),
         ({"value_size": -1}, "value_size=-1 must be at least 0"),
         ({"gate_rank": 0}, "gate_rank=0 must be at least 1"),

@@ -147,10 +147,10 @@ def test_initial_values_are_the_released_ones():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"channels": 0}, "model.layer.channels=0 must be at least 1"),
-        ({"order": 0}, "model.layer.order=0 must be at least 1"),
-        ({"form": "observed"}, "model.layer.form='observed' is not one of companion, observer; did you mean 'observer'"),
-        ({"gates": "tan"}, "model.layer.gates='tan' is not one of softmax, sigmoid, .*; did you mean 'tanh'"),
+        ({"channels": 0}, "channels=0 must be at least 1"),
+        ({"order": 0}, "order=0 must be at least 1"),
+        ({"form": "observed"}, "form='observed' is not one of companion, observer; did you mean 'observer'"),
+        ({"gates": "tan"}, "gates='tan' is not one of softmax, sigmoid, .*; did you mean 'tanh'"),
     ],
 )
 def test_check_refuses_what_does_not_fit(fields, message):

@@ -122,8 +122,8 @@ def test_tracks_parity_with_eigenvalues_below_0_only(negative, method):
     ("fields", "message"),
     [
         *(({name: 0}, f"{name}=0 must be at least 1") for name in ("heads", "state_size", "expand", "conv_width", "groups")),
-        ({"heads": 3}, "heads=3 must divide expand . model.width = 16"),
-        ({"groups": 3}, "groups=3 must divide model.layer.heads=4"),
+        ({"heads": 3}, "heads=3 must divide expand . width = 16"),
+        ({"groups": 3}, "groups=3 must divide heads=4"),
     ],
 )
 def test_check_refuses_what_does_not_fit(fields, message):

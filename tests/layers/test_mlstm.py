@@ -140,9 +140,9 @@ def test_weights_start_as_released():
     [
         *(({name: 0}, f"{name}=0 must be at least 1") for name in ("heads", "expand", "block_size")),
         ({"conv_width": -1}, "conv_width=-1 must be at least 0"),
-        ({"heads": 3}, "heads=3 must divide expand . model.width = 16"),
+        ({"heads": 3}, "heads=3 must divide expand . width = 16"),
         ({"heads": 16}, "heads=16 must leave each head two of 16 features or more, for its norm"),
-        ({"block_size": 5}, "block_size=5 must divide expand . model.width = 16"),
+        ({"block_size": 5}, "block_size=5 must divide expand . width = 16"),
     ],
 )
 def test_check_refuses_what_does_not_fit(fields, message):

@@ -49,7 +49,7 @@ def test_what_is_float32_in_a_bfloat16_layer_is_multiplied_in_float32(name, meth
 def test_fields_that_do_not_fit_are_refused_where_the_layer_is_made(name):
     fields = own_fields(load_layer(name))
     wrong = next(field for field in SIZES if field in fields)
-    with pytest.raises(UserError, match=f"model.layer.{wrong}=0 must be at least [12]"):
+    with pytest.raises(UserError, match=f"{wrong}=0 must be at least [12]"):
         load_layer(name)(width=16, **{wrong: 0})
 
 

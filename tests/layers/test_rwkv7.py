@@ -113,7 +113,7 @@ def test_ranks_are_the_released_ones_or_half_the_width(width, ranks):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"heads": 3}, "heads=3 must be at least 1 and divide model.width=8"),
+        ({"heads": 3}, "heads=3 must be at least 1 and divide width=8"),
         ({"heads": 8}, "heads=8 must leave each head two of 8 features or more, for its norm"),
         ({"decay_rank": -1}, "decay_rank=-1 must be at least 0"),
         ({"rate_rank": -1}, "rate_rank=-1"),

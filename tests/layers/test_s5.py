@@ -144,7 +144,7 @@ def test_steps_start_uniform_in_their_logarithm():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"blocks": 5}, "blocks=5 must divide model.layer.state_size=64 into blocks of conjugate pairs"),
+        ({"blocks": 5}, "blocks=5 must divide state_size=64 into blocks of conjugate pairs"),
         ({"blocks": 64}, "into blocks of conjugate pairs"),
         ({"state_size": 0}, "state_size=0 must be at least 1"),
         ({"discretisation": "euler"}, "discretisation='euler' is not one of zoh, bilinear"),

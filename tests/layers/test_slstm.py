@@ -145,7 +145,7 @@ def test_heads_do_not_mix():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"heads": 3}, "heads=3 must be at least 1 and divide model.width=8"),
+        ({"heads": 3}, "heads=3 must be at least 1 and divide width=8"),
         ({"heads": 0}, "heads=0"),
         ({"heads": 8}, "heads=8 must leave each head two of 8 features or more, for its norm"),
         ({"conv_width": -1}, "conv_width=-1"),

@@ -71,8 +71,8 @@ def test_transition_is_that_of_a_shift_register():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"heads": 5}, "heads=5 must be at least 1 and divide model.width=12"),
-        ({"heads": 4}, "heads=4 must leave an even number of features per head.*model.width=12 leaves 3"),
+        ({"heads": 5}, "heads=5 must be at least 1 and divide width=12"),
+        ({"heads": 4}, "heads=4 must leave an even number of features per head.*width=12 leaves 3"),
         ({"window": 0}, "window=0 must be at least 1"),
     ],
 )

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lrnn_jax.layers.deltanet import DeltaNet
 from lrnn_jax.parts.layer import MATRICES, RecurrentLayer, missing_parts
 from lrnn_jax.scans.method import Serves
 
@@ -134,3 +135,21 @@ def test_missing_parts_are_named():
         METHODS = ("sequential",)
 
     assert missing_parts(Listed) == ["a mapping from name to Serves as METHODS"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"width": 8, "heads": 3}, "heads=3 must be at least 1 and divide width=8"),
+        ({"width": 8, "heads": 2.0}, "heads=2.0 must be int, not float"),
+        ({"width": 8, "heads": True}, "heads=True must be int, not bool"),
+        ({"width": "8"}, "width='8' must be int, not str"),
+        ({"width": 0}, "width=0 must be at least 1"),
+        ({"width": 8, "key_activation": None}, "key_activation=None must be str, not NoneType"),
+        ({"width": 8, "negative_eigenvalues": 1}, "negative_eigenvalues=1 must be bool, not int"),
+    ],
+)
+def test_a_layer_made_in_python_refuses_what_does_not_fit_and_speaks_of_arguments(fields, said):
+    with pytest.raises(ValueError) as caught:
+        DeltaNet(**fields)
+    assert str(caught.value) == said

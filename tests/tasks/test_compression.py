@@ -35,5 +35,5 @@ def test_its_head_is_the_auto_encoder_and_chance_that_of_the_tokens():
 
 
 def test_a_vocabulary_without_a_choice_is_refused():
-    with pytest.raises(UserError, match=r"^task\.vocabulary=2 must be at least 3: [^\n]*$"):
+    with pytest.raises(UserError, match=r"^vocabulary=2 must be at least 3: [^\n]*$"):
         Compression(vocabulary=2)

@@ -118,10 +118,10 @@ def test_the_example_of_the_docstring():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"key_motif": 8}, r"task\.key_motif=8: task\.vocabulary=16 leaves 7 tokens"),
-        ({"value_motif": 9}, r"task\.value_motif=9: task\.vocabulary=16 leaves 8 tokens"),
-        ({"vocabulary": 1}, r"task\.key_motif=3: task\.vocabulary=1 leaves 0 tokens"),
-        ({"key_motif": 0}, r"task\.key_motif=0 must be at least 1"),
+        ({"key_motif": 8}, r"key_motif=8: vocabulary=16 leaves 7 tokens"),
+        ({"value_motif": 9}, r"value_motif=9: vocabulary=16 leaves 8 tokens"),
+        ({"vocabulary": 1}, r"key_motif=3: vocabulary=1 leaves 0 tokens"),
+        ({"key_motif": 0}, r"key_motif=0 must be at least 1"),
     ],
 )
 def test_motifs_that_the_vocabulary_does_not_allow_are_refused(fields, said):

@@ -41,7 +41,7 @@ def test_grey_is_one_feature(pixels, tmp_path):
     [
         ("image_classification", {"data": "cifar100"}, "did you mean 'cifar10'"),
         ("image_classification", {"data": "mnist", "grey": True}, "'mnist' is grey already"),
-        ("pathfinder", {"resolution": 33}, "task.resolution=33 must be one of 32, 64, 128, 256"),
+        ("pathfinder", {"resolution": 33}, "resolution=33 must be one of 32, 64, 128, 256"),
     ],
 )
 def test_fields_that_no_data_have(name, fields, said):

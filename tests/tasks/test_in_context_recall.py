@@ -80,5 +80,5 @@ def test_the_example_of_the_docstring():
 
 
 def test_a_vocabulary_without_a_choice_is_refused():
-    with pytest.raises(UserError, match=r"^task\.vocabulary=3 must be at least 4: [^\n]*$"):
+    with pytest.raises(UserError, match=r"^vocabulary=3 must be at least 4: [^\n]*$"):
         InContextRecall(vocabulary=3)

@@ -183,8 +183,8 @@ def test_padding_counts_nothing(task):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"data": ""}, "task.data=''"),
-        ({"tokenizer": "bpe:12"}, "task.tokenizer='bpe:12' must be"),
+        ({"data": ""}, "data=''"),
+        ({"tokenizer": "bpe:12"}, "tokenizer='bpe:12' must be"),
         ({"tokenizer": "none.json"}, "task.tokenizer='none.json': cannot read"),
         ({"data": "none/*.txt"}, "task.data='none/*.txt'"),
     ],

@@ -56,8 +56,8 @@ def test_names_and_chance():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"vocabulary": 4}, r"task\.vocabulary=4 must be at least 5"),
-        ({"map_seed": -1}, r"task\.map_seed=-1 must be at least 0"),
+        ({"vocabulary": 4}, r"vocabulary=4 must be at least 5"),
+        ({"map_seed": -1}, r"map_seed=-1 must be at least 0"),
     ],
 )
 def test_fields_that_mean_nothing_are_refused(fields, said):

@@ -97,5 +97,5 @@ def test_constants_follow_the_modulus(modulus):
 
 @pytest.mark.parametrize("modulus", [1, 0, -3])
 def test_modulus_below_two_is_refused(modulus):
-    with pytest.raises(UserError, match=rf"^task\.modulus={modulus} .*at least 2$"):
+    with pytest.raises(UserError, match=rf"^modulus={modulus} .*at least 2$"):
         ModularArithmetic(modulus)

@@ -100,5 +100,5 @@ def test_modulus_two_asks_what_parity_asks():
 
 @pytest.mark.parametrize("modulus", [1, 0, -3])
 def test_modulus_below_two_is_refused(modulus):
-    with pytest.raises(UserError, match=rf"^task\.modulus={modulus} .*at least 2$"):
+    with pytest.raises(UserError, match=rf"^modulus={modulus} .*at least 2$"):
         ModularCounting(modulus)

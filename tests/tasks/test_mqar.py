@@ -84,10 +84,10 @@ def test_the_example_of_the_docstring():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"pairs": 0}, r"task\.pairs=0 must be at least 1"),
-        ({"vocabulary": 17, "pairs": 8}, r"task\.vocabulary=17 must be at least 18 for task\.pairs=8: .*different keys"),
-        ({"power": 0.0}, r"task\.power=0\.0 must be a finite number above 0"),
-        ({"power": float("inf")}, r"task\.power=inf must be a finite number above 0"),
+        ({"pairs": 0}, r"pairs=0 must be at least 1"),
+        ({"vocabulary": 17, "pairs": 8}, r"vocabulary=17 must be at least 18 for pairs=8: .*different keys"),
+        ({"power": 0.0}, r"power=0\.0 must be a finite number above 0"),
+        ({"power": float("inf")}, r"power=inf must be a finite number above 0"),
     ],
 )
 def test_fields_that_mean_nothing_are_refused(fields, said):

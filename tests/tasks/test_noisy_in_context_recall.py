@@ -74,10 +74,10 @@ def test_the_example_of_the_docstring():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"noise": 1.0}, r"task\.noise=1\.0 must be in \[0, 1\)"),
-        ({"noise": -0.1}, r"task\.noise=-0\.1 must be in \[0, 1\)"),
-        ({"noise_vocabulary": 0}, r"task\.noise_vocabulary=0 must be at least 1"),
-        ({"vocabulary": 19}, r"task\.vocabulary=19 must be at least 20: .*task\.noise_vocabulary=16"),
+        ({"noise": 1.0}, r"noise=1\.0 must be in \[0, 1\)"),
+        ({"noise": -0.1}, r"noise=-0\.1 must be in \[0, 1\)"),
+        ({"noise_vocabulary": 0}, r"noise_vocabulary=0 must be at least 1"),
+        ({"vocabulary": 19}, r"vocabulary=19 must be at least 20: .*noise_vocabulary=16"),
     ],
 )
 def test_fields_that_mean_nothing_are_refused(fields, said):

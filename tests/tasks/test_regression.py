@@ -110,9 +110,9 @@ def test_the_pathway_keeps_its_protein():
     ("make", "said"),
     [
         (lambda: DrivenODE(system="lotka"), "did you mean 'lotka_volterra'"),
-        (lambda: DrivenODE(waves=0), r"task\.waves=0"),
-        (lambda: Reconstruction(steps=0), r"task\.steps=0"),
-        (lambda: Reconstruction(dimensions=33), r"task\.dimensions=33"),
+        (lambda: DrivenODE(waves=0), r"waves=0"),
+        (lambda: Reconstruction(steps=0), r"steps=0"),
+        (lambda: Reconstruction(dimensions=33), r"dimensions=33"),
         (lambda: Reconstruction().check_length("train.length", (16, 16)), r"train\.length=\[16, 16\]"),
         (lambda: DrivenODE().check_length("train.length", (32, 64)), r"train\.length=\[32, 64\]"),
     ],

@@ -59,7 +59,7 @@ def test_the_example_of_the_docstring():
 
 @pytest.mark.parametrize(
     ("fields", "said"),
-    [({"vocabulary": 3}, r"task\.vocabulary=3 must be at least 4"), ({"copies": 0}, r"task\.copies=0 must be at least 1")],
+    [({"vocabulary": 3}, r"vocabulary=3 must be at least 4"), ({"copies": 0}, r"copies=0 must be at least 1")],
 )
 def test_fields_that_mean_nothing_are_refused(fields, said):
     with pytest.raises(UserError, match=rf"^{said}[^\n]*$"):

@@ -244,7 +244,7 @@ def test_curves_by_hand(bos):
 
 @pytest.mark.parametrize("group", ["S1", "S7", "A2", "Z1", "Z721", "D2", "D361", "Q8", "", "S5x", "s5", "S5xS4"])
 def test_other_groups_are_refused_in_one_line(group):
-    with pytest.raises(UserError, match=r"^task\.group=") as caught:
+    with pytest.raises(UserError, match=r"^group=") as caught:
         WordProblem(group)
     assert "\n" not in str(caught.value)
 
@@ -253,12 +253,12 @@ def test_other_groups_are_refused_in_one_line(group):
     ("group", "letters"), [("S5", "swap"), ("S5", "moved_"), ("S5", "moved_1"), ("A5", "swaps"), ("Z60", "moved_3")]
 )
 def test_letters_that_mean_nothing_are_refused(group, letters):
-    with pytest.raises(UserError, match=rf"^task\.letters='{letters}'"):
+    with pytest.raises(UserError, match=rf"^letters='{letters}'"):
         WordProblem(group, letters)
 
 
 def test_tokens_per_transition_below_one_is_refused():
-    with pytest.raises(UserError, match=r"^task\.tokens_per_transition=0 .*at least 1$"):
+    with pytest.raises(UserError, match=r"^tokens_per_transition=0 .*at least 1$"):
         WordProblem(tokens_per_transition=0)
 
 
