@@ -135,7 +135,7 @@ _check_once = functools.lru_cache(check_rules)
 
 
 def _load_module(file: Path) -> Any:
-    return _run_module(file, _call(file, file.read_text))
+    return _run_module(file, _call(file, lambda: file.read_text(encoding="utf-8")))
 
 
 @functools.lru_cache

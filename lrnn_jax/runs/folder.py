@@ -38,7 +38,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("a+")
+            file = (self.path / ".lock").open("a+", encoding="utf-8")
         except OSError as error:
             raise UserError(f"cannot write in --workdir={self.path}: {error.strerror}") from error
         with file:
@@ -92,7 +92,7 @@ class RunFolder:
         """
         for name, text in records.items():
             file = self.path / name
-            if not file.is_file() or file.read_text() != text:
+            if not file.is_file() or file.read_text(encoding="utf-8") != text:
                 raise UserError(
                     f"{self.path} was trained on other data: {name} there differs from this task's; choose another --workdir"
                 )
@@ -131,14 +131,16 @@ class RunFolder:
         """
         clean = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in line.items()}
         try:
-            with self.metrics_file.open("a") as file:
+            with self.metrics_file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(clean) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {self.metrics_file}: {error.strerror}") from error
 
     def read_metrics(self) -> list[str]:
         """Returns the lines of ``metrics.jsonl``; none where it does not exist yet."""
-        return self.metrics_file.read_text(errors="replace").splitlines() if self.metrics_file.exists() else []
+        return (
+            self.metrics_file.read_text(encoding="utf-8", errors="replace").splitlines() if self.metrics_file.exists() else []
+        )
 
     def parse_metrics(self) -> list[dict[str, Any]]:
         """Returns the lines as dictionaries; one that a full disk or a crash has cut short is left out."""

@@ -56,7 +56,7 @@ def locked_store(store: Path, *, shared: bool = False) -> Iterator[None]:
         )
     try:
         store.mkdir(parents=True, exist_ok=True)
-        file = (store / ".lock").open("a+")
+        file = (store / ".lock").open("a+", encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write in --workdir={store}: {error.strerror}") from error
     with file:
