@@ -1,6 +1,7 @@
 """The flags of one command: ``--config=FILE[:ARG]`` with its overrides, and help texts."""
 
 import ast
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -28,6 +29,30 @@ def refuse_positional(positional: list[str]) -> None:
     """
     if positional:
         raise UserError(f"unexpected argument {positional[0]!r}; flags start with --")
+
+
+class _PathParser(flags.ArgumentParser[str]):
+    """A path as the shell would have it: ``--workdir=~/x`` reaches a program as it stands."""
+
+    def parse(self, argument: str) -> str:
+        return str(expand_path(argument)) if argument else argument
+
+
+def expand_path(text: str) -> Path:
+    """Returns a path with the home that ``~`` stands for.
+
+    Raises:
+      UserError: there is no such home.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{text}: there is no home for {text.partition('/')[0]!r}; give the path itself") from error
+
+
+def define_path(name: str, default: str | None, text: str, values: flags.FlagValues) -> None:
+    """Adds a flag that holds a file or a folder."""
+    flags.DEFINE(_PathParser(), name, default, text, values)
 
 
 CONFIG_HELP = "config FILE[:ARG]; --config.SECTION.FIELD=VALUE overrides a field"

@@ -62,6 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # the reader of our output has gone, as in `lrnn list layers | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        # a name that no file can have, a folder that may not be entered
+        if not error.filename or not error.strerror:
+            raise
+        return complain(f"{error.strerror}: {str(error.filename)!r}", 2)
 
 
 def _dispatch(arguments: list[str]) -> int:

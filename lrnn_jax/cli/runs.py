@@ -8,6 +8,7 @@ from typing import Any
 
 from absl import flags
 
+from lrnn_jax.cli.flags import expand_path
 from lrnn_jax.cli.text import align, cell, complain
 from lrnn_jax.errors import UserError
 
@@ -28,7 +29,7 @@ def run_runs(values: flags.FlagValues, positional: list[str]) -> int:
         raise UserError("lrnn runs needs one DIR, the folder of the runs")
     from lrnn_jax.runs.store import check_column, read_rows, select_rows
 
-    rows = read_rows(Path(positional[0]))
+    rows = read_rows(expand_path(positional[0]))
     known = {name for row in rows for name in row}
     for name in [*(values.columns or []), *([values.sort] if values.sort else [])]:
         check_column(name, known)

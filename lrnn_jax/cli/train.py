@@ -4,7 +4,7 @@ from pathlib import Path
 
 from absl import flags
 
-from lrnn_jax.cli.flags import define_config, refuse_positional
+from lrnn_jax.cli.flags import define_config, define_path, refuse_positional
 from lrnn_jax.cli.runs import run_all
 from lrnn_jax.cli.text import format_metrics
 from lrnn_jax.errors import UserError
@@ -13,7 +13,7 @@ from lrnn_jax.errors import UserError
 def define_train(values: flags.FlagValues) -> None:
     """Adds the command\'s flags."""
     define_config(values)
-    flags.DEFINE_string(
+    define_path(
         "workdir",
         None,
         "the run's folder (default: runs/<hash of the config>); with seeds above 1 the folder of the runs",

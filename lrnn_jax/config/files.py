@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib.util
+import os
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ def find_config(path: str) -> Path:
     Raises:
       UserError: no such file; names the nearest of the project's configs.
     """
-    given = Path(path)
+    given = Path(os.path.expanduser(path))  # noqa: PTH111 - it leaves the ~ where there is no such home
     own = data_folder("configs")
     for candidate in (given, own.parent / given, own / given, own / f"{given}.py"):
         if candidate.suffix == ".py" and candidate.is_file():

@@ -39,6 +39,11 @@ def find_files(data: str, data_dir: str, *, field: str, reads: Callable[[Path], 
     return []
 
 
+def expand(path: str) -> Path:
+    """Returns a path with the home that ``~`` stands for; as it is where there is no such home."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
 def _split_pattern(whole: str) -> tuple[Path | None, list[str]]:
     """Returns the folder that is there and the parts of the pattern that are left; no folder where they are no pattern."""
     path, left = whole, list[str]()

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lrnn_jax.data.finding import expand
 from lrnn_jax.errors import UserError
 
 _HALF = ".half-"
@@ -23,7 +24,7 @@ def cache_folder() -> Path:
       UserError: neither is known, as in a container without a home.
     """
     given = os.environ.get("LRNN_CACHE_DIR") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "lrnn_jax")  # noqa: PTH118
-    folder = Path(os.path.expanduser(given))  # noqa: PTH111 - it leaves the ~ where there is no home
+    folder = expand(given)
     if folder.parts[:1] and folder.parts[0].startswith("~"):
         raise UserError(f"no folder to keep data in: {given} has no home here; set LRNN_CACHE_DIR")
     return folder

@@ -4,14 +4,13 @@ import dataclasses
 import functools
 import json
 import logging
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lrnn_jax.data.finding import expand
 from lrnn_jax.errors import UserError
 
 BYTES = "bytes"
@@ -116,7 +115,7 @@ def load_tokenizer(file: str, *, field: str) -> Tokenizer:
       UserError: ``field``, and why it cannot be read.
     """
     try:
-        text = Path(os.path.expanduser(file)).read_text(encoding="utf-8")  # noqa: PTH111 - it leaves the ~ where there is no home
+        text = expand(file).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise UserError(f"{field}={file!r}: cannot read that file ({reason}); give {BYTES!r}, '{BPE}SIZE' or a file") from error
