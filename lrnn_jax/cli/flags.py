@@ -129,7 +129,7 @@ def _split_config(rest: list[str]) -> tuple[str | None, list[tuple[str, str]], l
 
 def _read_value(path: str, old: Any, text: str) -> Any:
     """Reads an override's text as the type that the field holds."""
-    from lrnn_jax.config.fields import check_type
+    from lrnn_jax.config.fields import check_type, show_value
 
     try:
         if isinstance(old, bool):
@@ -140,7 +140,7 @@ def _read_value(path: str, old: Any, text: str) -> Any:
         return check_type(path, value, old)
     except (ValueError, KeyError, SyntaxError, MemoryError, RecursionError) as error:
         kind = "a list, such as [3,40]" if isinstance(old, list) else type(old).__name__
-        raise UserError(f"config field {path!r}={text!r}: it holds {kind}") from error
+        raise UserError(f"config field {path!r}={show_value(text)}: it holds {kind}") from error
 
 
 def define_config(values: flags.FlagValues) -> None:

@@ -1,10 +1,11 @@
 """The command ``lrnn train``."""
 
+import sys
 from pathlib import Path
 
 from absl import flags
 
-from lrnn_jax.cli.flags import define_config, define_path, refuse_positional
+from lrnn_jax.cli.flags import config_flag, define_config, define_path, refuse_positional
 from lrnn_jax.cli.runs import run_all
 from lrnn_jax.cli.text import format_metrics
 from lrnn_jax.errors import UserError
@@ -26,9 +27,13 @@ def run_train(values: flags.FlagValues, positional: list[str]) -> int:
     refuse_positional(positional)
     if values.config is None:
         raise UserError("lrnn train needs --config=FILE, such as --config=configs/parity.py")
+    from lrnn_jax.config.checks import validate_config
     from lrnn_jax.config.identity import split_seeds
     from lrnn_jax.runs.store import default_workdir
 
+    validate_config(values.config)
+    flag = config_flag(values)
+    print(" ".join([flag.spec, *(f"--config.{path}={value}" for path, value in flag.overrides.items())]), file=sys.stderr)
     if values.config.seeds != 1:
         return run_all(split_seeds(values.config), Path(values.workdir or "runs"), executor="vmap", retry_failed=True)
     from lrnn_jax.training.loop import train

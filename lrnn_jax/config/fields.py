@@ -13,6 +13,8 @@ from lrnn_jax.registry import load_layer, load_task
 
 # The sections that belong to one layer or task: a new name there means other fields.
 COMPONENTS = ("task", "model.layer")
+# No field is meant for an integer beyond this.
+LARGEST = 2**63 - 1
 _GIVEN = ("width", "depth", "index", "dtype", "parent", "name")
 
 
@@ -82,6 +84,7 @@ def base_config() -> ConfigDict:
 
     c.log = ConfigDict()
     c.log.every = "2%"  # duration between lines of metrics.jsonl
+    c.log.profile = ""  # FIRST:LAST, steps that JAX's profiler traces into the folder "profile"; empty: none
     c.log.wandb = "off"  # off | offline | online
     c.log.wandb_project = "lrnn_jax"  # project name
     c.log.tensorboard = False  # also write TensorBoard events (extra: tensorboard)
@@ -171,13 +174,22 @@ def check_type(path: str, value: Any, old: Any) -> Any:
     Raises:
       UserError: another type; names the field at ``path``.
     """
-    if isinstance(old, float) and type(value) is int:
+    if isinstance(old, float) and type(value) is int and abs(value) <= LARGEST:
         return float(value)
     if isinstance(old, list) and isinstance(value, tuple):
         return list(value)
     if isinstance(old, ConfigDict) or not isinstance(value, type(old)) or isinstance(value, bool) != isinstance(old, bool):
-        raise UserError(f"config field {path!r}={value!r}: it holds {type(old).__name__}")
+        raise UserError(f"config field {path!r}={show_value(value)}: it holds {type(old).__name__}")
     return value
+
+
+def show_value(value: Any) -> str:
+    """Returns a value as Python writes it, on one line, however large it is."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        text = "an integer of thousands of digits"
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def find_section(config: ConfigDict, path: str) -> tuple[ConfigDict, str]:
@@ -221,7 +233,9 @@ def thaw(config: ConfigDict, prefix: str = "") -> ConfigDict:
         except RequiredValueError:
             value = None
         if value is None:
-            raise UserError(f"config field {prefix + key!r} holds nothing; give it a value")
+            default = base_fields().get(prefix + key)
+            kind = "" if default is None else f" and must be {type(default).__name__}"
+            raise UserError(f"config field {prefix + key!r} holds nothing{kind}; give it a value")
         copy[key] = thaw(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else _as_lists(value)
     return copy
 

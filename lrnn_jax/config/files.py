@@ -11,6 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from lrnn_jax.config.checks import check_types
 from lrnn_jax.config.fields import COMPONENTS, default_fields, flatten, set_field, thaw
 from lrnn_jax.config.rule_checks import check_rules
 from lrnn_jax.config.settings import Choices, Origin, Setting
@@ -60,6 +61,8 @@ def load_config(spec: str, overrides: Mapping[str, Any] | None = None) -> Config
     if not isinstance(config, ConfigDict):
         raise UserError(f"get_config of {file} returns no ConfigDict but {type(config).__name__}")
     config = thaw(config).lock()
+    # before any override, which is read as what the file holds
+    check_types(config)
     names = [f"{component}.name" for component in COMPONENTS if f"{component}.name" in fields]
     for field in dict.fromkeys([*names, *fields]):
         set_field(config, field, fields[field])

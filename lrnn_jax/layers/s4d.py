@@ -10,7 +10,7 @@ import numpy as np
 
 from lrnn_jax.errors import UserError
 from lrnn_jax.parts.discretise import DISCRETISATIONS, check_steps, discretise
-from lrnn_jax.parts.hippo import make_hippo_n
+from lrnn_jax.parts.hippo import MOST, make_hippo_n
 from lrnn_jax.parts.initializers import log_uniform
 from lrnn_jax.parts.layer import MATRICES, RECURRENT, RecurrentLayer, State, check_at_least, check_choice
 from lrnn_jax.scans import scan_time_invariant
@@ -130,4 +130,6 @@ def check_state_size_and_steps(fields: Mapping[str, Any]) -> None:
     check_at_least(2, fields, "state_size")
     if fields["state_size"] % 2:
         raise UserError(f"model.layer.state_size={fields['state_size']} must be even: states are pairs of conjugates")
+    if fields["state_size"] > MOST:
+        raise UserError(f"model.layer.state_size={fields['state_size']} must be at most {MOST}, for the eigenvectors of HiPPO")
     check_steps(fields)

@@ -68,14 +68,15 @@ class RunFolder:
         """
         if self.config_file.exists():
             differences = differing_fields(config, self.read_config().to_dict())
-            if differences:
+            if differences and self._has_begun():
                 shown = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
                 raise UserError(
                     f"{self.path} holds another config's run, which differs in {shown} (this config -> that run); "
                     "choose another --workdir"
                 )
-            self.check_records(records)
-            return
+            if not differences:
+                self.check_records(records)
+                return
         if any(self.path.glob("*/config.json")):
             raise UserError(f"--workdir={self.path} holds runs: a single run needs a folder of its own, such as {self.path}/x")
         if self.checkpoint_folder.exists() and any(self.checkpoint_folder.iterdir()):
@@ -83,6 +84,11 @@ class RunFolder:
         for name, text in records.items():
             replace_text(self.path / name, text)
         write_json(self.config_file, config.to_dict())
+
+    def _has_begun(self) -> bool:
+        """Whether there is anything to lose: a run that was out of memory at once has left only its config."""
+        checkpoints = self.checkpoint_folder.exists() and any(self.checkpoint_folder.iterdir())
+        return checkpoints or self.result_file.exists() or bool(self.read_metrics())
 
     def check_records(self, records: Mapping[str, str]) -> None:
         """Refuses data other than those that the run began with.

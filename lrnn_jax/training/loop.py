@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lrnn_jax.config.checks import validate_config
+from lrnn_jax.config.fields import thaw
 from lrnn_jax.errors import Interrupted, TrainingFailed, UserError
 from lrnn_jax.runs.checkpoints import Checkpoints
 from lrnn_jax.runs.folder import RunFolder, allow_open_files
@@ -22,10 +23,13 @@ from lrnn_jax.runs.origin import describe_origin
 from lrnn_jax.runs.parameters import hash_params
 from lrnn_jax.runs.results import Result
 from lrnn_jax.tasks.base import Sums
+from lrnn_jax.training.introducing import introduce
 from lrnn_jax.training.loggers import Progress, format_spread, open_sinks
 from lrnn_jax.training.measuring import Measured, member_means
 from lrnn_jax.training.member import Ending, Member
+from lrnn_jax.training.memory import said_if_exhausted
 from lrnn_jax.training.optimizer import format_groups
+from lrnn_jax.training.profiling import Profile
 from lrnn_jax.training.program import Program, make_program, take_member
 from lrnn_jax.training.signals import interruptible
 from lrnn_jax.training.steps import TrainState, Tree
@@ -46,6 +50,7 @@ def train(config: ConfigDict, workdir: Path) -> Result:
       TrainingFailed: loss, gradient or update was not finite.
       Interrupted: SIGTERM or Ctrl-C; everything is saved.
     """
+    config = thaw(config).lock()
     validate_config(config)
     with open_loop(make_program(config), [workdir], workdir / "checkpoints", verbose=True) as run:
         (result,) = run()
@@ -111,7 +116,8 @@ def open_loop(
             member.kept = result if result in finished else None
             for sink in member.sinks:
                 stack.callback(sink.close)
-        with interruptible() as signals:
+        print(introduce(program, workdirs), file=sys.stderr)
+        with interruptible() as signals, said_if_exhausted():
             yield Loop(program, members, checkpoints, signals, verbose=verbose).run
 
 
@@ -141,6 +147,8 @@ class Loop:
         self.unwritten: tuple[int, Sums] | None = None
         self.logged, self.logged_at = 0, 0.0
         self.best: Tree = None
+        self.validated = False
+        self.profile = Profile(program.config.log.profile, members[0].folder.path / "profile")
 
     @property
     def elapsed(self) -> float:
@@ -156,9 +164,11 @@ class Loop:
         """Trains to the end and returns each member's result: a call is looked at only once the next one is under way."""
         state, step = self._start()
         self.progress = Progress(self.program.total, start=step)
+        self.progress.say("compiling")
         try:
             alive = jnp.copy(state.alive)
             while step < self.program.total and not self._all_over():
+                self.profile.reach(step, state, self.progress.say)
                 count, before = self.program.steps_from(step), step
                 state, sums = self.program.advance(state, count, start=step)
                 step += count
@@ -169,6 +179,7 @@ class Loop:
                 alive = jnp.copy(state.alive)
                 self.progress.update(before)
                 state = self._do_what_is_due(state, step)
+            self.profile.reach(step, state, self.progress.say)
             self.progress.update(step)
             if len(self.members) == 1:
                 state, step = _reviving(state, step, self.members[0].ending)
@@ -177,6 +188,7 @@ class Loop:
                 self.progress.say("testing")
             return self._finish(state, step)
         finally:
+            self.profile.close()
             self.progress.close()
 
     def _all_over(self) -> bool:
@@ -258,6 +270,9 @@ class Loop:
     def _validate(self, state: TrainState, step: int) -> TrainState:
         """Writes the validation metrics, keeps each member's best parameters, and ends members that have stopped improving."""
         measured = [m.metrics for m in self.program.evaluate(state.params, state.batch_stats, "validation")]
+        if not self.validated:
+            self.validated = True
+            self.progress.forget()  # it was compiled
         if self.metric:
             lower = self.program.task.METRICS[self.metric.partition("/")[0]] == "lower"
             better = [
