@@ -1,6 +1,6 @@
 """The command ``lrnn train``."""
 
-import sys
+import shlex
 from pathlib import Path
 
 from absl import flags
@@ -33,13 +33,13 @@ def run_train(values: flags.FlagValues, positional: list[str]) -> int:
 
     validate_config(values.config)
     flag = config_flag(values)
-    print(" ".join([flag.spec, *(f"--config.{path}={value}" for path, value in flag.overrides.items())]), file=sys.stderr)
+    words = [f"--config={flag.spec}", *(f"--config.{path}={value}" for path, value in flag.overrides.items())]
     if values.config.seeds != 1:
         return run_all(split_seeds(values.config), Path(values.workdir or "runs"), executor="vmap", retry_failed=True)
     from lrnn_jax.training.loop import train
 
     workdir = Path(values.workdir) if values.workdir else default_workdir(values.config)
-    result = train(values.config, workdir)
+    result = train(values.config, workdir, said=f"lrnn train {shlex.join(words)}")
     print(format_metrics(result["metrics"]))
     print(f"\n{workdir / 'result.json'}: {result['steps']} steps, {result['wall_time_s']:.1f} s")
     return 0

@@ -220,11 +220,10 @@ def check_field(config: ConfigDict, path: str) -> None:
         level = level[part]
 
 
-def thaw(config: ConfigDict, prefix: str = "") -> ConfigDict:
+def thaw(config: ConfigDict) -> ConfigDict:
     """Returns a copy of plain sections and values, whatever frozen sections, references or placeholders a config is made of.
 
-    Raises:
-      UserError: a placeholder without a value; names its field.
+    A placeholder without a value holds None.
     """
     copy = ConfigDict()
     for key, value in config.items(preserve_field_references=True):
@@ -232,11 +231,7 @@ def thaw(config: ConfigDict, prefix: str = "") -> ConfigDict:
             value = value.get() if isinstance(value, FieldReference) else value
         except RequiredValueError:
             value = None
-        if value is None:
-            default = base_fields().get(prefix + key)
-            kind = "" if default is None else f" and must be {type(default).__name__}"
-            raise UserError(f"config field {prefix + key!r} holds nothing{kind}; give it a value")
-        copy[key] = thaw(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else _as_lists(value)
+        copy[key] = thaw(value) if isinstance(value, ConfigDict) else _as_lists(value)
     return copy
 
 

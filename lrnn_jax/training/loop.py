@@ -35,12 +35,13 @@ from lrnn_jax.training.signals import interruptible
 from lrnn_jax.training.steps import TrainState, Tree
 
 
-def train(config: ConfigDict, workdir: Path) -> Result:
+def train(config: ConfigDict, workdir: Path, *, said: str = "") -> Result:
     """Trains one run, or resumes it, or returns the finished run's result.
 
     Args:
       config: resolved config.
       workdir: the run's folder.
+      said: what the run's first line is, such as the command.
 
     Returns:
       What ``result.json`` holds.
@@ -52,7 +53,7 @@ def train(config: ConfigDict, workdir: Path) -> Result:
     """
     config = thaw(config).lock()
     validate_config(config)
-    with open_loop(make_program(config), [workdir], workdir / "checkpoints", verbose=True) as run:
+    with open_loop(make_program(config), [workdir], workdir / "checkpoints", verbose=True, said=said) as run:
         (result,) = run()
     if result["status"] == "failed":
         raise TrainingFailed(f"{result['reason']}; the state before it is kept in {workdir / 'checkpoints'}")
@@ -81,7 +82,7 @@ def train_members(program: Program, workdirs: Sequence[Path], checkpoint_folder:
 
 @contextmanager
 def open_loop(
-    program: Program, workdirs: Sequence[Path], checkpoint_folder: Path, *, verbose: bool = False
+    program: Program, workdirs: Sequence[Path], checkpoint_folder: Path, *, verbose: bool = False, said: str = ""
 ) -> Iterator[Callable[[], list[Result]]]:
     """Holds the runs' folders and yields what trains them, or only returns their results where all of them are finished.
 
@@ -90,6 +91,7 @@ def open_loop(
       workdirs: as there.
       checkpoint_folder: as there.
       verbose: prints the parameter groups and every validation, not only the progress line.
+      said: printed first, where there is something to train.
     """
     if jax.process_count() > 1:
         # batches are shared out, but gradients are not summed: each process would train a model of its own
@@ -107,6 +109,8 @@ def open_loop(
             print(f"{where}: finished; nothing to do (remove the folder to train it again)", file=sys.stderr)
             yield lambda: finished
             return
+        for line in filter(None, (said, introduce(program, workdirs))):
+            print(line, file=sys.stderr)
         if verbose:
             print(format_groups(program.groups, [config.optim.recurrent_lr for config in program.configs]), file=sys.stderr)
         checkpoints = Checkpoints(checkpoint_folder, keep=program.config.checkpoint.keep)
@@ -116,7 +120,6 @@ def open_loop(
             member.kept = result if result in finished else None
             for sink in member.sinks:
                 stack.callback(sink.close)
-        print(introduce(program, workdirs), file=sys.stderr)
         with interruptible() as signals, said_if_exhausted():
             yield Loop(program, members, checkpoints, signals, verbose=verbose).run
 
