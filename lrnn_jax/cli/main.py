@@ -144,7 +144,7 @@ COMMANDS = {
     ),
     "runs": Command(
         "lists the runs in a folder, with any field or metric as a column",
-        "DIR [--where=CONDITION ...] [--columns=A,B] [--sort=A] [--csv]",
+        "DIR [--where=CONDITION ...] [--by=A,B] [--columns=A,B] [--sort=A] [--csv]",
         define_runs,
         run_runs,
     ),
