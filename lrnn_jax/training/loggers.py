@@ -93,7 +93,7 @@ class Progress:
         self._ends: deque[tuple[float, int]] = deque(maxlen=32)
         self._seconds = seconds_between_lines
         self._last_line = time.monotonic()
-        self._metrics = ""
+        self._metrics, self._validated = "", False
         if sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -112,9 +112,11 @@ class Progress:
             self._last_line = now
             self.say(f"step {step}/{self._total}{self._rate()}{self._metrics}")
 
-    def forget(self) -> None:
-        """Says that what was done since the last step happens only once: the time left does not count it."""
-        self._ends.clear()
+    def forget_once(self) -> None:
+        """Says that a validation is over: the first one was compiled, and the time left does not count that."""
+        if not self._validated:
+            self._validated = True
+            self._ends.clear()
 
     def _rate(self) -> str:
         """Steps per second over the last calls, with what was done between them, and the time left at that rate."""

@@ -32,7 +32,7 @@ from lrnn_jax.training.optimizer import format_groups
 from lrnn_jax.training.profiling import Profile
 from lrnn_jax.training.program import Program, make_program, take_member
 from lrnn_jax.training.signals import interruptible
-from lrnn_jax.training.steps import TrainState, Tree
+from lrnn_jax.training.steps import TrainState, Tree, choose
 
 
 def train(config: ConfigDict, workdir: Path, *, said: str = "") -> Result:
@@ -150,7 +150,6 @@ class Loop:
         self.unwritten: tuple[int, Sums] | None = None
         self.logged, self.logged_at = 0, 0.0
         self.best: Tree = None
-        self.validated = False
         self.profile = Profile(program.config.log.profile, members[0].folder.path / "profile")
 
     @property
@@ -273,9 +272,7 @@ class Loop:
     def _validate(self, state: TrainState, step: int) -> TrainState:
         """Writes the validation metrics, keeps each member's best parameters, and ends members that have stopped improving."""
         measured = [m.metrics for m in self.program.evaluate(state.params, state.batch_stats, "validation")]
-        if not self.validated:
-            self.validated = True
-            self.progress.forget()  # it was compiled
+        self.progress.forget_once()
         if self.metric:
             lower = self.program.task.METRICS[self.metric.partition("/")[0]] == "lower"
             better = [
@@ -283,7 +280,7 @@ class Loop:
                 for member, values in zip(self.members, measured, strict=True)
             ]
             new = state.variables
-            self.best = _choose(self._mask(better), new, new if self.best is None else self.best)
+            self.best = choose(self._mask(better), new, new if self.best is None else self.best)
         going = [(member, values) for member, values in zip(self.members, measured, strict=True) if not member.over]
         for member, values in going:
             member.write(step, "validation", self.elapsed, values)
@@ -389,11 +386,6 @@ def _reviving(state: TrainState, step: int, ending: Ending | None) -> tuple[Trai
     if ending is None or ending.status != "failed":
         return state, step
     return state._replace(alive=jnp.ones_like(state.alive)), ending.steps
-
-
-def _choose(mask: jax.Array, new: Tree, old: Tree) -> Tree:
-    """Where the mask says so the new parameters, as arrays of their own: the state is given away to the next call."""
-    return jax.tree.map(lambda n, o: jnp.where(mask.reshape(mask.shape + (1,) * (n.ndim - mask.ndim)), n, o), new, old)
 
 
 def _floats(numbers: Any) -> jax.Array:

@@ -241,13 +241,14 @@ def test_the_time_left_is_that_of_the_last_calls_without_the_first_which_is_comp
     # 3700 steps at 25 a second
     assert lines[0] == "step 300/4000  25.0 steps/s  2:28 left  loss 0.5000" and len(lines) == 2
     at(200)
-    progress.forget()  # the first validation was compiled
+    progress.forget_once()  # the first validation was compiled
     at(202)
     progress.update(600)
     assert "left" not in capsys.readouterr().err
     for i in range(1, 41):  # ten times slower, as where another process has come
         at(202 + 20 * i)
         progress.update(600 + 50 * i)
+        progress.forget_once()
     # 1400 steps at 2.5 a second
     assert "step 2600/4000  2.5 steps/s  9:20 left" in capsys.readouterr().err
 
