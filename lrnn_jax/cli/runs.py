@@ -49,7 +49,7 @@ def run_runs(values: flags.FlagValues, positional: list[str]) -> int:
     if values.by is not None:
         print_table(rows, columns, as_csv=values.csv)
     else:
-        print_rows(rows, columns=values.columns, as_csv=values.csv)
+        print_rows(rows, columns=values.columns, as_csv=values.csv, in_order=bool(values.sort))
     return 0
 
 
@@ -90,8 +90,13 @@ def run_all(configs: Sequence[Any], store: Path, *, said: str = "", part: bool =
     return 0
 
 
-def print_rows(rows: Sequence[dict[str, Any]], *, columns: Sequence[str] | None = None, as_csv: bool = False) -> None:
-    """Prints runs as an aligned table, named by what they differ in, or as comma-separated values, named by their folders."""
+def print_rows(
+    rows: Sequence[dict[str, Any]], *, columns: Sequence[str] | None = None, as_csv: bool = False, in_order: bool = False
+) -> None:
+    """Prints runs as an aligned table, named by what they differ in, or as comma-separated values, named by their folders.
+
+    The table is in the order of its names, but for rows that are ``in_order`` already.
+    """
     from lrnn_jax.runs.naming import differing_fields, name_runs
     from lrnn_jax.runs.store import default_columns
 
@@ -103,6 +108,8 @@ def print_rows(rows: Sequence[dict[str, Any]], *, columns: Sequence[str] | None 
     chosen = columns or [*(name for name in default_columns(rows) if name not in named), "folder"]
     names = name_runs(rows)
     shown = [{**row, "run": name} for row, name in zip(rows, names, strict=True)]
+    if not in_order:
+        shown.sort(key=lambda row: str(row["run"]))
     print_table(shown, ["run", *(name for name in chosen if name != "run")])
 
 

@@ -9,6 +9,8 @@ import sys
 
 import jax
 import pytest
+from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections.config_dict import placeholder
 
 from lrnn_jax import registry
 from lrnn_jax.config.fields import base_config, layer_config, task_config
@@ -282,6 +284,16 @@ def test_a_run_introduces_itself_and_traces_the_steps_that_it_is_asked_for(tmp_p
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
     # watching changes nothing
     assert result["params_sha256"] == train(tiny_config(), tmp_path / "plain")["params_sha256"]
+
+
+def test_a_config_that_python_code_gives_may_be_frozen_but_hold_no_placeholder(tmp_path):
+    config = tiny_config(train__duration="10 steps")
+    frozen = train(FrozenConfigDict(config), tmp_path / "frozen")
+    assert frozen["params_sha256"] == train(config, tmp_path / "plain")["params_sha256"]
+    config.optim = ConfigDict({**config.optim.to_dict(), "lr": placeholder(float)})
+    with pytest.raises(UserError, match=r"^optim\.lr=None must be float, not NoneType$"):
+        train(config, tmp_path / "empty")
+    assert not (tmp_path / "empty").exists()
 
 
 def test_a_run_without_memory_is_one_line_and_its_folder_is_free_for_another(tmp_path, monkeypatch):
