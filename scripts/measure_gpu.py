@@ -47,7 +47,9 @@ class Results:
 
     def __init__(self, name: str, folder: Path, origin: Mapping[str, Any]) -> None:
         self.name, self.origin, self.file = name, origin, folder / f"{name}.json"
-        self.content: dict[str, Any] = json.loads(self.file.read_text()) if self.file.exists() else {"runs": [], "pieces": {}}
+        self.content: dict[str, Any] = (
+            json.loads(self.file.read_text(encoding="utf-8")) if self.file.exists() else {"runs": [], "pieces": {}}
+        )
         self.run = len(self.content["runs"])
 
     def add(self, piece: str, entry: Mapping[str, Any]) -> None:
@@ -56,7 +58,7 @@ class Results:
             self.content["runs"].append(self.origin)
         self.content["pieces"][piece] = {"run": self.run, **entry}
         temporary = self.file.with_suffix(".partial")
-        temporary.write_text(format_results(self.content))
+        temporary.write_text(format_results(self.content), encoding="utf-8")
         temporary.replace(self.file)
 
 
@@ -77,7 +79,7 @@ def find_pending(pieces: Sequence[Piece], results: Results, *, named: bool) -> l
     done = {key for key, entry in results.content["pieces"].items() if not (named and has_failed(entry))}
     committed = COMMITTED / results.file.name
     if not named and committed.exists():
-        done |= set(json.loads(committed.read_text())["pieces"])
+        done |= set(json.loads(committed.read_text(encoding="utf-8"))["pieces"])
     return [piece for piece in pieces if piece.name not in done]
 
 
@@ -124,7 +126,7 @@ def show(folder: Path) -> str:
         file = folder / f"{name}.json"
         if not file.exists():
             continue
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
         parts += [f"## {name}", "", *(f"* run {i}: {_describe(run)}" for i, run in enumerate(content["runs"])), ""]
         several = len(content["runs"]) > 1
         entries = content["pieces"].items()

@@ -111,8 +111,8 @@ def write_report(report: Report, folder: Path) -> None:
     from lrnn_jax.bench.plots import draw_throughput
 
     writers: dict[str, Callable[[Path], object]] = {
-        f"{report.kind}.md": lambda path: path.write_text(render_markdown(report)),
-        f"{report.kind}.csv": lambda path: path.write_text(render_csv(report)),
+        f"{report.kind}.md": lambda path: path.write_text(render_markdown(report), encoding="utf-8"),
+        f"{report.kind}.csv": lambda path: path.write_text(render_csv(report), encoding="utf-8"),
         f"{report.kind}.png": lambda path: draw_throughput(report.rows, _rate(report.kind), path),
     }
     try:

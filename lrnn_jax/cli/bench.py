@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from lrnn_jax.cli.flags import define_path
 from lrnn_jax.errors import UserError, suggest
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def define_bench(values: flags.FlagValues) -> None:
     flags.DEFINE_list("passes", None, "scan, layer: forward, gradients (default: both)", values)
     flags.DEFINE_integer("rounds", 7, "how often each program is timed; 0 compiles only", 0, flag_values=values)
     flags.DEFINE_multi_string("config", [], "train: measures the training of FILE[:ARG] instead; may be repeated", values)
-    flags.DEFINE_string("out", None, "folder for a Markdown table, a CSV and a plot", values)
+    define_path("out", None, "folder for a Markdown table, a CSV and a plot", values)
 
 
 _SIZES = ("batch", "length", "width")

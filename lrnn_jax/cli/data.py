@@ -9,6 +9,7 @@ from typing import Any
 
 from absl import flags
 
+from lrnn_jax.cli.flags import define_path
 from lrnn_jax.cli.text import align
 from lrnn_jax.errors import Interrupted, UserError, suggest
 
@@ -24,17 +25,17 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 def define_data(values: flags.FlagValues) -> None:
     """Adds the command's flags."""
-    flags.DEFINE_string("data_dir", None, "folder of all data (default: LRNN_DATA_DIR)", values)
+    define_path("data_dir", None, "folder of all data (default: LRNN_DATA_DIR)", values)
     flags.DEFINE_integer("seed", 0, "prepare: of the random numbers; the files depend on it alone", 0, flag_values=values)
     flags.DEFINE_integer(
         "examples", None, "prepare: of all splits together (default: as many as released)", 1, flag_values=values
     )
     flags.DEFINE_integer("processes", None, "prepare: at a time (default: cores)", 1, flag_values=values)
-    flags.DEFINE_string("archive", None, "prepare: the release's downloaded file, to take the data set out of", values)
+    define_path("archive", None, "prepare: the release's downloaded file, to take the data set out of", values)
     flags.DEFINE_string("split", None, "show: such as train, val or test (default: the first)", values)
     flags.DEFINE_integer("index", 0, "show: the first example, from 0", 0, flag_values=values)
     flags.DEFINE_integer("count", None, "show: examples (default: 1 text, or 32 images)", 1, flag_values=values)
-    flags.DEFINE_string("out", None, "show: PNG file of the images (default: NAME.png here)", values)
+    define_path("out", None, "show: PNG file of the images (default: NAME.png here)", values)
 
 
 def run_data(values: flags.FlagValues, positional: list[str]) -> int:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 from absl import flags
 
-from lrnn_jax.cli.flags import refuse_positional
+from lrnn_jax.cli.flags import define_path, refuse_positional
 from lrnn_jax.cli.text import format_metrics
 from lrnn_jax.errors import UserError, name_fields
 
 
 def define_eval(values: flags.FlagValues) -> None:
     """Adds the command\'s flags."""
-    flags.DEFINE_string("workdir", None, "the run's folder", values)
+    define_path("workdir", None, "the run's folder", values)
     flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "which checkpoint", values)
     flags.DEFINE_list("lengths", None, "length buckets instead of the config's, such as 40-64,512-1024", values)
     flags.DEFINE_integer("examples", None, "examples per bucket instead of the config's", flag_values=values, lower_bound=1)

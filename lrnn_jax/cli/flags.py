@@ -1,6 +1,7 @@
 """The flags of one command: ``--config=FILE[:ARG]`` with its overrides, and help texts."""
 
 import ast
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -28,6 +29,30 @@ def refuse_positional(positional: list[str]) -> None:
     """
     if positional:
         raise UserError(f"unexpected argument {positional[0]!r}; flags start with --")
+
+
+class _PathParser(flags.ArgumentParser[str]):
+    """A path as the shell would have it: ``--workdir=~/x`` reaches a program as it stands."""
+
+    def parse(self, argument: str) -> str:
+        return str(expand_path(argument)) if argument else argument
+
+
+def expand_path(text: str) -> Path:
+    """Returns a path with the home that ``~`` stands for.
+
+    Raises:
+      UserError: there is no such home.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{text}: there is no home for {text.partition('/')[0]!r}; give the path itself") from error
+
+
+def define_path(name: str, default: str | None, text: str, values: flags.FlagValues) -> None:
+    """Adds a flag that holds a file or a folder."""
+    flags.DEFINE(_PathParser(), name, default, text, values)
 
 
 CONFIG_HELP = "config FILE[:ARG]; --config.SECTION.FIELD=VALUE overrides a field"
@@ -104,7 +129,7 @@ def _split_config(rest: list[str]) -> tuple[str | None, list[tuple[str, str]], l
 
 def _read_value(path: str, old: Any, text: str) -> Any:
     """Reads an override's text as the type that the field holds."""
-    from lrnn_jax.config.fields import check_type
+    from lrnn_jax.config.fields import check_type, show_value
 
     try:
         if isinstance(old, bool):
@@ -115,7 +140,7 @@ def _read_value(path: str, old: Any, text: str) -> Any:
         return check_type(path, value, old)
     except (ValueError, KeyError, SyntaxError, MemoryError, RecursionError) as error:
         kind = "a list, such as [3,40]" if isinstance(old, list) else type(old).__name__
-        raise UserError(f"config field {path!r}={text!r}: it holds {kind}") from error
+        raise UserError(f"config field {path!r}={show_value(text)}: it holds {kind}") from error
 
 
 def define_config(values: flags.FlagValues) -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from absl import flags
 
-from lrnn_jax.cli.flags import refuse_positional
+from lrnn_jax.cli.flags import define_path, refuse_positional
 from lrnn_jax.errors import UserError
 
 
 def define_generate(values: flags.FlagValues) -> None:
     """Adds the command's flags."""
-    flags.DEFINE_string("workdir", None, "the folder of a language model's run", values)
+    define_path("workdir", None, "the folder of a language model's run", values)
     flags.DEFINE_string("prompt", None, "the text's beginning (default: a new document)", values)
-    flags.DEFINE_string("prompt_file", None, "a file that holds it", values)
+    define_path("prompt_file", None, "a file that holds it", values)
     flags.DEFINE_integer("tokens", 500, "most tokens to add; the end of the document ends the text", 1, flag_values=values)
     flags.DEFINE_float("temperature", 1.0, "divides the logits; 0 takes the most probable token", 0.0, flag_values=values)
     flags.DEFINE_integer("top_k", 0, "draw among that many most probable tokens; 0: all", 0, flag_values=values)

@@ -93,7 +93,7 @@ def _list_files(folder: str, *, suffix: str) -> list[tuple[str, ...]]:
     prefix = f"{folder}/" if suffix else ""
     rows: list[tuple[str, ...]] = []
     for file in sorted(data_folder(folder).glob("*.py")):
-        doc = ast.get_docstring(ast.parse(file.read_text())) or ""
+        doc = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
         rows.append((f"{prefix}{file.stem}{suffix}", doc.splitlines()[0] if doc else ""))
     return rows
 

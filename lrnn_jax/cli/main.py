@@ -1,5 +1,6 @@
 """The command ``lrnn``. Heavy libraries are imported by the command that needs them, so that help answers at once."""
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -44,6 +45,9 @@ class Command(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns 0, 1 for failed training, 2 for a user's mistake, 128 + signal when interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal need not know every letter
     try:
         return _dispatch(arguments)
     except UserError as error:
@@ -60,6 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # the reader of our output has gone, as in `lrnn list layers | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        # a name that no file can have, a folder that may not be entered
+        if not error.filename or not error.strerror:
+            raise
+        return complain(f"{error.strerror}: {str(error.filename)!r}", 2)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -137,7 +146,7 @@ COMMANDS = {
     ),
     "runs": Command(
         "lists the runs in a folder, with any field or metric as a column",
-        "DIR [--where=CONDITION ...] [--columns=A,B] [--sort=A] [--csv]",
+        "DIR [--where=CONDITION ...] [--by=A,B] [--columns=A,B] [--sort=A] [--csv]",
         define_runs,
         run_runs,
     ),

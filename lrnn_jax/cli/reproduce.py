@@ -4,7 +4,7 @@ from pathlib import Path
 
 from absl import flags
 
-from lrnn_jax.cli.flags import define_ray
+from lrnn_jax.cli.flags import define_path, define_ray
 from lrnn_jax.cli.list import LISTS
 from lrnn_jax.cli.text import align, complain
 from lrnn_jax.errors import UserError
@@ -14,8 +14,8 @@ def define_reproduce(values: flags.FlagValues) -> None:
     """Adds the command's flags."""
     flags.DEFINE_string("setting", "cpu", "smoke | cpu | one named after a paper, as far as the table has them", values)
     flags.DEFINE_string("layer", "", "NAME or module:Class, with /VARIANT, that gets a further row in every column", values)
-    flags.DEFINE_string("workdir", "runs", "folder of the runs", values)
-    flags.DEFINE_string("results", None, "folder of tables and plots (default: experiments/results)", values)
+    define_path("workdir", "runs", "folder of the runs", values)
+    define_path("results", None, "folder of tables and plots (default: experiments/results)", values)
     flags.DEFINE_multi_string("cells", [], "rows to train, ROW or COLUMN/ROW, with * and ?; repeatable (default: all)", values)
     flags.DEFINE_string("executor", "vmap", "vmap: seeds side by side in one program | local: one by one | ray", values)
     flags.DEFINE_list("format", ["png"], "of the plot: png, pdf or both", values)

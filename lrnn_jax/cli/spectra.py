@@ -5,14 +5,14 @@ from pathlib import Path
 
 from absl import flags
 
-from lrnn_jax.cli.flags import refuse_positional
+from lrnn_jax.cli.flags import define_path, refuse_positional
 from lrnn_jax.cli.text import align
 from lrnn_jax.errors import UserError
 
 
 def define_spectra(values: flags.FlagValues) -> None:
     """Adds the command's flags."""
-    flags.DEFINE_string("workdir", None, "the run's folder; spectra.npz and spectra.png are written there", values)
+    define_path("workdir", None, "the run's folder; spectra.npz and spectra.png are written there", values)
     flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "which checkpoint", values)
     flags.DEFINE_integer("examples", 4, "sequences of the test stream", 1, flag_values=values)
     flags.DEFINE_integer("length", None, "of each (default: the longest of the training)", 1, flag_values=values)

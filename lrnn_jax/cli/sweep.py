@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import flags
 
-from lrnn_jax.cli.flags import config_flag, define_config, define_ray, refuse_positional
+from lrnn_jax.cli.flags import config_flag, define_config, define_path, define_ray, refuse_positional
 from lrnn_jax.cli.runs import run_all
 from lrnn_jax.errors import UserError
 
@@ -16,7 +16,7 @@ def define_sweep(values: flags.FlagValues) -> None:
     define_config(values)
     flags.DEFINE_string("sweep", "", "which: def sweep_NAME() of the config file, def sweep() if empty", values)
     flags.DEFINE_string("executor", "vmap", "vmap: side by side in one program | local: one by one | ray: on a cluster", values)
-    flags.DEFINE_string("workdir", "runs", "folder of the runs", values)
+    define_path("workdir", "runs", "folder of the runs", values)
     flags.DEFINE_boolean("plan", False, "print programs, time and memory, and train nothing", values)
     flags.DEFINE_boolean("retry_failed", False, "try failed runs again", values)
     flags.DEFINE_string("part", None, "I/N: only the I-th of N parts, as in an array job", values)

@@ -33,5 +33,5 @@ def cell(value: Any) -> str:
 
 def complain(message: str, code: int) -> int:
     """Says what went wrong, in one line; returns the exit code."""
-    print(f"lrnn: {message}", file=sys.stderr)
+    print(f"lrnn: {' '.join(message.split(chr(10)))}", file=sys.stderr)
     return code

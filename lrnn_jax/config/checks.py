@@ -3,17 +3,20 @@
 import importlib.util
 import itertools
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from lrnn_jax.config.durations import interval_steps, train_steps
-from lrnn_jax.config.fields import COMPONENTS, base_fields, default_fields, flatten, own_fields
+from lrnn_jax.config.fields import COMPONENTS, LARGEST, base_fields, flatten, own_fields, show_value
 from lrnn_jax.errors import UserError, name_fields, suggest
 from lrnn_jax.registry import build_task, check_model, load_layer, load_task
 
 DTYPES = ("float32", "bfloat16")
+_ABSENT = object()
 
 
 def validate_config(config: ConfigDict) -> None:
@@ -22,11 +25,12 @@ def validate_config(config: ConfigDict) -> None:
     Raises:
       UserError: one line that names the field, the rule and the nearest right value.
     """
+    check_types(config)
     _check_sections(config)
     layer = load_layer(config.model.layer.name)
     _check_component("model.layer", config.model.layer, layer)
     _check_component("task", config.task, load_task(config.task.name))
-    _check_types(config)
+    _check_sizes(config)
     task = build_task(config.task)
     _check_layer(config, layer)
     _check_choices(config, layer)
@@ -56,7 +60,7 @@ _RANGES = (
     ("seed", 0, 2**32 - 1),
     ("seeds", 1, 100_000),
     ("model.width", 1, 2**20),
-    ("model.depth", 1, 10_000),
+    ("model.depth", 1, 512),
     ("model.mixer_hidden", 0, 2**22),
     ("model.norm_eps", 1e-30, 1.0),
     ("model.norm_momentum", 0.0, 0.9999999),
@@ -73,7 +77,7 @@ _RANGES = (
     ("train.batch_size", 1, 2**24),
     ("train.microbatches", 1, 2**24),
     ("train.steps_per_dispatch", 1, 10**6),
-    ("eval.examples", 0, 2**31 - 1),
+    ("eval.examples", 0, 2**24),
     ("eval.batch_size", 1, 2**24),
     ("eval.patience", 0, 10**6),
     ("checkpoint.keep", 1, 10**6),
@@ -87,6 +91,19 @@ def _check_ranges(config: ConfigDict) -> None:
             raise UserError(f"{path}={fields[path]} must be between {low:.10g} and {high:.10g}")
 
 
+# As above, of integers of layers and tasks. A convolution and the writes of a position are compiled one by one.
+_SIZES = {"conv_width": 256, "householders": 64, "train_examples": 2**31 - 1, "map_seed": 2**32 - 1}
+_SIZE = 2**24
+
+
+def _check_sizes(config: ConfigDict) -> None:
+    for section, own in (("task", config.task), ("model.layer", config.model.layer)):
+        for name, value in own.items():
+            most = _SIZES.get(name, _SIZE)
+            if type(value) is int and value > most:
+                raise UserError(f"{section}.{name}={value} must be at most {most}")
+
+
 def _check_recurrent_lr(config: ConfigDict, layer: Any) -> None:
     factor = config.optim.recurrent_lr
     if factor >= 0.0 and not any(multipliers.get("recurrent") for multipliers in layer.PARAM_GROUPS.values()):
@@ -94,14 +111,51 @@ def _check_recurrent_lr(config: ConfigDict, layer: Any) -> None:
         raise UserError(f"optim.recurrent_lr={factor} has no effect on {name!r}, which sets none apart; leave it at -1")
 
 
-def _check_types(config: ConfigDict) -> None:
-    defaults = default_fields(config.task.name, config.model.layer.name)
-    for path, value in flatten(config):
-        right: tuple[type, ...] = (list, tuple) if isinstance(defaults[path], list) else (type(defaults[path]),)
-        if type(value) not in right:
-            raise UserError(f"{path}={value!r} must be {right[0].__name__}, not {type(value).__name__}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{path}={value} must be a finite number")
+def check_types(config: ConfigDict) -> None:
+    """Refuses a value of another type than its field's, and numbers that no field is meant for.
+
+    Raises:
+      UserError: names the field, its type and what it holds.
+    """
+    names = {f"{section}.name": "" for section in COMPONENTS}
+    _compare_types(config, {**base_fields(), **names})
+    own: dict[str, Any] = {}
+    for section, load in zip(COMPONENTS, (load_task, load_layer), strict=True):
+        name = _find(config, f"{section}.name")
+        if name is not _ABSENT:
+            with suppress(UserError):  # said where the name is used
+                own |= {f"{section}.{field}": value for field, value in own_fields(load(name)).items()}
+    _compare_types(config, own)
+
+
+def _compare_types(config: ConfigDict, defaults: Mapping[str, Any]) -> None:
+    for path, default in defaults.items():
+        value, kind = _find(config, path), type(default)
+        if value is _ABSENT:
+            continue  # said of the whole section
+        if type(value) is not kind and not (kind is list and isinstance(value, tuple)):
+            raise UserError(f"{path}={show_value(value)} must be {kind.__name__}, not {type(value).__name__}")
+        for number in _numbers(value):
+            if isinstance(number, int) and abs(number) > LARGEST:
+                raise UserError(f"{path}={show_value(value)} must be between {-LARGEST} and {LARGEST}")
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"{path}={show_value(value)} must be a finite number")
+
+
+def _find(config: Any, path: str) -> Any:
+    for part in path.split("."):
+        if not isinstance(config, (ConfigDict, dict)) or part not in config:
+            return _ABSENT
+        config = config[part]
+    return config
+
+
+def _numbers(value: Any) -> Iterator[Any]:
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _numbers(item)
+    else:
+        yield value
 
 
 def _check_choices(config: ConfigDict, layer: Any) -> None:
@@ -121,6 +175,10 @@ def _check_durations(config: ConfigDict) -> None:
     for path in ("eval.every", "checkpoint.every", "log.every"):
         if interval_steps(config, path, least=0) < 1:
             raise UserError(f"{path}={config[path]!r} must be more than nothing")
+    profile = config.log.profile
+    steps = re.fullmatch(r"([0-9]{1,10}):([0-9]{1,10})", profile)
+    if profile and not (steps and int(steps[1]) < int(steps[2]) <= total):
+        raise UserError(f"log.profile={show_value(profile)} must be FIRST:LAST, steps from 0 to {total}, such as '100:110'")
     if interval_steps(config, "optim.warmup", least=0) > total:
         raise UserError(f"optim.warmup={config.optim.warmup!r} is longer than train.duration={config.train.duration!r}")
 
@@ -172,7 +230,9 @@ def _check_lengths(config: ConfigDict, task: Any) -> None:
     pairs += [("eval.lengths", bucket) for bucket in config.eval.lengths]
     for path, pair in pairs:
         if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(type(n) is int for n in pair):
-            raise UserError(f"{path}={pair!r} must be [shortest, longest], two integers")
+            raise UserError(f"{path}={show_value(pair)} must be [shortest, longest], two integers")
+        if max(pair) > _SIZE:
+            raise UserError(f"{path}={list(pair)} must be at most {_SIZE} positions")
         if path != "eval.headline":
             task.check_length(path, tuple(pair))
     buckets = sorted(list(bucket) for bucket in config.eval.lengths)

@@ -11,7 +11,7 @@ from lrnn_jax.registry import build_task
 
 MAX_STEPS = 2**31 - 1  # the step counter is an int32
 UNITS = ("steps", "examples", "tokens", "epochs", "%")
-_PATTERN = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][0-9]{1,3})?)\s*([A-Za-z]+|%)\s*")
+_PATTERN = re.compile(r"\s*([0-9][0-9_]{0,99}(?:\.[0-9]{1,99})?(?:[eE][0-9]{1,3})?)\s*([A-Za-z]+|%)\s*")
 
 
 def count_steps(

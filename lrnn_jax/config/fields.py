@@ -13,6 +13,8 @@ from lrnn_jax.registry import load_layer, load_task
 
 # The sections that belong to one layer or task: a new name there means other fields.
 COMPONENTS = ("task", "model.layer")
+# No field is meant for an integer beyond this.
+LARGEST = 2**63 - 1
 _GIVEN = ("width", "depth", "index", "dtype", "parent", "name")
 
 
@@ -84,6 +86,7 @@ def base_config() -> ConfigDict:
 
     c.log = ConfigDict()
     c.log.every = "2%"  # duration between lines of metrics.jsonl
+    c.log.profile = ""  # FIRST:LAST, steps that JAX's profiler traces into the folder "profile"; empty: none
     c.log.wandb = "off"  # off | offline | online
     c.log.wandb_project = "lrnn_jax"  # project name
     c.log.tensorboard = False  # also write TensorBoard events (extra: tensorboard)
@@ -173,13 +176,22 @@ def check_type(path: str, value: Any, old: Any) -> Any:
     Raises:
       UserError: another type; names the field at ``path``.
     """
-    if isinstance(old, float) and type(value) is int:
+    if isinstance(old, float) and type(value) is int and abs(value) <= LARGEST:
         return float(value)
     if isinstance(old, list) and isinstance(value, tuple):
         return list(value)
     if isinstance(old, ConfigDict) or not isinstance(value, type(old)) or isinstance(value, bool) != isinstance(old, bool):
-        raise UserError(f"config field {path!r}={value!r}: it holds {type(old).__name__}")
+        raise UserError(f"config field {path!r}={show_value(value)}: it holds {type(old).__name__}")
     return value
+
+
+def show_value(value: Any) -> str:
+    """Returns a value as Python writes it, on one line, however large it is."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        text = "an integer of thousands of digits"
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def find_section(config: ConfigDict, path: str) -> tuple[ConfigDict, str]:
@@ -210,11 +222,10 @@ def check_field(config: ConfigDict, path: str) -> None:
         level = level[part]
 
 
-def thaw(config: ConfigDict, prefix: str = "") -> ConfigDict:
+def thaw(config: ConfigDict) -> ConfigDict:
     """Returns a copy of plain sections and values, whatever frozen sections, references or placeholders a config is made of.
 
-    Raises:
-      UserError: a placeholder without a value; names its field.
+    A placeholder without a value holds None.
     """
     copy = ConfigDict()
     for key, value in config.items(preserve_field_references=True):
@@ -222,9 +233,7 @@ def thaw(config: ConfigDict, prefix: str = "") -> ConfigDict:
             value = value.get() if isinstance(value, FieldReference) else value
         except RequiredValueError:
             value = None
-        if value is None:
-            raise UserError(f"config field {prefix + key!r} holds nothing; give it a value")
-        copy[key] = thaw(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else _as_lists(value)
+        copy[key] = thaw(value) if isinstance(value, ConfigDict) else _as_lists(value)
     return copy
 
 

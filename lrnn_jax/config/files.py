@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib.util
+import os
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from lrnn_jax.config.checks import check_types
 from lrnn_jax.config.fields import COMPONENTS, default_fields, flatten, set_field, thaw
 from lrnn_jax.config.rule_checks import check_rules
 from lrnn_jax.config.settings import Choices, Origin, Setting
@@ -29,7 +31,7 @@ def find_config(path: str) -> Path:
     Raises:
       UserError: no such file; names the nearest of the project's configs.
     """
-    given = Path(path)
+    given = Path(os.path.expanduser(path))  # noqa: PTH111 - it leaves the ~ where there is no such home
     own = data_folder("configs")
     for candidate in (given, own.parent / given, own / given, own / f"{given}.py"):
         if candidate.suffix == ".py" and candidate.is_file():
@@ -59,6 +61,8 @@ def load_config(spec: str, overrides: Mapping[str, Any] | None = None) -> Config
     if not isinstance(config, ConfigDict):
         raise UserError(f"get_config of {file} returns no ConfigDict but {type(config).__name__}")
     config = thaw(config).lock()
+    # before any override, which is read as what the file holds
+    check_types(config)
     names = [f"{component}.name" for component in COMPONENTS if f"{component}.name" in fields]
     for field in dict.fromkeys([*names, *fields]):
         set_field(config, field, fields[field])
@@ -135,7 +139,7 @@ _check_once = functools.lru_cache(check_rules)
 
 
 def _load_module(file: Path) -> Any:
-    return _run_module(file, _call(file, file.read_text))
+    return _run_module(file, _call(file, lambda: file.read_text(encoding="utf-8")))
 
 
 @functools.lru_cache

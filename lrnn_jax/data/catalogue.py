@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from lrnn_jax.data.finding import expand
 from lrnn_jax.data.lra import RELEASE, find_release
 from lrnn_jax.data.pathfinder import CONTOURS
 from lrnn_jax.errors import UserError, suggest
@@ -122,7 +123,7 @@ def choose_root(data_dir: str) -> Path:
     root = data_dir or os.environ.get("LRNN_DATA_DIR", "")
     if not root:
         raise UserError("no folder of data: give --data_dir=DIR, or set LRNN_DATA_DIR")
-    return Path(root).expanduser()
+    return expand(root)
 
 
 def find_data_set(name: str, data_dir: str) -> Path:

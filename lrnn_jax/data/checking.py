@@ -225,7 +225,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     file = folder / RECORD
     try:
-        record = json.loads(file.read_text()) if file.exists() else {}
+        record = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         if record:
             Recipe(**{field: record[field] for field in Recipe._fields})
             dict(record["sha256"])

@@ -89,8 +89,7 @@ def keep_examples(
     stamps = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     key = hashlib.sha256(json.dumps([_LAYOUT, name, list(fields), skip_bad, stamps]).encode()).hexdigest()[:16]
     folder = cache_folder() / f"{name}-{key}"
-    keep_folder(folder, _LAST, lambda half: _write(half, read, skip_bad), what="examples")
-    about = json.loads((folder / _LAST).read_text())
+    about = keep_folder(folder, _LAST, lambda half: _write(half, read, skip_bad), what="examples")
     if about["left_out"]:
         count, first = len(about["left_out"]), about["left_out"][0]
         logging.getLogger(__name__).warning("%s: %d bad rows were left out, the first: %s", name, count, first)
@@ -98,7 +97,7 @@ def keep_examples(
     return Examples(parts, about["digest"], about["left_out"])
 
 
-def _write(half: Path, read: Callable[[list[str] | None], Iterator[Record]], skip_bad: bool) -> None:
+def _write(half: Path, read: Callable[[list[str] | None], Iterator[Record]], skip_bad: bool) -> dict[str, Any]:
     bad: list[str] | None = [] if skip_bad else None
     total, places = hashlib.sha256(), {}
     labels: dict[str, list[int]] = {}
@@ -120,8 +119,7 @@ def _write(half: Path, read: Callable[[list[str] | None], Iterator[Record]], ski
         shapes[part] = [len(labels[part]), len(ends[part][0])]
         np.array(ends[part][1:], np.int64).tofile(half / f"{part}.ends")
         np.array(labels[part], np.int32).tofile(half / f"{part}.labels")
-    about = {"parts": shapes, "digest": total.hexdigest(), "left_out": bad or []}
-    (half / _LAST).write_text(json.dumps(about))
+    return {"parts": shapes, "digest": total.hexdigest(), "left_out": bad or []}
 
 
 def _read_part(folder: Path, part: str, shape: Sequence[int]) -> Part:

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from lrnn_jax.data.finding import expand
 from lrnn_jax.errors import UserError
 
 RELEASE = "https://storage.googleapis.com/long-range-arena/lra_release.gz"
@@ -71,7 +72,7 @@ def find_release(part: str, data_dir: str = "") -> Path:
     root = data_dir or os.environ.get("LRNN_DATA_DIR", "")
     if not root:
         raise UserError(f"no folder to look for {part} in: set task.data_dir or LRNN_DATA_DIR (it is part of {RELEASE})")
-    places = [Path(root).expanduser() / place / part for place in _PLACES]
+    places = [expand(root) / place / part for place in _PLACES]
     for place in places:
         if place.exists():
             return place

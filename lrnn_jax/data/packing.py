@@ -4,14 +4,15 @@ import functools
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from lrnn_jax.data.keeping import cache_folder, keep_folder
+from lrnn_jax.data.keeping import cache_folder, keep_folder, read_kept
 from lrnn_jax.data.sources import SPLITS, STDLIB, TFDS, Document, Source, open_source
 from lrnn_jax.data.tokenizers import BPE, BYTES, Tokenizer, UnknownText, byte_tokenizer, load_tokenizer, train_bpe
 from lrnn_jax.errors import UserError
@@ -45,7 +46,7 @@ class Corpus(NamedTuple):
 
     def names(self, split: str) -> list[str]:
         """Returns the documents' names, in their order; read when asked for, as there may be very many."""
-        return [json.loads(line) for line in (self.folder / f"{split}.names").read_text().splitlines()]
+        return [json.loads(line) for line in (self.folder / f"{split}.names").read_bytes().splitlines()]
 
     def document(self, split: str, i: int) -> np.ndarray:
         """Returns the i-th document's tokens, the opening one first."""
@@ -100,19 +101,19 @@ def load_corpus(data: str, *, data_dir: str, text_field: str, tokenizer: str, sk
 
     folder = place(own.file if own else tokenizer)
     link = folder.with_suffix(".link")
-    if link.exists():
-        folder = folder.parent / link.read_text()
-    if not (folder / _LAST).exists():
+    with suppress(OSError):
+        folder = folder.parent / (re.findall(rb"^[0-9a-f]{16}$", link.read_bytes()) or [folder.name.encode()])[0].decode()
+    about = read_kept(folder, _LAST)
+    if about is None or about["digest"] != digest:
         own = own or _make_tokenizer(tokenizer, source)
         # a run's own copy of a trained tokenizer must find the same tokens
         folder = place(own.file or BYTES)
-        if not (folder / _LAST).exists():
-            _write_corpus(folder, source, own, digest, data, tokenizer, skip_short)
+        about = _write_corpus(folder, source, own, digest, data, tokenizer, skip_short)
         if folder.name != link.stem:
             # without it the tokenizer is only trained again
             with suppress(OSError):
-                link.write_text(folder.name)
-    return _read_corpus(folder)
+                link.write_bytes(folder.name.encode())
+    return _read_corpus(folder, about)
 
 
 def _make_tokenizer(spec: str, source: Source) -> Tokenizer:
@@ -124,10 +125,9 @@ def _make_tokenizer(spec: str, source: Source) -> Tokenizer:
 
 def _split(source: Source) -> Iterator[Document]:
     """Yields all documents with their splits; a corpus of few is cut inside its documents."""
-    documents = source.documents()
-    first = list(itertools.islice(documents, _FEWEST_DOCUMENTS))
-    few = len(first) < _FEWEST_DOCUMENTS and not source.own_splits
-    for document in itertools.chain(first, documents):
+    # counted, not kept: few documents may be large ones
+    few = not source.own_splits and sum(1 for _ in itertools.islice(source.documents(), _FEWEST_DOCUMENTS)) < _FEWEST_DOCUMENTS
+    for document in source.documents():
         if few:
             yield from _cut(document)
         else:
@@ -155,43 +155,50 @@ def _choose_split(document: Document, own: frozenset[str]) -> str:
 
 def _write_corpus(
     folder: Path, source: Source, tokenizer: Tokenizer, digest: str, data: str, spec: str, skip_short: bool
-) -> None:
-    def write(half: Path) -> None:
+) -> dict[str, Any]:
+    def write(half: Path) -> dict[str, Any]:
         counts = _write_tokens(half, source, tokenizer, data, spec, skip_short)
-        about = {"digest": digest, "dtype": _dtype(tokenizer).name, "documents": counts}
-        (half / "tokenizer.json").write_text(tokenizer.file)
-        (half / _LAST).write_text(json.dumps(about))
+        (half / "tokenizer.json").write_text(tokenizer.file, encoding="utf-8")
+        return {"digest": digest, "dtype": _dtype(tokenizer).name, "documents": counts}
 
-    keep_folder(folder, _LAST, write, what="tokens")
+    return keep_folder(folder, _LAST, write, what="tokens")
 
 
 def _write_tokens(half: Path, source: Source, tokenizer: Tokenizer, data: str, spec: str, skip_short: bool) -> dict[str, int]:
     counts = dict.fromkeys(SPLITS, 0)
-    dtype = _dtype(tokenizer)
     with ExitStack() as stack:
         arrays = {split: stack.enter_context((half / f"{split}.tokens").open("wb")) for split in SPLITS}
-        names = {split: stack.enter_context((half / f"{split}.names").open("w")) for split in SPLITS}
+        names = {split: stack.enter_context((half / f"{split}.names").open("w", encoding="utf-8")) for split in SPLITS}
         for name, text, split in _split(source):
             try:
-                tokens = tokenizer.encode(text)
+                count = _write_document(arrays[str(split)], tokenizer, text)
             except UnknownText as error:
                 raise UserError(f"task.tokenizer={spec!r}: in {name} of task.data={data!r}, {error}") from error
-            if len(tokens) < _SHORTEST:
-                if skip_short:
-                    continue
-                what = "is empty" if not len(tokens) else "is one token long"
+            if count >= _SHORTEST:
+                names[str(split)].write(json.dumps(name) + "\n")
+                counts[str(split)] += 1
+            elif not skip_short:
+                what = "is one token long" if count else "is empty"
                 raise UserError(
                     f"task.data={data!r}: {name} {what}, and a document needs {_SHORTEST}; task.skip_short=True leaves it out"
                 )
-            np.concatenate([[tokenizer.start], tokens]).astype(dtype).tofile(arrays[str(split)])
-            names[str(split)].write(json.dumps(name) + "\n")
-            counts[str(split)] += 1
     return counts
 
 
-def _read_corpus(folder: Path) -> Corpus:
-    about: dict[str, Any] = json.loads((folder / _LAST).read_text())
-    file = (folder / "tokenizer.json").read_text()
+def _write_document(file: IO[bytes], tokenizer: Tokenizer, text: str) -> int:
+    """Writes a document's tokens, a part at a time, unless they are too few; returns how many they are."""
+    count = 0
+    for tokens in tokenizer.encode_parts(text):
+        if count + len(tokens) < _SHORTEST:
+            return len(tokens)
+        opening = [] if count else [tokenizer.start]
+        np.concatenate([np.array(opening, np.int32), tokens]).astype(_dtype(tokenizer)).tofile(file)
+        count += len(tokens)
+    return count
+
+
+def _read_corpus(folder: Path, about: dict[str, Any]) -> Corpus:
+    file = (folder / "tokenizer.json").read_text(encoding="utf-8")
     tokenizer = load_tokenizer(str(folder / "tokenizer.json"), field="task.tokenizer") if file else byte_tokenizer()
     tokens = {}
     for split in SPLITS:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lrnn_jax.data.finding import expand
 from lrnn_jax.errors import UserError
 
 
@@ -95,5 +96,5 @@ def read_prepared(
 def _folder(data_dir: str) -> str | None:
     """``data_dir``, or the folder ``tfds`` inside it; the library's default without one."""
     data_dir = data_dir or os.environ.get("LRNN_DATA_DIR", "")
-    inside = Path(data_dir).expanduser() / "tfds"
-    return (str(inside) if inside.is_dir() else data_dir) if data_dir else None
+    inside = expand(data_dir) / "tfds"
+    return str(inside if inside.is_dir() else expand(data_dir)) if data_dir else None

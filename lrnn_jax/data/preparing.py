@@ -101,7 +101,7 @@ def write_recipe(
             made.mkdir()
             sums = (_put_listops if recipe.kind == "listops" else _put_pathfinder)(recipe, part / "chunks", made)
             record = {"revision": _REVISION, **recipe._asdict(), "sha256": sums}
-            (made / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+            (made / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
             found = verify(made)
             made.rename(folder)
             shutil.rmtree(part)
@@ -170,7 +170,7 @@ def _unpack_files(archive: Path, prefix: str, folder: Path) -> int:
 
 @contextlib.contextmanager
 def _lock(part: Path) -> Iterator[None]:
-    with (part / "lock").open("w") as file:
+    with (part / "lock").open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -184,7 +184,7 @@ def _check_begun(part: Path, recipe: Recipe) -> None:
     file = part / "recipe.json"
     if file.exists():
         try:
-            begun = json.loads(file.read_text())
+            begun = json.loads(file.read_text(encoding="utf-8"))
         except ValueError:
             begun = {}
         if begun != wanted:

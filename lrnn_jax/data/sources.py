@@ -1,20 +1,30 @@
 """Documents from files: text, JSON lines, Parquet, prepared TensorFlow Datasets, or the standard library's own sources."""
 
-import glob
+import bz2
+import codecs
+import gzip
 import hashlib
 import json
+import lzma
 import os
 import sysconfig
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
+from lrnn_jax.data.finding import find_files
 from lrnn_jax.data.prepared import open_prepared
 from lrnn_jax.errors import UserError, suggest
 
 STDLIB = "stdlib"
 TFDS = "tfds:"
 SPLITS = ("train", "validation", "test")
+# What files of a folder are read, and what may be compressed around it: by the name's end, in whatever case.
+_JSON_LINES = (".jsonl", ".ndjson", ".json")
+_KINDS = (".txt", ".parquet", *_JSON_LINES)
+_COMPRESSED: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_CLOSED = (".zst", ".zip", ".lz4", ".7z", ".br", ".rar", ".tar", ".tgz")
 
 # Of the standard library, a document is a module that people wrote: not installed packages, not test suites (which many
 # installations leave out), not generated tables (character sets, the help texts of pydoc), nothing that names the machine.
@@ -58,7 +68,8 @@ class Source(NamedTuple):
         total = hashlib.sha256()
         for name, path in self.files.items():
             with path.open("rb") as file:
-                total.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+                # a name need not be UTF-8
+                total.update(os.fsencode(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n"))
         return total.hexdigest()
 
 
@@ -66,23 +77,59 @@ def open_source(data: str, *, data_dir: str, text_field: str) -> Source:
     """Finds the files of ``task.data``; reads none of them yet.
 
     Args:
-      data: "stdlib", "tfds:NAME", or a file, a folder (its .txt, .jsonl and .parquet files) or a pattern such as
-        "books/**/*.txt". Files that end in .jsonl and .parquet hold one document per row, any other file is one document.
+      data: "stdlib", "tfds:NAME", or a file, a folder or a pattern such as "books/**/*.txt"; see `find_files`. Files that end
+        in .jsonl, .ndjson or .json hold a document per line, those in .parquet one per row, any other file is one document; a
+        folder's are these (.json that begins with such a line) and .txt. All but .parquet may be compressed: .gz, .bz2, .xz.
+        A row without a text (null) is empty.
       data_dir: where relative paths and prepared data sets are, if not here; empty: the environment's LRNN_DATA_DIR.
       text_field: the field of JSON lines, the column of Parquet or the feature of the data set that holds the text.
 
     Raises:
-      UserError: no such files.
+      UserError: no such files, or compressed ones that cannot be read here.
     """
     data_dir = data_dir or os.environ.get("LRNN_DATA_DIR", "")
     if data == STDLIB:
         return _open_stdlib(Path(sysconfig.get_path("stdlib")))
     if data.startswith(TFDS):
         return _open_tfds(data, data_dir, text_field)
-    paths = _find_files(data, data_dir)
+    field = f"task.data={data!r}"
+    paths = find_files(data, data_dir, field=field, reads=lambda path: _holds_text(path, text_field))
+    if not paths:
+        there = f" (nor in {data_dir})" if data_dir else ""
+        raise UserError(
+            f"{field}: no such file, folder with .txt, .jsonl or .parquet files, or pattern{there}; or give {STDLIB!r} "
+            f"or '{TFDS}NAME'"
+        )
+    for path in paths:
+        kind, packing = _split_kind(path)
+        if packing in _CLOSED or (packing and kind == ".parquet"):
+            raise UserError(f"{field}: {path} is compressed as {packing}; decompress it, or pack it as .gz, .bz2 or .xz")
     root = os.path.commonpath([path.parent for path in paths])
     files = {path.relative_to(root).as_posix(): path for path in paths}
-    return Source(files, lambda: _read_files(data, files, text_field))
+    return Source(files, lambda: _read_files(field, files, text_field))
+
+
+def _holds_text(path: Path, text_field: str) -> bool:
+    """Whether a file of a folder is meant: .json may be lines of documents, or say something about them."""
+    kind, packing = _split_kind(path)
+    if kind != ".json" or packing in _CLOSED:
+        return kind in _KINDS
+    try:
+        with _COMPRESSED.get(packing, open)(path, "rb") as file:
+            row = json.loads(next(iter(file), b""))
+    except (OSError, EOFError, zlib.error, lzma.LZMAError):
+        return True  # it is named when it is read
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(row, dict) and text_field in row
+
+
+def _split_kind(path: Path) -> tuple[str, str]:
+    """Returns what a file's name says that it holds, and how that is compressed; each empty where it says nothing."""
+    packing = path.suffix.lower()
+    if packing in _COMPRESSED or packing in _CLOSED:
+        return Path(path.stem).suffix.lower(), packing
+    return packing, ""
 
 
 def _open_stdlib(root: Path) -> Source:
@@ -106,31 +153,21 @@ def _read_stdlib(files: dict[str, Path]) -> Iterator[Document]:
             yield Document(name, text)
 
 
-def _find_files(data: str, data_dir: str) -> list[Path]:
-    for base in ("", data_dir):
-        pattern = os.path.expanduser(os.path.join(base, data))  # noqa: PTH111, PTH118 - a pattern, not yet a path
-        if Path(pattern).is_dir():
-            found = [p for suffix in ("txt", "jsonl", "parquet") for p in Path(pattern).rglob(f"*.{suffix}")]
-        else:
-            found = [Path(name) for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207 - it may be absolute
-        files = sorted(path.absolute() for path in found if path.is_file())
-        if files:
-            return files
-    there = f" (nor in {data_dir})" if data_dir else ""
-    raise UserError(
-        f"task.data={data!r}: no such file, folder with .txt, .jsonl or .parquet files, or pattern{there}; or give {STDLIB!r} "
-        f"or '{TFDS}NAME'"
-    )
-
-
-def _read_files(data: str, files: dict[str, Path], text_field: str) -> Iterator[Document]:
-    readers = {".jsonl": _read_json_lines, ".parquet": _read_parquet}
+def _read_files(field: str, files: dict[str, Path], text_field: str) -> Iterator[Document]:
     for name, path in files.items():
-        reader = readers.get(path.suffix)
-        if reader is None:
-            yield Document(name, decode_text(_read_bytes(data, path), f"task.data={data!r}: {path}"))
-        else:
-            yield from reader(data, name, path, text_field)
+        where, (kind, packing) = f"{field}: {path}", _split_kind(path)
+        if kind == ".parquet":
+            yield from _read_parquet(where, name, path, text_field)
+            continue
+        try:
+            with _COMPRESSED.get(packing, open)(path, "rb") as file:
+                if kind in _JSON_LINES:
+                    yield from _read_json_lines(where, name, file, text_field)
+                else:
+                    yield Document(name, decode_text(file.read().removeprefix(codecs.BOM_UTF8), where))
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UserError(f"{field}: cannot read {path}: {reason}") from error
 
 
 def decode_text(raw: bytes, where: str) -> str:
@@ -145,40 +182,33 @@ def decode_text(raw: bytes, where: str) -> str:
         raise UserError(f"{where} is not UTF-8 (byte {error.start} is 0x{raw[error.start]:02x}); text must be UTF-8") from error
 
 
-def _read_bytes(data: str, path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"task.data={data!r}: cannot read {path}: {error.strerror}") from error
+def _read_json_lines(where: str, name: str, file: IO[bytes], text_field: str) -> Iterator[Document]:
+    for number, raw in enumerate(file, 1):
+        here = f"{where}:{number}"
+        line = decode_text(raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw, here)
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+            raise UserError(f"{here} is not JSON that can be read, a document per line ({reason})") from error
+        text = row.get(text_field, False) if isinstance(row, dict) else False
+        if not isinstance(text, str | None):
+            known = f" (it has {', '.join(row)})" if isinstance(row, dict) else ""
+            raise UserError(f"{here} holds no text under task.text_field={text_field!r}{known}")
+        text = text or ""
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{here} holds half a character ({text[error.start]!r}); text must be UTF-8") from error
+        yield Document(f"{name}:{number}", text)
 
 
-def _read_json_lines(data: str, name: str, path: Path, text_field: str) -> Iterator[Document]:
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            where = f"task.data={data!r}: {path}:{number}"
-            line = decode_text(raw, where)
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{where} is not JSON ({error.msg})") from error
-            text = row.get(text_field) if isinstance(row, dict) else None
-            if not isinstance(text, str):
-                known = f" (it has {', '.join(row)})" if isinstance(row, dict) else ""
-                raise UserError(f"{where} holds no text under task.text_field={text_field!r}{known}")
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise UserError(f"{where} holds half a character ({text[error.start]!r}); text must be UTF-8") from error
-            yield Document(f"{name}:{number}", text)
-
-
-def _read_parquet(data: str, name: str, path: Path, text_field: str) -> Iterator[Document]:
+def _read_parquet(where: str, name: str, path: Path, text_field: str) -> Iterator[Document]:
     import pyarrow
     import pyarrow.parquet
 
-    where = f"task.data={data!r}: {path}"
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             columns = file.schema_arrow.names
@@ -189,9 +219,9 @@ def _read_parquet(data: str, name: str, path: Path, text_field: str) -> Iterator
             for part in file.iter_batches(columns=[text_field]):
                 for value in part.column(0).to_pylist():
                     row += 1
-                    if not isinstance(value, str):
+                    if not isinstance(value, str | None):
                         raise UserError(f"{where}, row {row}: task.text_field={text_field!r} holds no text")
-                    yield Document(f"{name}:{row}", value)
+                    yield Document(f"{name}:{row}", value or "")
     except UnicodeDecodeError as error:
         raise UserError(f"{where}, row {row + 1} is not UTF-8; text must be UTF-8") from error
     except (pyarrow.ArrowInvalid, OSError) as error:

@@ -3,18 +3,23 @@
 import dataclasses
 import functools
 import json
+import logging
 import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from lrnn_jax.data.finding import expand
 from lrnn_jax.errors import UserError
 
 BYTES = "bytes"
 BPE = "bpe:"
 _LEAST_BPE = 258  # all bytes, one merge and the token between documents
+_PART = 1 << 16  # characters of a long text that are encoded at once: the library takes a hundred times their memory
+# Where the pre-tokenizer of GPT-2, which is ours too, cuts every text; and where those of later models do as well.
+_CUT, _CUT_OF_OTHERS = re.compile(r"\S(?=[ \n])"), re.compile(r"[^\W_](?= )")
+_ANYWHERE = re.compile(".", re.DOTALL)
 
 
 class UnknownText(ValueError):
@@ -47,16 +52,40 @@ class Tokenizer:
     def _library(self) -> Any:
         return _import_library().Tokenizer.from_str(self.file)
 
+    @functools.cached_property
+    def _cut(self) -> re.Pattern[str] | None:
+        """Where a text can be cut so that its parts have the tokens of the whole; None for those that look at all of it."""
+        before, change = self._library.pre_tokenizer, self._library.normalizer
+        if before is None or change is not None:
+            return None
+        settings = json.loads(self.file)["pre_tokenizer"]
+        like_ours = settings["type"] == "ByteLevel" and settings["use_regex"] and not settings["add_prefix_space"]
+        return _CUT if like_ours else _CUT_OF_OTHERS
+
     def encode(self, text: str) -> np.ndarray:
         """Returns a text's tokens, without the opening one.
 
         Raises:
           UnknownText: the tokens do not give the text back.
         """
+        return np.concatenate(list(self.encode_parts(text)))
+
+    def encode_parts(self, text: str) -> Iterator[np.ndarray]:
+        """Yields the tokens of `encode`, int32, a part of a long text at a time: never more than a few times its memory.
+
+        Raises:
+          UnknownText: as there.
+        """
+        done = 0
+        for part in _cut_text(text, self._cut if self.file else _ANYWHERE):
+            yield self._encode(part, done)
+            done += len(part)
+
+    def _encode(self, text: str, done: int) -> np.ndarray:
         try:
             raw = text.encode()
         except UnicodeEncodeError as error:
-            raise UnknownText(f"{text[error.start]!r} at character {error.start} is no text") from error
+            raise UnknownText(f"{text[error.start]!r} at character {done + error.start} is no text") from error
         if not self.file:
             return np.frombuffer(raw, np.uint8).astype(np.int32)
         tokens = self._library.encode(text, add_special_tokens=False).ids
@@ -65,7 +94,7 @@ class Tokenizer:
         if back not in (raw, b" " + raw):
             same = next((i for i, (a, b) in enumerate(zip(raw, back, strict=False)) if a != b), min(len(raw), len(back)))
             place = len(raw[:same].decode(errors="ignore"))
-            raise UnknownText(f"{text[place : place + 1]!r} at character {place} is unknown to the tokenizer")
+            raise UnknownText(f"{text[place : place + 1]!r} at character {done + place} is unknown to the tokenizer")
         return np.asarray(tokens, np.int32)
 
     def decode(self, tokens: Iterable[int]) -> bytes:
@@ -86,15 +115,32 @@ def load_tokenizer(file: str, *, field: str) -> Tokenizer:
       UserError: ``field``, and why it cannot be read.
     """
     try:
-        text = Path(file).expanduser().read_text()
-    except (OSError, UnicodeDecodeError) as error:
+        text = expand(file).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise UserError(f"{field}={file!r}: cannot read that file ({reason}); give {BYTES!r}, '{BPE}SIZE' or a file") from error
     library = _import_library()
     try:
-        return _wrap(library.Tokenizer.from_str(text))
+        return _wrap(library.Tokenizer.from_str(_without_cuts_and_chance(text, f"{field}={file!r}")))
     except Exception as error:
-        raise UserError(f"{field}={file!r} is no tokenizer file: {str(error).splitlines()[0]}") from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{field}={file!r} is no tokenizer file: {reason}") from error
+
+
+def _without_cuts_and_chance(text: str, where: str) -> str:
+    """A file keeps what its last training asked for, by which a corpus would be cut, padded, or another at every start."""
+    fields = json.loads(text)
+    off = [name for name in ("truncation", "padding") if fields.get(name)]
+    fields |= dict.fromkeys(off)
+    model = fields.get("model") or {}
+    if isinstance(model, dict) and model.get("dropout"):
+        off.append("dropout")
+        model["dropout"] = None
+    if off:
+        logging.getLogger(__name__).warning(
+            "%s: its %s switched off", where, f"{', '.join(off)} {'is' if len(off) == 1 else 'are'}"
+        )
+    return json.dumps(fields) if off else text
 
 
 def check_tokenizer(spec: str, *, field: str) -> None:
@@ -122,8 +168,17 @@ def train_bpe(texts: Iterable[str], size: int) -> Tokenizer:
     trainer = library.trainers.BpeTrainer(
         vocab_size=size - 1, initial_alphabet=sorted(level.alphabet()), special_tokens=[], show_progress=False
     )
-    own.train_from_iterator(texts, trainer)
+    # the same words, in parts: the library keeps each text many times over
+    own.train_from_iterator((part for text in texts for part in _cut_text(text, _CUT)), trainer)
     return _wrap(own)
+
+
+def _cut_text(text: str, cut: re.Pattern[str] | None) -> Iterator[str]:
+    begin = 0
+    while cut and len(text) - begin > _PART and (place := cut.search(text, begin + _PART)):
+        yield text[begin : place.end()]
+        begin = place.end()
+    yield text[begin:]
 
 
 def _wrap(library_tokenizer: Any) -> Tokenizer:

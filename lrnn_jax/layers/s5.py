@@ -12,7 +12,7 @@ import numpy as np
 from lrnn_jax.errors import UserError
 from lrnn_jax.parts.dense import project
 from lrnn_jax.parts.discretise import DISCRETISATIONS, check_steps, discretise
-from lrnn_jax.parts.hippo import make_hippo_n
+from lrnn_jax.parts.hippo import MOST, make_hippo_n
 from lrnn_jax.parts.initializers import common_key, log_uniform
 from lrnn_jax.parts.layer import MATRICES, RECURRENT, RecurrentLayer, State, check_at_least, check_choice
 from lrnn_jax.parts.readout import read_states
@@ -91,6 +91,8 @@ class S5(RecurrentLayer):
         if size % (blocks * (2 if fields["conj_sym"] else 1)):
             pairs = " of conjugate pairs" if fields["conj_sym"] else ""
             raise UserError(f"blocks={blocks} must divide state_size={size} into blocks{pairs}")
+        if size // blocks > MOST:
+            raise UserError(f"state_size={size} must be at most {MOST} per block, for the eigenvectors of HiPPO")
         check_choice("discretisation", fields["discretisation"], DISCRETISATIONS)
         check_choice("c_init", fields["c_init"], C_INITS)
         check_steps(fields)

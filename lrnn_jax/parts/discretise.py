@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lrnn_jax.errors import UserError
+from lrnn_jax.parts.hippo import MOST
 from lrnn_jax.parts.layer import check_at_least
 from lrnn_jax.scans.pairs import Pair, multiply
 
@@ -35,6 +36,8 @@ def check_state_size_and_steps(fields: Mapping[str, Any]) -> None:
     check_at_least(2, fields, "state_size")
     if fields["state_size"] % 2:
         raise UserError(f"state_size={fields['state_size']} must be even: states are pairs of conjugates")
+    if fields["state_size"] > MOST:
+        raise UserError(f"state_size={fields['state_size']} must be at most {MOST}, for the eigenvectors of HiPPO")
     check_steps(fields)
 
 

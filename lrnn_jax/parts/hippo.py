@@ -3,6 +3,9 @@
 import numpy as np
 from jaxtyping import Complex, Float
 
+# N of the largest matrix whose eigenvectors are computed, which takes N^3 operations and 32 N^2 bytes.
+MOST = 2048
+
 
 def make_hippo_n(size: int) -> tuple[Complex[np.ndarray, " N"], Complex[np.ndarray, "N N"]]:
     """Returns the eigenvalues and, as columns, the orthonormal eigenvectors of HiPPO-N, which is ``A + P P^T``.

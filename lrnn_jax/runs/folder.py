@@ -38,7 +38,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("a+")
+            file = (self.path / ".lock").open("a+", encoding="utf-8")
         except OSError as error:
             raise UserError(f"cannot write in --workdir={self.path}: {error.strerror}") from error
         with file:
@@ -68,14 +68,15 @@ class RunFolder:
         """
         if self.config_file.exists():
             differences = differing_fields(config, self.read_config().to_dict())
-            if differences:
+            if differences and self._has_begun():
                 shown = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
                 raise UserError(
                     f"{self.path} holds another config's run, which differs in {shown} (this config -> that run); "
                     "choose another --workdir"
                 )
-            self.check_records(records)
-            return
+            if not differences:
+                self.check_records(records)
+                return
         if any(self.path.glob("*/config.json")):
             raise UserError(f"--workdir={self.path} holds runs: a single run needs a folder of its own, such as {self.path}/x")
         if self.checkpoint_folder.exists() and any(self.checkpoint_folder.iterdir()):
@@ -83,6 +84,11 @@ class RunFolder:
         for name, text in records.items():
             replace_text(self.path / name, text)
         write_json(self.config_file, config.to_dict())
+
+    def _has_begun(self) -> bool:
+        """Whether there is anything to lose: a run that was out of memory at once has left only its config."""
+        checkpoints = self.checkpoint_folder.exists() and any(self.checkpoint_folder.iterdir())
+        return checkpoints or self.result_file.exists() or bool(self.read_metrics())
 
     def check_records(self, records: Mapping[str, str]) -> None:
         """Refuses data other than those that the run began with.
@@ -92,7 +98,7 @@ class RunFolder:
         """
         for name, text in records.items():
             file = self.path / name
-            if not file.is_file() or file.read_text() != text:
+            if not file.is_file() or file.read_text(encoding="utf-8") != text:
                 raise UserError(
                     f"{self.path} was trained on other data: {name} there differs from this task's; choose another --workdir"
                 )
@@ -131,14 +137,16 @@ class RunFolder:
         """
         clean = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in line.items()}
         try:
-            with self.metrics_file.open("a") as file:
+            with self.metrics_file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(clean) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {self.metrics_file}: {error.strerror}") from error
 
     def read_metrics(self) -> list[str]:
         """Returns the lines of ``metrics.jsonl``; none where it does not exist yet."""
-        return self.metrics_file.read_text(errors="replace").splitlines() if self.metrics_file.exists() else []
+        return (
+            self.metrics_file.read_text(encoding="utf-8", errors="replace").splitlines() if self.metrics_file.exists() else []
+        )
 
     def parse_metrics(self) -> list[dict[str, Any]]:
         """Returns the lines as dictionaries; one that a full disk or a crash has cut short is left out."""

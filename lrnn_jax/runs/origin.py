@@ -36,7 +36,7 @@ def device_name() -> str:
     """The accelerator's name, or the processor's where there is none: results do not come back bit by bit on another."""
     if jax.default_backend() == "cpu":
         with suppress(OSError):
-            lines = Path("/proc/cpuinfo").read_text().splitlines()
+            lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
             return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "cpu")
         return platform.processor() or "cpu"
     return jax.devices()[0].device_kind

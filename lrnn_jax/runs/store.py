@@ -16,6 +16,7 @@ from lrnn_jax.config.fields import flatten
 from lrnn_jax.config.identity import config_hash, restore_config
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.runs.folder import RunFolder, read_object
+from lrnn_jax.runs.naming import HEADLINES, differing_fields
 
 Row = dict[str, Any]
 COLUMNS = ("run", "status", "task.name", "model.layer.name", "seed", "steps", "wall_time_s")
@@ -56,7 +57,7 @@ def locked_store(store: Path, *, shared: bool = False) -> Iterator[None]:
         )
     try:
         store.mkdir(parents=True, exist_ok=True)
-        file = (store / ".lock").open("a+")
+        file = (store / ".lock").open("a+", encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write in --workdir={store}: {error.strerror}") from error
     with file:
@@ -147,15 +148,9 @@ def check_column(name: str, known: set[str]) -> None:
 
 def default_columns(rows: Sequence[Row]) -> list[str]:
     """Returns `COLUMNS`, the fields that differ and that the layer alone does not decide, and the headline metrics."""
-    values: dict[tuple[str, ...], set[str]] = {}
-    for row in rows:
-        for path in (path for path in row if "." in path):
-            chosen = () if path.startswith("optim.") else (str(row.get("task.name")), str(row.get("model.layer.name")))
-            values.setdefault((path, *chosen), set()).add(repr(row[path]))
-    differing = sorted({path for (path, *_), found in values.items() if len(found) > 1})
-    headline = sorted({name for row in rows for name in row if name in ("accuracy", "scaled_accuracy", "loss", "perplexity")})
+    headline = [name for name in HEADLINES if any(name in row for row in rows)]
     reason = ["reason"] if any(row.get("reason") for row in rows) else []
-    return list(dict.fromkeys([*COLUMNS, *differing, *headline, *reason]))
+    return list(dict.fromkeys([*COLUMNS, *differing_fields(rows), *headline, *reason]))
 
 
 def _holds(compare: Callable[[Any, Any], bool], value: Any, text: str) -> bool:

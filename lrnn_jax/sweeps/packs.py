@@ -127,7 +127,7 @@ def _programs(store: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yields the folder and the members of every program that has begun and not been cleared."""
     for file in sorted((store / "programs").glob("*/members.json")):
         try:
-            names = json.loads(file.read_text())
+            names = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if isinstance(names, list):

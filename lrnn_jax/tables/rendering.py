@@ -25,8 +25,8 @@ def render(table: Table, setting: str, records: Path, folder: Path, formats: Seq
     markdown = render_markdown(filled)
     heads = {name: "\n".join(filter(None, (name, _trained_on(said)))) for name, said in compare_with_paper(filled).items()}
     writers: dict[str, Callable[[Path], object]] = {
-        "table.md": lambda path: path.write_text(markdown),
-        "table.csv": lambda path: path.write_text(render_csv(filled)),
+        "table.md": lambda path: path.write_text(markdown, encoding="utf-8"),
+        "table.csv": lambda path: path.write_text(render_csv(filled), encoding="utf-8"),
         **{f"plot.{ending}": lambda path: draw_plot(filled, heads, path) for ending in formats},
     }
     try:

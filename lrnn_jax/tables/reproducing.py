@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict
+
 from lrnn_jax.config.checks import validate_config
 from lrnn_jax.config.files import data_folder
+from lrnn_jax.config.identity import config_hash
 from lrnn_jax.errors import UserError, suggest
 from lrnn_jax.runs.store import locked_store, read_status
-from lrnn_jax.sweeps.executors import check_executor, execute
+from lrnn_jax.sweeps.executors import Name, Progress, check_executor, execute
 from lrnn_jax.sweeps.packs import make_each
 from lrnn_jax.sweeps.ray_executor import check_cluster
 from lrnn_jax.sweeps.sweep import count_repeated, format_plan, plan
@@ -118,11 +121,12 @@ def _train_cells(
     for config in due:
         validate_config(config)
     made = make_each(due)  # refuses absent data too, before hours go into other rows
+    progress = _follow(runs, [config for config in due if options["retry_failed"] or read_status(config, workdir) != "failed"])
     failed = 0
     with locked_store(workdir):
         for cell in dict.fromkeys(_cell_name(run) for run in runs):
             own = [run for run in runs if _cell_name(run) == cell]
-            found = execute([run.config for run in own], workdir, check=False, made=made, **options)
+            found = execute([run.config for run in own], workdir, check=False, made=made, progress=progress, **options)
             failed += sum(result is None or result["status"] != "finished" for result in found)
             for run, result in zip(own, found, strict=True):
                 if result:
@@ -134,6 +138,16 @@ def _train_cells(
 
 def _written(formats: Sequence[str]) -> str:
     return ", ".join(["table.md", "table.csv", *(f"plot.{ending}" for ending in formats)])
+
+
+def _follow(runs: Sequence[Run], due: Sequence[ConfigDict]) -> Progress:
+    """Returns what says how far the whole table is: by row, column, layer, point of the grid and seed."""
+    configs = {config_hash(run.config): run.config for run in runs}
+    names = {}
+    for run in runs:
+        layer, point = run.config.model.layer.name, [f"{path.rpartition('.')[2]}={value}" for path, value in run.point.items()]
+        names[config_hash(run.config)] = Name(", ".join([f"{_cell_name(run)} ({layer})", *point]), run.seed)
+    return Progress(configs, names, {config_hash(config) for config in due})
 
 
 def _results(results: str | None, name: str, setting: str, layer: str) -> Results:

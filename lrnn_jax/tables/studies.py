@@ -92,8 +92,8 @@ def render_study(study: Study, setting: str, folder: Path, formats: Sequence[str
     record = load_study_record(folder / "record.json")
     markdown = render_study_markdown(study, setting, record)
     writers: dict[str, Callable[[Path], object]] = {
-        "table.md": lambda path: path.write_text(markdown),
-        "table.csv": lambda path: path.write_text(render_study_csv(record)),
+        "table.md": lambda path: path.write_text(markdown, encoding="utf-8"),
+        "table.csv": lambda path: path.write_text(render_study_csv(record), encoding="utf-8"),
         **{f"plot.{ending}": lambda path: _draw(study, record["rows"], path) for ending in formats},
     }
     try:

@@ -3,6 +3,7 @@
 import hashlib
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,34 +88,48 @@ class Progress:
     def __init__(self, total: int, *, start: int = 0, seconds_between_lines: float = 10.0) -> None:
         """Starts at step ``start`` of ``total``; writes to standard error."""
         self._bar = None
-        self._total = total
-        self._start, self._started = start, time.monotonic()
+        self._total, self._start = total, start
+        # when the last calls had ended, and at which step: the first one was compiled, and says nothing of the others
+        self._ends: deque[tuple[float, int]] = deque(maxlen=32)
         self._seconds = seconds_between_lines
-        self._last_line = self._started
-        self._metrics = ""
+        self._last_line = time.monotonic()
+        self._metrics, self._validated = "", False
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True)
+            form = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps{postfix}"
+            self._bar = tqdm(total=total, initial=start, bar_format=form, dynamic_ncols=True)
 
     def update(self, step: int) -> None:
         """Says that ``step`` steps are done."""
-        if self._bar is not None:
-            self._bar.update(step - self._bar.n)
-            return
         now = time.monotonic()
-        if now - self._last_line >= self._seconds and step > self._start:
+        if step > self._start:
+            self._ends.append((now, step))
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self._rate()}{self._metrics}".strip(), refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif now - self._last_line >= self._seconds and step > self._start:
             self._last_line = now
-            rate = (step - self._start) / (now - self._started)
-            left = (self._total - step) / rate
-            self.say(f"step {step}/{self._total}  {rate:.1f} steps/s  {_clock(left)} left{self._metrics}")
+            self.say(f"step {step}/{self._total}{self._rate()}{self._metrics}")
+
+    def forget_once(self) -> None:
+        """Says that a validation is over: the first one was compiled, and the time left does not count that."""
+        if not self._validated:
+            self._validated = True
+            self._ends.clear()
+
+    def _rate(self) -> str:
+        """Steps per second over the last calls, with what was done between them, and the time left at that rate."""
+        if len(self._ends) < 2:
+            return ""
+        (began, first), (ended, last) = self._ends[0], self._ends[-1]
+        rate = (last - first) / max(ended - began, 1e-9)
+        return f"  {rate:.1f} steps/s  {clock((self._total - last) / rate)} left" if rate else ""
 
     def show(self, values: Mapping[str, Sequence[float]]) -> None:
         """Puts metrics on the line, of one run or of several."""
         text = "  ".join(f"{name} {format_spread(numbers)}" for name, numbers in values.items())
         self._metrics = f"  {text}"
-        if self._bar is not None:
-            self._bar.set_postfix_str(text, refresh=False)
 
     def say(self, text: str) -> None:
         """Prints a line of its own."""
@@ -136,6 +151,7 @@ def format_spread(numbers: Sequence[float]) -> str:
     return f"{sum(numbers) / len(numbers):.4f} ({min(numbers):.3f} to {max(numbers):.3f})"
 
 
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    return f"{minutes}:{seconds:02d}"
+def clock(seconds: float) -> str:
+    """Returns a time as minutes and seconds, or as hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lrnn_jax.config.checks import validate_config
+from lrnn_jax.config.fields import thaw
 from lrnn_jax.errors import Interrupted, TrainingFailed, UserError
 from lrnn_jax.runs.checkpoints import Checkpoints
 from lrnn_jax.runs.folder import RunFolder, allow_open_files
@@ -23,21 +24,25 @@ from lrnn_jax.runs.parameters import hash_params
 from lrnn_jax.runs.results import Result
 from lrnn_jax.runs.store import default_workdir
 from lrnn_jax.tasks.base import Sums
+from lrnn_jax.training.introducing import introduce
 from lrnn_jax.training.loggers import Progress, format_spread, open_sinks
 from lrnn_jax.training.measuring import Measured, member_means
 from lrnn_jax.training.member import Ending, Member
+from lrnn_jax.training.memory import said_if_exhausted
 from lrnn_jax.training.optimizer import format_groups
+from lrnn_jax.training.profiling import Profile
 from lrnn_jax.training.program import Program, make_program, take_member
 from lrnn_jax.training.signals import interruptible
-from lrnn_jax.training.steps import TrainState, Tree
+from lrnn_jax.training.steps import TrainState, Tree, choose
 
 
-def train(config: ConfigDict, workdir: str | Path | None = None) -> Result:
+def train(config: ConfigDict, workdir: str | Path | None = None, *, said: str = "") -> Result:
     """Trains one run, or resumes it, or returns the finished run's result.
 
     Args:
       config: resolved config.
       workdir: the run's folder; None takes ``runs/<hash of the config>``, as the command does.
+      said: what the run's first line is, such as the command.
 
     Returns:
       What ``result.json`` holds.
@@ -47,11 +52,12 @@ def train(config: ConfigDict, workdir: str | Path | None = None) -> Result:
       TrainingFailed: loss, gradient or update was not finite.
       Interrupted: SIGTERM or Ctrl-C; everything is saved.
     """
+    config = thaw(config).lock()
     validate_config(config)
     if config.seeds != 1:
         raise UserError(f"seeds={config.seeds}: train takes one run; set seed, or see lrnn_jax.config.identity.split_seeds")
     workdir = default_workdir(config) if workdir is None else Path(workdir).expanduser()
-    with open_loop(make_program(config), [workdir], workdir / "checkpoints", verbose=True) as run:
+    with open_loop(make_program(config), [workdir], workdir / "checkpoints", verbose=True, said=said) as run:
         (result,) = run()
     if result["status"] == "failed":
         raise TrainingFailed(f"{result['reason']}; the state before it is kept in {workdir / 'checkpoints'}")
@@ -80,7 +86,7 @@ def train_members(program: Program, workdirs: Sequence[Path], checkpoint_folder:
 
 @contextmanager
 def open_loop(
-    program: Program, workdirs: Sequence[Path], checkpoint_folder: Path, *, verbose: bool = False
+    program: Program, workdirs: Sequence[Path], checkpoint_folder: Path, *, verbose: bool = False, said: str = ""
 ) -> Iterator[Callable[[], list[Result]]]:
     """Holds the runs' folders and yields what trains them, or only returns their results where all of them are finished.
 
@@ -89,6 +95,7 @@ def open_loop(
       workdirs: as there.
       checkpoint_folder: as there.
       verbose: prints the parameter groups and every validation, not only the progress line.
+      said: printed first, where there is something to train.
     """
     if jax.process_count() > 1:
         # batches are shared out, but gradients are not summed: each process would train a model of its own
@@ -108,6 +115,8 @@ def open_loop(
             print(f"{where}: finished; nothing to do (remove the folder to train it again)", file=sys.stderr)
             yield lambda: finished
             return
+        for line in filter(None, (said, introduce(program, workdirs))):
+            print(line, file=sys.stderr)
         if verbose:
             print(format_groups(program.groups, [config.optim.recurrent_lr for config in program.configs]), file=sys.stderr)
         checkpoints = Checkpoints(checkpoint_folder, keep=program.config.checkpoint.keep)
@@ -117,7 +126,7 @@ def open_loop(
             member.kept = result if result in finished else None
             for sink in member.sinks:
                 stack.callback(sink.close)
-        with interruptible() as signals:
+        with interruptible() as signals, said_if_exhausted():
             yield Loop(program, members, checkpoints, signals, verbose=verbose).run
 
 
@@ -147,6 +156,7 @@ class Loop:
         self.unwritten: tuple[int, Sums] | None = None
         self.logged, self.logged_at = 0, 0.0
         self.best: Tree = None
+        self.profile = Profile(program.config.log.profile, members[0].folder.path / "profile")
 
     @property
     def elapsed(self) -> float:
@@ -162,9 +172,11 @@ class Loop:
         """Trains to the end and returns each member's result: a call is looked at only once the next one is under way."""
         state, step = self._start()
         self.progress = Progress(self.program.total, start=step)
+        self.progress.say("compiling")
         try:
             alive = jnp.copy(state.alive)
             while step < self.program.total and not self._all_over():
+                self.profile.reach(step, state, self.progress.say)
                 count, before = self.program.steps_from(step), step
                 state, sums = self.program.advance(state, count, start=step)
                 step += count
@@ -175,6 +187,7 @@ class Loop:
                 alive = jnp.copy(state.alive)
                 self.progress.update(before)
                 state = self._do_what_is_due(state, step)
+            self.profile.reach(step, state, self.progress.say)
             self.progress.update(step)
             if len(self.members) == 1:
                 state, step = _reviving(state, step, self.members[0].ending)
@@ -183,6 +196,7 @@ class Loop:
                 self.progress.say("testing")
             return self._finish(state, step)
         finally:
+            self.profile.close()
             self.progress.close()
 
     def _all_over(self) -> bool:
@@ -264,6 +278,7 @@ class Loop:
     def _validate(self, state: TrainState, step: int) -> TrainState:
         """Writes the validation metrics, keeps each member's best parameters, and ends members that have stopped improving."""
         measured = [m.metrics for m in self.program.evaluate(state.params, state.batch_stats, "validation")]
+        self.progress.forget_once()
         if self.metric:
             lower = self.program.task.METRICS[self.metric.partition("/")[0]] == "lower"
             better = [
@@ -271,7 +286,7 @@ class Loop:
                 for member, values in zip(self.members, measured, strict=True)
             ]
             new = state.variables
-            self.best = _choose(self._mask(better), new, new if self.best is None else self.best)
+            self.best = choose(self._mask(better), new, new if self.best is None else self.best)
         going = [(member, values) for member, values in zip(self.members, measured, strict=True) if not member.over]
         for member, values in going:
             member.write(step, "validation", self.elapsed, values)
@@ -377,11 +392,6 @@ def _reviving(state: TrainState, step: int, ending: Ending | None) -> tuple[Trai
     if ending is None or ending.status != "failed":
         return state, step
     return state._replace(alive=jnp.ones_like(state.alive)), ending.steps
-
-
-def _choose(mask: jax.Array, new: Tree, old: Tree) -> Tree:
-    """Where the mask says so the new parameters, as arrays of their own: the state is given away to the next call."""
-    return jax.tree.map(lambda n, o: jnp.where(mask.reshape(mask.shape + (1,) * (n.ndim - mask.ndim)), n, o), new, old)
 
 
 def _floats(numbers: Any) -> jax.Array:

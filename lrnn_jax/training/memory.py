@@ -1,10 +1,13 @@
-"""How much memory a program of several runs may take, on a device, on this system, in a container."""
+"""How much memory there is, on a device, on this system, in a container, and the least that a run takes of it."""
 
 import math
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from lrnn_jax.errors import UserError
 
 
 def free_memory() -> int:
@@ -20,6 +23,38 @@ def free_memory() -> int:
     except (OSError, IndexError):
         available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     return int(0.8 * min(available, _container_memory()))
+
+
+def refuse_too_large(parts: Mapping[str, int]) -> None:
+    """Refuses what certainly does not fit, before it is compiled and anything is written.
+
+    Args:
+      parts: fields that ask for memory -> the least that they ask for, in bytes.
+
+    Raises:
+      UserError: names the fields that ask for most.
+    """
+    need, have = sum(parts.values()), free_memory() / 0.8
+    if need > have:
+        fields = max(parts, key=lambda name: parts[name])
+        raise UserError(f"{fields}: at least {need / 2**30:.4g} GiB of memory are needed, and {have / 2**30:.4g} are free")
+
+
+@contextmanager
+def said_if_exhausted() -> Iterator[None]:
+    """Turns what Python or XLA says of memory that is not there into one line.
+
+    Raises:
+      UserError: there is not enough; says what takes less.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = next(iter(str(error).splitlines()), "")
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text:
+            raise
+        advice = "a smaller train.batch_size or eval.batch_size, more train.microbatches or model.remat=True take less"
+        raise UserError(f"out of memory: {text[:200] or 'no more is to be had'}; {advice}") from error
 
 
 def _container_memory(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float:

@@ -20,7 +20,9 @@ from lrnn_jax.runs.weights import check_fit, read_weights
 from lrnn_jax.tasks.base import Batch, EvaluationSet, FileTask, Sums, SyntheticTask, Task
 from lrnn_jax.training.feeding import Feed
 from lrnn_jax.training.measuring import Measured, average
+from lrnn_jax.training.memory import refuse_too_large
 from lrnn_jax.training.optimizer import AdamW, Group, Hyper, assign_groups, parameter_paths
+from lrnn_jax.training.profiling import profiled_steps
 from lrnn_jax.training.steps import STREAMS, Part, Place, TrainState, TrainStep, Tree, init_variables, metric_names
 
 # Compiled programs that are kept at a time. Each takes memory maps, of which Linux allows a process 65,530; a long sweep would
@@ -121,7 +123,8 @@ class Program:
 
     def steps_from(self, step: int) -> int:
         """Returns how many steps the next compiled call takes: the config's, or up to where something is due before."""
-        due = (n - step % n for n in self.every.values())
+        due = [n - step % n for n in self.every.values()]
+        due += [end - step for end in profiled_steps(self.config.log.profile) if end > step]
         return min(self.config.train.steps_per_dispatch, self.total - step, *due)
 
     def advance(self, state: TrainState, count: int, *, start: int) -> tuple[TrainState, Sums]:
@@ -217,7 +220,30 @@ def make_program(*configs: ConfigDict) -> Program:
     sets = task.evaluation_sets(config.eval.lengths)
     program = Program(list(configs), step, hyper, model, step.optimizer.total_steps, every, sets, feed)
     _check_best_metric(program)
+    refuse_too_large(_least_memory(program))
     return program
+
+
+def _least_memory(program: Program) -> dict[str, int]:
+    """What one member's state and gradients take, and one activation of a batch's widest positions."""
+    config, model = program.config, program.config.model
+    state = _state_shapes(program.step, 1)
+    kept = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((state, state.params)))
+    widest = 4 * max(model.width, program.task.outputs)
+
+    def batch(examples: int, length: int) -> int:
+        example = program.task.example_spec(length)
+        return examples * example.rows * example.steps * widest
+
+    longest = max(each.length[1] for each in program.sets)
+    training = batch(config.train.batch_size // config.train.microbatches, config.train.length[1])
+    evaluated = min(config.eval.batch_size, config.eval.examples or config.eval.batch_size)
+    fields = f"model.width={model.width}, model.depth={model.depth} and the fields of model.layer"
+    return {
+        fields: kept,
+        f"train.batch_size={config.train.batch_size}, train.length={list(config.train.length)}": training,
+        f"eval.batch_size={config.eval.batch_size}, eval.lengths up to {longest}": max(0, batch(evaluated, longest) - training),
+    }
 
 
 def make_step(config: ConfigDict, task: Task, model: Backbone, hyper: Hyper) -> TrainStep:

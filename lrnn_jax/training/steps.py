@@ -253,3 +253,8 @@ def metric_names(step: TrainStep) -> list[str]:
     )
     names = ["loss", *jax.eval_shape(step.task.metrics, outputs, batch)]
     return [*names, *step.task.derive(dict.fromkeys(names, 0.0))]
+
+
+def choose(mask: jax.Array, new: Tree, old: Tree) -> Tree:
+    """Returns the new parameters of the members that the mask names, as arrays of their own: states are given away."""
+    return jax.tree.map(lambda n, o: jnp.where(mask.reshape(mask.shape + (1,) * (n.ndim - mask.ndim)), n, o), new, old)

@@ -215,7 +215,7 @@ def _train(workdir: Path, steps: int, environment: Mapping[str, str]) -> "subpro
     }
     overrides = [f"--config.{field}={value}" for field, value in fields.items()]
     command = [sys.executable, "-m", "lrnn_jax", "train", "--config=configs/parity.py:deltanet,smoke", *overrides]
-    with workdir.with_suffix(".log").open("a") as log:
+    with workdir.with_suffix(".log").open("a", encoding="utf-8") as log:
         return subprocess.Popen([*command, f"--workdir={workdir}"], stdout=log, stderr=log, env=environment, text=True)
 
 
@@ -235,11 +235,11 @@ def _finish(folder: str, name: str, process: "subprocess.Popen[str]") -> str:
         process.kill()
     if process.returncode:
         raise RuntimeError(f"exit status {process.returncode}: {_read(folder, name)}")
-    return json.loads(Path(folder, name, "result.json").read_text())["params_sha256"]
+    return json.loads(Path(folder, name, "result.json").read_text(encoding="utf-8"))["params_sha256"]
 
 
 def _read(folder: str, name: str) -> str:
-    return (Path(folder, f"{name}.log").read_text().strip().splitlines() or ["no output"])[-1]
+    return (Path(folder, f"{name}.log").read_text(encoding="utf-8").strip().splitlines() or ["no output"])[-1]
 
 
 def _make_call(layer: nn.Module, method: str) -> Any:

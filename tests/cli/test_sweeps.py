@@ -247,8 +247,9 @@ def store(file, tmp_path_factory):
 def test_a_sweep_prints_one_row_per_run(store):
     folder, out = store
     header, *rows = out.splitlines()
-    assert {"run", "status", "seed", "optim.lr", "accuracy"} <= set(header.split())
-    assert sorted(row.split()[0] for row in rows) == sorted(path.parent.name for path in folder.glob("*/result.json"))
+    assert header.split()[:2] == ["run", "status"] and header.split()[-1] == "folder" and "accuracy" in header
+    assert sorted(row.split()[-1] for row in rows) == sorted(path.parent.name for path in folder.glob("*/result.json"))
+    assert sorted(row.split()[0] for row in rows) == [f"diagonal,lr=0.0{lr},seed={seed}" for lr in ("01", "1") for seed in "01"]
     assert len(rows) == 4 and all(row.split()[1] == "finished" for row in rows)
 
 
@@ -306,9 +307,34 @@ def test_runs_reads_a_store_into_a_table(store):
     assert len(succeed("runs", folder, "--where=seed=7").splitlines()) == 1
 
 
+def test_runs_averages_over_seeds(store):
+    losses = {0.001: [], 0.01: []}
+    for file in store[0].glob("*/result.json"):
+        lr = json.loads(file.with_name("config.json").read_text())["optim"]["lr"]
+        losses[lr].append(json.loads(file.read_text())["metrics"]["loss"])
+    for by in ("--by=", "--by=optim.lr"):
+        rows = read_csv(succeed("runs", str(store[0]), by, "--sort=optim.lr", "--csv"))
+        assert [(row["optim.lr"], row["runs"], row["finished"]) for row in rows] == [("0.001", "2", "2"), ("0.01", "2", "2")]
+        for row, (a, b) in zip(rows, losses.values(), strict=True):
+            assert float(row["loss"]) == pytest.approx((a + b) / 2)
+            assert float(row["loss_sd"]) == pytest.approx(abs(a - b) / 2**0.5)
+    code, out, err = call("runs", str(store[0]), "--by=task.name", "--columns=loss")
+    assert code == 0 and "differ in more than the seed: optim.lr" in err
+    assert out.splitlines()[0].split() == ["task.name", "runs", "finished", "loss", "loss_sd"] and len(out.splitlines()) == 2
+
+
+def test_a_sweep_says_what_it_trains_by_what_differs_and_the_seeds(file):
+    code, _, err = call("sweep", f"--config={file}", "--sweep=widths", "--workdir=w")
+    assert code == 0
+    assert "next: diagonal,width=4, seeds 0, 1  (0 of 4 runs done)" in err
+    assert "next: diagonal,width=8, seeds 0, 1  (2 of 4 runs done, about 0:" in err and "left for all)" in err
+    assert "[4/4] diagonal,width=8, seed 1  " in err
+
+
 @pytest.mark.parametrize(
     ("flag", "said"),
     [
+        ("--by=optim.rl", "did you mean 'optim.lr'"),
         ("--columns=seed,acuracy", "did you mean 'accuracy'"),
         ("--sort=sede", "did you mean 'seed'"),
         ("--where=optim.rl=1", "did you mean 'optim.lr'"),
@@ -342,7 +368,9 @@ def test_a_table_that_is_complete_is_not_trained_again(file, tmp_path, monkeypat
     folder, records = tmp_path / "results" / "table" / "smoke", tmp_path / "results" / "runs"
     part = succeed(*command, "--cells=easy")
     assert "| hard |  | missing |" in part and len(list(records.iterdir())) == 2
-    out = succeed(*command)
+    code, out, err = call(*command)
+    assert code == 0 and "2 of 4 runs are there already" in err
+    assert "next: hard (diagonal), seeds 0, 1  (2 of 4 runs done)" in err and "[4/4] hard (diagonal), seed 1  " in err
     assert "| easy |" in out and "| hard |" in out and "missing" not in out and "stale" not in out
     assert len(list(records.iterdir())) == 4 and {p.name for p in folder.iterdir()} == {"table.md", "table.csv", "plot.png"}
     texts = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".png"}

@@ -79,6 +79,17 @@ def test_the_digest_depends_on_cuts_labels_and_parts(file):
     assert len(digests) == 4
 
 
+@pytest.mark.parametrize("name", ["a.values", "b.ends", "a.labels", "examples.json"])
+def test_kept_examples_that_were_damaged_are_read_anew(file, cache, name):
+    whole = contents(keep(file)[0])
+    (folder,) = cache.iterdir()
+    raw = (folder / name).read_bytes()
+    for damaged in (b"", raw[: len(raw) // 2], raw[:-1] + bytes([raw[-1] ^ 1])):
+        (folder / name).write_bytes(damaged)
+        again, reads = keep(file)
+        assert reads == 1 and contents(again) == whole and (folder / name).read_bytes() == raw
+
+
 def test_an_error_leaves_nothing(file, cache):
     with pytest.raises(UserError, match="line 7"):
         keep(file, error=UserError("line 7"))

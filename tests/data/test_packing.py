@@ -1,15 +1,21 @@
 """Packed tokens: nothing lost, nothing twice, splits that hold, and no half-made files."""
 
+import hashlib
 import json
 import os
 import random
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
+from lrnn_jax.data import tokenizers
+from lrnn_jax.data.keeping import cache_folder
 from lrnn_jax.data.packing import Rows, load_corpus
 from lrnn_jax.data.sources import SPLITS
 from lrnn_jax.errors import UserError
@@ -70,8 +76,8 @@ def test_names_belong_to_their_documents(many):
 
 def test_names_are_read_only_when_they_are_asked_for(many, monkeypatch):
     load(many)
-    read, files = Path.read_text, []
-    monkeypatch.setattr(Path, "read_text", lambda path: files.append(path.name) or read(path))
+    read, files = Path.read_bytes, []
+    monkeypatch.setattr(Path, "read_bytes", lambda path: files.append(path.name) or read(path))
     corpus = load(many)
     assert sum(corpus.counts.values()) == 400 and "corpus.json" in files and "train.names" not in files
     assert len(corpus.names("train")) == corpus.counts["train"] and "train.names" in files
@@ -133,6 +139,102 @@ def test_the_second_time_nothing_is_made_again(many, cache, monkeypatch):
     for split in SPLITS:
         np.testing.assert_array_equal(again.tokens[split], corpus.tokens[split])
     assert [path.name for path in cache.iterdir()] == [folder.name]
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _flip(path):
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+DAMAGE = {"cut": _cut, "empty": lambda path: path.write_bytes(b""), "flip": _flip, "gone": Path.unlink}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("name", ["train.tokens", "test.names", "tokenizer.json", "corpus.json"])
+def test_kept_tokens_that_were_damaged_are_made_anew(many, name, how):
+    corpus = load(many, tokenizer="bpe:300")
+    before = {path.name: path.read_bytes() for path in corpus.folder.iterdir()}
+    DAMAGE[how](corpus.folder / name)
+    again = load(many, tokenizer="bpe:300")
+    assert again.folder == corpus.folder and again.tokenizer == corpus.tokenizer
+    assert {path.name: path.read_bytes() for path in again.folder.iterdir()} == before
+    files = json.loads(before["corpus.json"])["files"]
+    assert files["train.tokens"] == [2 * len(again.tokens["train"]), hashlib.sha256(before["train.tokens"]).hexdigest()]
+
+
+def test_tokens_reach_the_disk_before_the_name_that_says_they_are_there(many, monkeypatch):
+    order, sync, rename = [], os.fsync, Path.rename
+    monkeypatch.setattr(
+        os, "fsync", lambda number: order.append(Path(f"/proc/self/fd/{number}").readlink().name) or sync(number)
+    )
+    monkeypatch.setattr(Path, "rename", lambda path, to: order.append("renamed") or rename(path, to))
+    load(many)
+    assert {"train.tokens", "corpus.json", "tokenizer.json"} < set(order[: order.index("renamed")])
+
+
+@pytest.mark.parametrize("text", [b"../many", b"\xff\x00", b"0123456789abcdef"])
+def test_a_link_that_was_damaged_leads_nowhere_else(many, cache, text):
+    folder = load(many, tokenizer="bpe:300").folder
+    (link,) = cache.glob("*.link")
+    link.write_bytes(text)
+    assert load(many, tokenizer="bpe:300").folder == folder and link.read_text() == folder.name
+
+
+def test_a_row_without_a_text_is_left_out_where_that_is_asked(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    file = write_lines(folder / "nulls.jsonl", [None if i == 7 else words(i) for i in range(60)])
+    pyarrow.parquet.write_table(pyarrow.table({"text": [words(99), None]}), folder / "z.parquet")
+    for data, left in ((file, 59), (folder, 60)):
+        with pytest.raises(UserError, match=r"nulls\.jsonl:8 is empty.*task\.skip_short=True"):
+            load(data)
+        assert sum(load(data, skip_short=True).counts.values()) == left
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "bpe:400"])
+def test_a_long_text_takes_a_small_multiple_of_its_memory_and_the_same_tokens(tmp_path, monkeypatch, tokenizer):
+    """Measured with NumPy and Python alone; what the library takes is in proportion to the parts that it is given."""
+    text, parts = words(0, 400_000), []
+    (tmp_path / "long.txt").write_text(text, encoding="utf-8")
+    encode = tokenizers.Tokenizer._encode
+    monkeypatch.setattr(
+        tokenizers.Tokenizer, "_encode", lambda self, part, done: parts.append(len(part)) or encode(self, part, done)
+    )
+    tracemalloc.start()
+    corpus = load(tmp_path / "long.txt", tokenizer=tokenizer)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # "ü" makes every character of the text in memory no wider than a byte of Latin-1
+    assert peak < 6 * len(text.encode())
+    assert max(parts) < 70_000 and sum(parts) == len(text)
+    whole = encode(corpus.tokenizer, text[: round(0.9 * len(text))], 0)
+    np.testing.assert_array_equal(corpus.tokens["train"][1:], whole)
+
+
+def test_few_documents_are_not_all_in_memory_at_once(tmp_path):
+    for i in range(20):
+        (tmp_path / f"{i}.txt").write_text("one two " * 60_000)
+    tracemalloc.start()
+    load(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 6 * 480_000
+
+
+@pytest.mark.parametrize("variable", ["LRNN_CACHE_DIR", "XDG_CACHE_HOME"])
+def test_a_user_without_a_home_needs_but_the_variable(tmp_path, monkeypatch, variable):
+    for name in ("HOME", "LRNN_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    with pytest.raises(UserError, match="set LRNN_CACHE_DIR"):
+        cache_folder()
+    monkeypatch.setenv(variable, str(tmp_path))
+    assert cache_folder() in (tmp_path, tmp_path / "lrnn_jax")
 
 
 def test_the_tests_tokens_go_with_their_session(cache):

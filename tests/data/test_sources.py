@@ -1,6 +1,9 @@
 """Documents from files: every format, in a fixed order, and what is refused."""
 
+import bz2
+import gzip
 import json
+import lzma
 import os
 from pathlib import Path
 
@@ -113,6 +116,8 @@ def test_text_that_is_not_utf8(folder):
         (b'{"text": 3}', "three.jsonl:1 holds no text"),
         (b"[1]", "three.jsonl:1 holds no text"),
         (b'{"text": "\xff"}', "three.jsonl:1 is not UTF-8"),
+        (b'{"text": "x", "id": ' + b"9" * 5000 + b"}", "three.jsonl:1 is not JSON"),
+        (b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "three.jsonl:1 is not JSON"),
         (b'{"text": "\\ud800"}', "three.jsonl:1 holds half a character"),
     ],
 )
@@ -124,6 +129,62 @@ def test_json_lines_that_hold_no_text(folder, line, said):
 def test_json_lines_by_another_field(folder):
     (folder / "three.jsonl").write_text(json.dumps({"body": "x y"}))
     assert texts(folder / "three.jsonl", text_field="body") == ["x y"]
+
+
+def test_a_mark_before_utf8_is_no_text(folder):
+    (folder / "three.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "drei"}\n')
+    (folder / "one.txt").write_bytes(b"\xef\xbb\xbfeins")
+    assert texts(folder / "three.jsonl") == ["drei"] and texts(folder / "one.txt") == ["eins"]
+
+
+def test_a_row_without_a_text_is_empty_and_another_kind_is_refused(folder):
+    (folder / "three.jsonl").write_text('{"text": null}\n{"text": "vier"}\n')
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["fünf", None]}), folder / "z.parquet")
+    assert texts(folder / "three.jsonl") == ["", "vier"] and texts(folder / "z.parquet") == ["fünf", ""]
+
+
+@pytest.mark.parametrize("name", ["B.JSONL", "b.ndjson", "b.json", "b.jsonl.gz", "B.NDJSON.XZ", "b.json.bz2"])
+def test_json_lines_by_any_of_their_names_in_a_folder_or_alone(tmp_path, name):
+    raw = b'{"text": "drei"}\n{"text": "vier"}\n'
+    pack = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}.get(Path(name.lower()).suffix, bytes)
+    (tmp_path / name).write_bytes(pack(raw))
+    for data in (tmp_path, tmp_path / name, tmp_path / "*"):
+        assert texts(data) == ["drei", "vier"]
+
+
+def test_json_about_the_text_is_left_out_of_a_folder_and_refused_alone(folder, caplog):
+    count = len(texts(folder))
+    (folder / "dataset_info.json").write_text('{\n "name": "x"}')
+    (folder / "stats.json").write_text('{"rows": 3}')
+    assert len(texts(folder)) == count and "dataset_info.json" in caplog.text and "stats.json" in caplog.text
+    assert "dataset_info.json:1 is not JSON" in refusal(folder / "dataset_info.json")
+    assert "it has rows" in refusal(folder / "stats.json")
+
+
+def test_text_by_any_of_its_names_in_a_folder(tmp_path):
+    (tmp_path / "A.TXT").write_text("eins")
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress("zwei ü".encode()))
+    assert texts(tmp_path) == ["eins", "zwei ü"]
+
+
+@pytest.mark.parametrize("name", ["a.txt.zst", "a.jsonl.zip", "a.parquet.gz", "A.TXT.ZST"])
+def test_what_cannot_be_decompressed_here_is_refused_by_name(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x28\xb5\x2f\xfd")
+    for data in (tmp_path, tmp_path / name):
+        message = refusal(data)
+        assert name in message and "is compressed as ." in message and "decompress it" in message
+
+
+@pytest.mark.parametrize("raw", [b"no gzip", gzip.compress(b"eins" * 99)[:-9], gzip.compress(b"eins" * 99)[:20] + b"\0" * 20])
+def test_a_damaged_compressed_file_is_named(tmp_path, raw):
+    (tmp_path / "a.txt.gz").write_bytes(raw)
+    assert "a.txt.gz" in refusal(tmp_path)
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt")).write_text("eins")
+    (document,) = read(tmp_path)
+    assert document.text == "eins" and len(open_source(str(tmp_path), data_dir="", text_field="text").digest()) == 64
 
 
 def test_parquet_without_the_column_without_text_and_without_sense(folder):

@@ -1,10 +1,13 @@
 """Tokenizers give every text back, know how many bytes a token stands for, and refuse what they do not know."""
 
+from unittest import mock
+
 import pytest
 import tokenizers as library
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lrnn_jax.data import tokenizers
 from lrnn_jax.data.tokenizers import UnknownText, byte_counts, byte_tokenizer, check_tokenizer, load_tokenizer, train_bpe
 from lrnn_jax.errors import UserError
 
@@ -39,6 +42,47 @@ def test_a_trained_tokenizer_is_the_same_when_it_is_loaded(tmp_path):
     file = tmp_path / "tokenizer.json"
     file.write_text(TRAINED.file)
     assert load_tokenizer(str(file), field="task.tokenizer") == TRAINED
+
+
+def test_what_would_cut_pad_or_roll_dice_is_switched_off_and_said(tmp_path, caplog):
+    own = library.Tokenizer.from_str(TRAINED.file)
+    own.enable_truncation(4)
+    own.enable_padding(length=64)
+    own.model.dropout = 0.5
+    own.save(str(tmp_path / "trained.json"))
+    tokenizer = load_tokenizer(str(tmp_path / "trained.json"), field="task.tokenizer")
+    assert tokenizer == TRAINED
+    (record,) = caplog.records
+    for part in ("task.tokenizer=", "trained.json", "truncation, padding, dropout"):
+        assert part in record.getMessage()
+    texts = [tokenizer.encode(TEXTS[1]).tolist() for _ in range(5)]
+    assert texts == [TRAINED.encode(TEXTS[1]).tolist()] * 5 and len(texts[0]) > 4
+
+
+PIECES = st.sampled_from(["def f(x)", " ", "  ", "\n", "\n\n", "foo's", "é日本 ", "123", " bar,\n", "x =  3.\n", "\t", "…\n"])
+
+
+@given(pieces=st.lists(PIECES, max_size=60), least=st.integers(1, 40))
+def test_a_text_in_parts_has_the_tokens_of_the_whole(pieces, least):
+    text = "".join(pieces)
+    whole = [tokenizer.encode(text).tolist() for tokenizer in (TRAINED, byte_tokenizer())]
+    with mock.patch.object(tokenizers, "_PART", least):
+        assert [tokenizer.encode(text).tolist() for tokenizer in (TRAINED, byte_tokenizer())] == whole
+
+
+def test_training_on_parts_is_training_on_the_whole():
+    with mock.patch.object(tokenizers, "_PART", 10):
+        assert train_bpe(["".join(TEXTS)], 290) == train_bpe(TEXTS, 290)
+
+
+def test_a_tokenizer_that_looks_at_the_whole_text_is_given_it(tmp_path):
+    own = library.Tokenizer(library.models.BPE({"a": 0, "\u2581": 1, "a\u2581": 2}, [("a", "\u2581")]))
+    own.normalizer = library.normalizers.Replace(" ", "\u2581")
+    own.decoder = library.decoders.Replace("\u2581", " ")
+    own.save(str(tmp_path / "whole.json"))
+    tokenizer = load_tokenizer(str(tmp_path / "whole.json"), field="task.tokenizer")
+    with mock.patch.object(tokenizers, "_PART", 3):
+        assert tokenizer.encode("a a a a a a").tolist() == [2, 2, 2, 2, 2, 0]
 
 
 def test_a_tokenizer_with_a_space_mark_and_names_for_bytes(tmp_path):

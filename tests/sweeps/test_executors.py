@@ -354,3 +354,25 @@ def test_finished_programs_leave_nothing_but_their_runs(ways, way):
     folders = {path.name for path in stores[way].iterdir()} - {"programs"}
     assert folders == {config_hash(config) for config in configs}
     assert not list(stores[way].glob("programs/*"))
+
+
+def test_progress_names_what_runs_and_says_the_time_left_by_the_work_that_is_left(tiny_config, monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(executors.time, "monotonic", lambda: now[0])
+    long = {"train.duration": "80 steps"}
+    configs = {name: tiny_config(**fields) for name, fields in {"a0": {}, "a1": {}, "b0": long, "c0": {}}.items()}
+    names = {name: executors.Name(f"row {name[0]}", int(name[1])) for name in configs}
+    progress = executors.Progress(configs, names, ["a0", "a1", "b0"])
+    progress.begin(["a0", "a1"])
+    now[0] += 60.0  # twice 20 steps took a minute: 80 take two
+    ended = {"status": "finished", "metrics": {"loss": 0.5}, "seed": 0}
+    progress([{**ended, "config_hash": "a0"}, {**ended, "config_hash": "a1", "status": "failed", "reason": "at step 3"}])
+    progress.begin(["b0"])
+    assert capsys.readouterr().err.splitlines() == [
+        "1 of 4 runs are there already",
+        "next: row a, seeds 0, 1  (1 of 4 runs done)",
+        "[2/4] row a, seed 0  a0  finished  loss 0.5000",
+        "[3/4] row a, seed 1  a1  failed  at step 3",
+        "1 of 4 runs left, about 2:00 left for all",
+        "next: row b, seed 0  (3 of 4 runs done, about 2:00 left for all)",
+    ]

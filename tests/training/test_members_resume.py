@@ -125,10 +125,11 @@ def files_of(store):
 def test_three_seeds_are_three_runs_and_one_line_for_each(three):
     store, out = three
     rows = read_table(out)
-    assert [row["seed"] for row in sorted(rows, key=lambda row: row["seed"])] == ["0", "1", "2"]
+    assert sorted(row["run"] for row in rows) == [f"diagonal,seed={seed}" for seed in range(3)]
     for row in rows:
-        result = json.loads((store / row["run"] / "result.json").read_text())
-        assert (result["config_hash"], result["seed"], result["trained_together"]) == (row["run"], int(row["seed"]), 3)
+        result = json.loads((store / row["folder"] / "result.json").read_text())
+        assert (result["config_hash"], result["trained_together"]) == (row["folder"], 3)
+        assert row["run"] == f"diagonal,seed={result['seed']}"
         assert float(row["loss"]) == pytest.approx(result["metrics"]["loss"], rel=1e-3)
 
 

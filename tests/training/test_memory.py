@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from lrnn_jax.errors import UserError
 from lrnn_jax.training import memory
 from lrnn_jax.training.memory import free_memory
 
@@ -62,3 +63,16 @@ def test_a_path_that_only_the_host_sees_leaves_the_containers_root(tmp_path):
 
 def test_free_memory_is_more_than_nothing():
     assert 2**20 < free_memory() < 2**50
+
+
+def test_what_certainly_does_not_fit_is_refused_by_the_fields_that_ask_for_most(monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda: 0.8 * 2**30)
+    memory.refuse_too_large({"a": 2**29, "b": 2**29})
+    with pytest.raises(UserError, match=r"^b: at least 1\.5 GiB of memory are needed, and 1 are free$"):
+        memory.refuse_too_large({"a": 2**29, "b": 2**30})
+
+
+def test_an_error_that_is_not_of_memory_stays_what_it_is():
+    for error in (RuntimeError("INVALID_ARGUMENT: x"), ValueError("RESOURCE_EXHAUSTED")):
+        with pytest.raises(type(error), match=str(error)), memory.said_if_exhausted():
+            raise error

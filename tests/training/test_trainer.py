@@ -9,13 +9,16 @@ import sys
 
 import jax
 import pytest
+from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections.config_dict import placeholder
 
 from lrnn_jax import registry
 from lrnn_jax.config.fields import base_config, layer_config, task_config
 from lrnn_jax.errors import TrainingFailed, UserError
 from lrnn_jax.training.evaluation import evaluate_run
-from lrnn_jax.training.loggers import Progress
+from lrnn_jax.training.loggers import Progress, clock
 from lrnn_jax.training.loop import train
+from lrnn_jax.training.program import Program
 
 BROKEN = '''
 import dataclasses
@@ -218,9 +221,87 @@ def test_wandb_offline_and_tensorboard_write_beside_the_jsonl(tmp_path):
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
-def test_progress_off_a_terminal_says_rate_and_time_left(capsys):
-    progress = Progress(100, seconds_between_lines=0.0)
+@pytest.fixture
+def at(monkeypatch):
+    """A clock that stands still: ``at(seconds)`` sets it."""
+    now = [0.0]
+    monkeypatch.setattr("lrnn_jax.training.loggers.time.monotonic", lambda: now[0])
+    return lambda seconds: now.__setitem__(0, float(seconds))
+
+
+def test_the_time_left_is_that_of_the_last_calls_without_the_first_which_is_compiled(capsys, at):
+    progress = Progress(4000, seconds_between_lines=10.0)
     progress.show({"loss": [0.5]})
+    progress.update(0)
+    at(60)  # a minute of compiling, and 50 steps
     progress.update(50)
-    line = capsys.readouterr().err
-    assert "step 50/100" in line and "steps/s" in line and "left" in line and "loss 0.5" in line
+    assert capsys.readouterr().err == "step 50/4000  loss 0.5000\n"
+    for i in range(1, 11):  # 50 steps in two seconds
+        at(60 + 2 * i)
+        progress.update(50 + 50 * i)
+    lines = capsys.readouterr().err.splitlines()
+    # 3700 steps at 25 a second
+    assert lines[0] == "step 300/4000  25.0 steps/s  2:28 left  loss 0.5000" and len(lines) == 2
+    at(200)
+    progress.forget_once()  # the first validation was compiled
+    at(202)
+    progress.update(600)
+    assert "left" not in capsys.readouterr().err
+    for i in range(1, 41):  # ten times slower, as where another process has come
+        at(202 + 20 * i)
+        progress.update(600 + 50 * i)
+        progress.forget_once()
+    # 1400 steps at 2.5 a second
+    assert "step 2600/4000  2.5 steps/s  9:20 left" in capsys.readouterr().err
+
+
+def test_the_time_left_of_a_resumed_run_counts_its_own_steps(capsys, at):
+    progress = Progress(4000, start=3000, seconds_between_lines=0.0)
+    for seconds, step in ((0, 3000), (60, 3050), (62, 3100)):
+        at(seconds)
+        progress.update(step)
+    assert capsys.readouterr().err.splitlines() == ["step 3050/4000", "step 3100/4000  25.0 steps/s  0:36 left"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3600, "1:00:00"), (90061, "25:01:01")]
+)
+def test_times(seconds, said):
+    assert clock(seconds) == said
+
+
+def test_a_run_introduces_itself_and_traces_the_steps_that_it_is_asked_for(tmp_path, capsys):
+    config = tiny_config(log__profile="12:25")
+    result = train(config, tmp_path / "run", said="lrnn train --config=x")
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first == "lrnn train --config=x" and "compiling" in lines
+    assert lines[0] == f"training parity with diagonal, seed 0, in {tmp_path / 'run'}"
+    assert (
+        f"{result['parameter_count']:,} parameters, 60 steps of 8 examples of up to 8 positions" in lines[1]
+        and "(cpu)" in lines[1]
+    )
+    assert f"profile of steps 12 to 25: {tmp_path / 'run' / 'profile'}" in lines
+    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+    # watching changes nothing
+    assert result["params_sha256"] == train(tiny_config(), tmp_path / "plain")["params_sha256"]
+
+
+def test_a_config_that_python_code_gives_may_be_frozen_but_hold_no_placeholder(tmp_path):
+    config = tiny_config(train__duration="10 steps")
+    frozen = train(FrozenConfigDict(config), tmp_path / "frozen")
+    assert frozen["params_sha256"] == train(config, tmp_path / "plain")["params_sha256"]
+    config.optim = ConfigDict({**config.optim.to_dict(), "lr": placeholder(float)})
+    with pytest.raises(UserError, match=r"^optim\.lr=None must be float, not NoneType$"):
+        train(config, tmp_path / "empty")
+    assert not (tmp_path / "empty").exists()
+
+
+def test_a_run_without_memory_is_one_line_and_its_folder_is_free_for_another(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        for error in (MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")):
+            patch.setattr(Program, "init", lambda _, error=error: (_ for _ in ()).throw(error))
+            with pytest.raises(UserError, match=r"out of memory.*train\.batch_size"):
+                train(tiny_config(), tmp_path / "run")
+    assert train(tiny_config(optim__lr=0.1), tmp_path / "run")["status"] == "finished"
+    with pytest.raises(UserError, match="another config's run"):
+        train(tiny_config(), tmp_path / "run")
