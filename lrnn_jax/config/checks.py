@@ -22,12 +22,8 @@ def validate_config(config: ConfigDict) -> None:
     Raises:
       UserError: one line that names the field, the rule and the nearest right value.
     """
-    _check_sections(config)
-    layer = load_layer(config.model.layer.name)
-    _check_component("model.layer", config.model.layer, layer)
-    _check_component("task", config.task, load_task(config.task.name))
-    _check_types(config)
-    task = build_task(config.task)
+    check_fields(config)
+    layer, task = load_layer(config.model.layer.name), build_task(config.task)
     layer.check({"width": config.model.width, **config.model.layer})
     _check_choices(config, layer)
     _check_ranges(config)
@@ -40,6 +36,18 @@ def validate_config(config: ConfigDict) -> None:
         raise UserError("log.tensorboard=True needs the extra: pip install -e '.[tensorboard]'")
     if config.eval.patience and not config.eval.best_metric:
         raise UserError(f"eval.patience={config.eval.patience} needs eval.best_metric")
+
+
+def check_fields(config: ConfigDict) -> None:
+    """Refuses what is no config: fields that are missing or too many, for its layer and task too, or of another type.
+
+    Raises:
+      UserError: one line that names the field.
+    """
+    _check_sections(config)
+    _check_component("model.layer", config.model.layer, load_layer(config.model.layer.name))
+    _check_component("task", config.task, load_task(config.task.name))
+    _check_types(config)
 
 
 # The upper ends are far above what any machine trains: they catch a slip of the keyboard, before it asks for the memory.

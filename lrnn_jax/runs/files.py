@@ -21,7 +21,7 @@ def read_object(file: Path) -> dict[str, Any]:
         fields = json.loads(file.read_bytes())
     except OSError as error:
         raise OSError(f"{file.name}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file.name}: {error}") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{file.name}: holds {type(fields).__name__}, not an object")

@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config.identity import differing_fields, restore_config
+from lrnn_jax.config.identity import config_hash, differing_fields, restore_config
 from lrnn_jax.errors import UserError
 from lrnn_jax.runs.files import read_object, replace_text, write_json
 from lrnn_jax.runs.results import Result, check_result
@@ -28,6 +28,8 @@ class RunFolder:
         self.metrics_file = path / "metrics.jsonl"
         self.result_file = path / "result.json"
         self.checkpoint_folder = path / "checkpoints"
+        self._lock_file = path / ".lock"
+        self._lock: int | None = None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -38,27 +40,48 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("a+")
+            self._lock = os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise UserError(f"cannot write in --workdir={self.path}: {error.strerror}") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                owner = file.read().strip() or "unknown"
-                raise UserError(
-                    f"{self.path} is being written by another process (pid {owner}); wait or choose another --workdir"
-                ) from error
-            except OSError as error:
-                raise UserError(f"--workdir={self.path} is on a disk that gives no lock: {error.strerror}") from error
-            try:
-                file.truncate(0)
-                file.write(str(os.getpid()))
-                file.flush()
-            except OSError as error:
-                raise UserError(f"cannot write in --workdir={self.path}: {error.strerror}") from error
+        try:
+            self._take_lock(self._lock)
             yield
+        finally:
+            os.close(self._lock)
+            self._lock = None
+
+    def _take_lock(self, lock: int) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
+            raise UserError(
+                f"{self.path} is being written by another process (pid {owner}); wait or choose another --workdir"
+            ) from error
+        except OSError as error:
+            raise UserError(f"--workdir={self.path} is on a disk that gives no lock: {error.strerror}") from error
+        try:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, str(os.getpid()).encode(), 0)
+        except OSError as error:
+            raise UserError(f"cannot write in --workdir={self.path}: {error.strerror}") from error
+        self.check_held()
+
+    def check_held(self) -> None:
+        """Refuses to write once the folder that was locked is not there any more, or another one is in its place.
+
+        Raises:
+          UserError: it is not; whatever is there now belongs to somebody else.
+        """
+        if self._lock is None:
+            return
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(self._lock), self._lock_file.stat()):
+                return
+        raise UserError(
+            f"{self.path} was removed or replaced while this run was writing it; nothing more is written there, "
+            "and the same command starts anew"
+        )
 
     def claim(self, config: ConfigDict, records: Mapping[str, str]) -> None:
         """Writes ``config.json`` and the task's records, or checks that those there describe the same run.
@@ -92,7 +115,7 @@ class RunFolder:
         """
         for name, text in records.items():
             file = self.path / name
-            if not file.is_file() or file.read_text() != text:
+            if not file.is_file() or file.read_bytes() != text.encode():
                 raise UserError(
                     f"{self.path} was trained on other data: {name} there differs from this task's; choose another --workdir"
                 )
@@ -106,14 +129,21 @@ class RunFolder:
         try:
             return restore_config(read_object(self.config_file))
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.path} is not a run: cannot read {error}") from error
+            raise UserError(
+                f"{self.path} is not a run: cannot read {error}; choose another folder, or remove this one to start over"
+            ) from error
 
-    def read_result(self) -> Result | None:
-        """Returns ``result.json``, or None where the run has not ended or what is there is no result."""
+    def read_result(self, config: ConfigDict | None = None) -> Result | None:
+        """Returns ``result.json``, or None where the run has not ended or what is there is no result.
+
+        Nor is another config's, where ``config`` is given: a run that was still writing when its folder was removed may have
+        left it there.
+        """
         try:
-            return self.load_result()
+            result = self.load_result()
         except (OSError, ValueError):
             return None
+        return result if config is None or is_result_of(config, result) else None
 
     def load_result(self) -> Result:
         """Returns ``result.json``.
@@ -129,6 +159,7 @@ class RunFolder:
         Raises:
           UserError: the disk is full or cannot be written.
         """
+        self.check_held()
         clean = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in line.items()}
         try:
             with self.metrics_file.open("a") as file:
@@ -150,11 +181,19 @@ class RunFolder:
 
     def restore_metrics(self, lines: list[str]) -> None:
         """Makes ``metrics.jsonl`` what it was at a checkpoint: the resumed run writes all later lines again."""
+        self.check_held()
         replace_text(self.metrics_file, "".join(f"{line}\n" for line in lines))
 
     def write_result(self, result: Result) -> None:
         """Writes ``result.json`` in one piece."""
+        self.check_held()
         write_json(self.result_file, result)
+
+
+def is_result_of(config: ConfigDict, result: Mapping[str, Any]) -> bool:
+    """Says whether a result is a config's own, as far as the result tells."""
+    own = config_hash(config)
+    return result.get("config_hash", own) == own
 
 
 def allow_open_files(runs: int) -> None:

@@ -35,7 +35,8 @@ class Result(TypedDict):
       params_sha256: digest of every parameter's path, dtype, shape and bits.
       wall_time_s: seconds of work over all resumptions, of the whole program where several runs shared one.
       trained_together: runs in that program.
-      config_hash, git_commit, versions, x64, device, finished_at: where it comes from (`lrnn_jax.runs.origin`).
+      config_hash, code, settings, git_commit, versions, x64, device, finished_at: where it comes from
+        (`lrnn_jax.runs.origin`); results that are older than ``code`` and ``settings`` lack them.
       metrics, curves: the test of the last parameters, where it finished.
       best: the test of the best parameters; None where ``eval.best_metric`` names none.
     """
@@ -51,6 +52,8 @@ class Result(TypedDict):
     wall_time_s: float
     trained_together: int
     config_hash: str
+    code: NotRequired[str]
+    settings: NotRequired[dict[str, Any]]
     git_commit: str | None
     versions: dict[str, str]
     x64: bool
