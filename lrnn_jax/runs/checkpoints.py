@@ -1,7 +1,6 @@
 """Checkpoints: every call to Orbax is in this file, since its interface still moves."""
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -16,6 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from lrnn_jax.errors import UserError
+from lrnn_jax.runs.files import check_seal, seal
 
 Tree = Any
 
@@ -229,8 +229,7 @@ def _first_line(error: Exception) -> str:
 
 def _seal(state: Tree, info: dict[str, Any]) -> dict[str, Any]:
     """Returns what is written as a checkpoint's info: the info, shapes and digest of the arrays, and a digest of it all."""
-    sealed = {"info": info, "shapes": _describe(state), "arrays": _digest(state)}
-    return {**sealed, "sha256": _hash_json(sealed)}
+    return seal({"info": info, "shapes": _describe(state), "arrays": _digest(state)})
 
 
 def _unseal(said: Any) -> tuple[dict[str, Any], dict[str, str] | None, str | None]:
@@ -243,14 +242,8 @@ def _unseal(said: Any) -> tuple[dict[str, Any], dict[str, str] | None, str | Non
         raise ValueError("its info is empty")
     if not {"info", "shapes", "arrays", "sha256"} & set(said):
         return said, None, None
-    sealed = {name: said[name] for name in ("info", "shapes", "arrays")}
-    if said["sha256"] != _hash_json(sealed):
-        raise ValueError("its info is not what was saved")
-    return sealed["info"], sealed["shapes"], sealed["arrays"]
-
-
-def _hash_json(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    check_seal(said)
+    return said["info"], said["shapes"], said["arrays"]
 
 
 def _digest(tree: Tree) -> str:

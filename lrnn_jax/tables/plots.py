@@ -102,7 +102,7 @@ def _add_legend(table: Table, figure: Any, axes: Sequence[Any]) -> None:
 
 def _draw_training(table: Table, axes: Any, cells: Sequence[Cell]) -> None:
     for style, record in _seeds(table, cells):
-        axes.plot(*zip(*record.validation[table.metric], strict=True), **style)
+        axes.plot(*zip(*record.validation.get(table.metric, ()), strict=True), **style)
     axes.set(xlabel="training step", ylabel=_words(table.metric))
     axes.set_title("validation", fontsize="medium")
 

@@ -20,7 +20,7 @@ from lrnn_jax.runs.checkpoints import Checkpoints
 from lrnn_jax.runs.folder import RunFolder, allow_open_files
 from lrnn_jax.runs.origin import check_settings, describe_origin, find_changes
 from lrnn_jax.runs.parameters import hash_params
-from lrnn_jax.runs.results import Result
+from lrnn_jax.runs.results import Result, hash_lines, hash_numbers
 from lrnn_jax.tasks.base import Sums
 from lrnn_jax.training.loggers import Progress, format_spread, open_sinks
 from lrnn_jax.training.measuring import Measured, member_means
@@ -142,7 +142,7 @@ class Loop:
         self.unwritten: tuple[int, Sums] | None = None
         self.logged, self.logged_at = 0, 0.0
         self.best: Tree = None
-        self.origin = {name: value for name, value in describe_origin(self.config).items() if name != "finished_at"}
+        self.origin = {name: value for name, value in describe_origin(members[0].config).items() if name != "finished_at"}
 
     @property
     def elapsed(self) -> float:
@@ -349,11 +349,13 @@ class Loop:
             "params_sha256": hash_params(own.params),
             "wall_time_s": round(self.elapsed, 3),
             "trained_together": len(self.members),
+            "lines_sha256": hash_lines(member.folder.parse_metrics()),
             **describe_origin(member.config),
         }
         if ending.status == "finished":
             best = member.best and {"step": member.best.step, **best_tested._asdict()}
             result |= {**tested._asdict(), "best": best}
+        result["numbers_sha256"] = hash_numbers(result)
         return result
 
     def _save_part(self, i: int, state: TrainState, step: int) -> None:
