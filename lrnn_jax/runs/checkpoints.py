@@ -1,10 +1,13 @@
 """Checkpoints: every call to Orbax is in this file, since its interface still moves."""
 
+import functools
 import hashlib
+import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -63,21 +66,34 @@ class Checkpoints:
         self.folder = folder
         self._keep = keep
         self._read_only = read_only
-        self._manager = self._open()
-
-    def _open(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
-            cleanup_tmp_directories=not self._read_only,
-            read_only=self._read_only,
-            # else, where a folder cannot be made, threads wait twenty minutes for it and keep the process from ending
-            async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
-        )
-        handlers: dict[str, Any] = {"state": ocp.StandardCheckpointHandler(), "info": ocp.JsonCheckpointHandler()}
+        self._opened: ocp.CheckpointManager | None = None
         try:
-            return ocp.CheckpointManager(self.folder.absolute(), options=options, item_handlers=handlers)
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot use {self.folder}: {_first_line(error)}") from error
+            if not read_only:
+                folder.mkdir(parents=True, exist_ok=True)
+            self._steps()
+        except OSError as error:
+            raise UserError(f"cannot use {folder}: {error.strerror}") from error
+
+    @property
+    def _manager(self) -> ocp.CheckpointManager:
+        """What saves and removes; opened by the first save, since it stumbles over damage that reading passes by."""
+        if self._opened is None:
+            garbled = [step for step in self._steps() if not _has_metadata(self.folder / str(step))]
+            if garbled:
+                logging.warning("checkpoints of steps %s are damaged; moved aside to corrupt/", _list(garbled))
+                self._set_aside(garbled)
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
+                cleanup_tmp_directories=True,
+                # else, where a folder cannot be made, threads wait twenty minutes for it and keep the process from ending
+                async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
+            )
+            handlers: dict[str, Any] = {"state": ocp.StandardCheckpointHandler(), "info": ocp.JsonCheckpointHandler()}
+            self._opened = ocp.CheckpointManager(self.folder.absolute(), options=options, item_handlers=handlers)
+        return self._opened
+
+    def _steps(self) -> list[int]:
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal() and path.is_dir())
 
     def save(self, step: int, state: Tree, info: dict[str, Any]) -> None:
         """Starts saving ``state`` and the small dictionary ``info``; returns before they are on disk.
@@ -90,9 +106,9 @@ class Checkpoints:
         Raises:
           UserError: the disk is full or cannot be written; earlier checkpoints are intact.
         """
-        if step in self._manager.all_steps():
-            return
         self._check_space(state)
+        if step in self._steps():
+            return
         # On a CPU the writer would read the very buffers that the next step is about to reuse.
         state = jax.tree.map(jnp.copy, state)
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(_seal(state, info)))
@@ -104,7 +120,8 @@ class Checkpoints:
         Raises:
           UserError: as `save`.
         """
-        self._guard(self._manager.wait_until_finished)
+        if self._opened is not None:
+            self._guard(self._opened.wait_until_finished)
 
     def restore_newest(
         self, target: Tree | None, check: Callable[[dict[str, Any]], None] = lambda info: None
@@ -121,7 +138,8 @@ class Checkpoints:
           UserError: an intact checkpoint of another structure, or none of several can be read.
         """
         damaged: dict[int, str] = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        _hush_dropped_reads()
+        for step in reversed(self._steps()):
             try:
                 restored = self._restore(step, target, check)
             except DAMAGE as error:
@@ -155,26 +173,25 @@ class Checkpoints:
         Raises:
           UserError: as `save`.
         """
-        self._guard(self._manager.close)
+        if self._opened is not None:
+            self._guard(self._opened.close)
 
     def _restore(self, step: int, target: Tree | None, check: Callable[[dict[str, Any]], None]) -> tuple[Tree, dict[str, Any]]:
-        said = self._manager.restore(step, args=ocp.args.Composite(info=ocp.args.JsonRestore()))["info"]
-        info, shapes, digest = _unseal(said)
+        place = (self.folder / str(step)).absolute()
+        info, shapes, digest = _unseal(json.loads((place / "info" / "metadata").read_bytes()))
         check(info)
-        if target is None:
-            target = self._manager.item_metadata(step)["state"]
-        else:
-            self._check_structure(step, target, shapes)
-        state = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(_on_device(target))))[
-            "state"
-        ]
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+            saved: Any = reader.metadata(place / "state").item_metadata
+            if target is None:
+                target = saved.tree
+            else:
+                self._check_structure(step, target, shapes or _describe(saved.tree))
+            state = reader.restore(place / "state", args=ocp.args.StandardRestore(_on_device(target)))
         if digest is not None and _digest(state) != digest:
             raise ValueError("its arrays are not those that were saved")
         return state, info
 
-    def _check_structure(self, step: int, target: Tree, shapes: Mapping[str, str] | None) -> None:
-        if shapes is None:
-            shapes = _describe(self._manager.item_metadata(step)["state"])
+    def _check_structure(self, step: int, target: Tree, shapes: Mapping[str, str]) -> None:
         wanted = _describe(target)
         for path in sorted({*shapes, *wanted}):
             ours, theirs = wanted.get(path, "absent"), shapes.get(path, "absent")
@@ -190,8 +207,6 @@ class Checkpoints:
         for step in steps:
             shutil.rmtree(aside / str(step), ignore_errors=True)
             (self.folder / str(step)).rename(aside / str(step))
-        self._manager.close()
-        self._manager = self._open()
 
     def _check_space(self, state: Tree) -> None:
         """Asked first, because on a full disk Orbax's own threads print a page of tracebacks before the error arrives."""
@@ -218,7 +233,34 @@ class Checkpoints:
             raise UserError(f"cannot write a checkpoint in {self.folder}: {reason} (intact: steps {self._intact()})") from error
 
     def _intact(self) -> str:
-        return ", ".join(map(str, sorted(self._manager.all_steps()))) or "none"
+        with suppress(OSError):
+            return _list(self._steps())
+        return "none"
+
+
+def _list(steps: Sequence[int]) -> str:
+    return ", ".join(map(str, steps)) or "none"
+
+
+def _has_metadata(folder: Path) -> bool:
+    """Says whether a checkpoint's description of itself can be read."""
+    try:
+        return isinstance(json.loads((folder / "_CHECKPOINT_METADATA").read_bytes()), dict)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+@functools.cache
+def _hush_dropped_reads() -> None:
+    """Where one array cannot be read, Orbax drops those that are still being read, and each of them complains on its own."""
+    earlier = sys.unraisablehook
+
+    def hook(found: Any) -> None:
+        coroutine = getattr(found.object, "cr_code", None)
+        if str(found.exc_value) != "Event loop is closed" and (coroutine is None or "orbax" not in coroutine.co_filename):
+            earlier(found)
+
+    sys.unraisablehook = hook
 
 
 def _first_line(error: Exception) -> str:
