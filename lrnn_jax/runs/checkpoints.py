@@ -107,7 +107,7 @@ class Checkpoints:
           UserError: the disk is full or cannot be written; earlier checkpoints are intact.
         """
         self._check_space(state)
-        if step in self._steps():
+        if step in self._manager.all_steps():
             return
         # On a CPU the writer would read the very buffers that the next step is about to reuse.
         state = jax.tree.map(jnp.copy, state)
