@@ -129,7 +129,8 @@ def clear_programs(store: Path) -> None:
 def _remove(folder: Path) -> None:
     """Removes a program's folder, which is none from the first moment on: a kill in between leaves nothing to resume."""
     removed = folder.with_name(_REMOVED + folder.name)
-    shutil.rmtree(removed, ignore_errors=True)
+    if removed.exists():
+        shutil.rmtree(removed, ignore_errors=True)
     with suppress(FileNotFoundError):
         folder.rename(removed)
     shutil.rmtree(removed, ignore_errors=True)

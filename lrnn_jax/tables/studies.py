@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrnn_jax.errors import UserError, suggest
-from lrnn_jax.runs.files import read_object, replace_text, write_together
+from lrnn_jax.runs.files import check_seal, read_object, replace_text, seal, write_together
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -110,6 +110,7 @@ def load_study_record(file: Path) -> dict[str, Any]:
         names = {"rows", "arguments", "wall_time_s", "git_commit", "versions", "device"}
         if not names <= record.keys() or not record["rows"]:
             raise ValueError(f"it lacks {', '.join(sorted(names - record.keys())) or 'rows'}")
+        check_seal(record)
     except (OSError, ValueError) as error:
         raise UserError(f"{file} is not the record of a study: {error}; the same command without --render makes it") from error
     return record
@@ -117,7 +118,9 @@ def load_study_record(file: Path) -> dict[str, Any]:
 
 def save_rows(file: Path, rows: Rows, said: Mapping[str, Any]) -> None:
     """Writes a record, a line per row, so that two of them can be compared."""
-    lines = [f"{json.dumps(name)}: {json.dumps(value, sort_keys=True)}" for name, value in sorted(said.items())]
+    digest = seal({**said, "rows": rows})["sha256"]
+    entries = sorted({**said, "sha256": digest}.items())
+    lines = [f"{json.dumps(name)}: {json.dumps(value, sort_keys=True)}" for name, value in entries]
     lines.append('"rows": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]")
     replace_text(file, "{\n" + ",\n".join(lines) + "\n}\n")
 
