@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 from scripts.faults.bench import PARITY, TINY, Bench, Ended, damage, files_in, judge, read_runs
 
@@ -130,10 +131,12 @@ def damaged_cache(bench: Bench, rng: random.Random) -> tuple[str, str]:
         *TINY,
     ]
     expected = bench.whole("text", words)
-    file = rng.choice(files_in(bench.base / "cache"))
+    cache, workdir = bench.copy(bench.base / "cache"), bench.new_folder() / "run"
+    file = rng.choice(files_in(cache))
     what = f"{file.name}: {damage(file, rng)}"
-    workdir = bench.new_folder() / "run"
-    return what, judge(bench.call("train", *words, f"--workdir={workdir}"), lambda: read_runs(workdir), expected)
+    with mock.patch.dict(os.environ, LRNN_CACHE_DIR=str(cache)):
+        ended = bench.call("train", *words, f"--workdir={workdir}")
+    return what, judge(ended, lambda: read_runs(workdir), expected)
 
 
 def damaged_record(bench: Bench, rng: random.Random) -> tuple[str, str]:

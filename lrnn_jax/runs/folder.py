@@ -30,6 +30,7 @@ class RunFolder:
         self.checkpoint_folder = path / "checkpoints"
         self._lock_file = path / ".lock"
         self._lock: int | None = None
+        self._size: int | None = None  # of metrics.jsonl, as it was left
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -71,17 +72,25 @@ class RunFolder:
         """Refuses to write once the folder that was locked is not there any more, or another one is in its place.
 
         Raises:
-          UserError: it is not; whatever is there now belongs to somebody else.
+          UserError: it is not, and whatever is there now belongs to somebody else; or its lines of metrics are not those that
+            this run wrote.
         """
         if self._lock is None:
             return
-        with suppress(OSError):
-            if os.path.samestat(os.fstat(self._lock), self._lock_file.stat()):
-                return
-        raise UserError(
-            f"{self.path} was removed or replaced while this run was writing it; nothing more is written there, "
-            "and the same command starts anew"
-        )
+        try:
+            held = os.path.samestat(os.fstat(self._lock), self._lock_file.stat())
+        except OSError:
+            held = False
+        if not held:
+            raise UserError(
+                f"{self.path} was removed or replaced while this run was writing it; nothing more is written there, "
+                "and the same command starts anew"
+            )
+        if self._size is not None and self._size != _size(self.metrics_file):
+            raise UserError(
+                f"{self.metrics_file} was changed or removed while this run was writing it; the same command goes on from the "
+                "last checkpoint, with the lines up to there"
+            )
 
     def claim(self, config: ConfigDict, records: Mapping[str, str]) -> None:
         """Writes ``config.json`` and the task's records, or checks that those there describe the same run.
@@ -166,6 +175,7 @@ class RunFolder:
                 file.write(json.dumps(clean) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {self.metrics_file}: {error.strerror}") from error
+        self._size = _size(self.metrics_file)
 
     def read_metrics(self) -> list[str]:
         """Returns the lines of ``metrics.jsonl``; none where it does not exist yet."""
@@ -181,13 +191,22 @@ class RunFolder:
 
     def restore_metrics(self, lines: list[str]) -> None:
         """Makes ``metrics.jsonl`` what it was at a checkpoint: the resumed run writes all later lines again."""
+        self._size = None
         self.check_held()
         replace_text(self.metrics_file, "".join(f"{line}\n" for line in lines))
+        self._size = _size(self.metrics_file)
 
     def write_result(self, result: Result) -> None:
         """Writes ``result.json`` in one piece."""
         self.check_held()
         write_json(self.result_file, result)
+
+
+def _size(file: Path) -> int | None:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return None
 
 
 def is_result_of(config: ConfigDict, result: Mapping[str, Any]) -> bool:

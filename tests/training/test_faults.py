@@ -185,6 +185,22 @@ def test_a_writer_whose_folder_was_removed_or_replaced_stops(tmp_path):
         assert [line["step"] for line in other.parse_metrics()] == [1]
 
 
+@pytest.mark.parametrize("spoil", [lambda file: file.unlink(), lambda file: file.write_text("{}")], ids=["removed", "changed"])
+def test_lines_of_metrics_that_are_spoiled_under_a_run_are_not_saved_as_its_own(tmp_path, spoil):
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked():
+        folder.restore_metrics([])
+        folder.append_metrics({"step": 1})
+        folder.append_metrics({"step": 2})
+        spoil(folder.metrics_file)
+        for write in (folder.check_held, lambda: folder.append_metrics({"step": 3})):
+            with pytest.raises(UserError, match=r"metrics.jsonl was changed or removed .*; the same command goes on"):
+                write()
+        folder.restore_metrics(['{"step": 1}'])
+        folder.append_metrics({"step": 2})
+        assert [line["step"] for line in folder.parse_metrics()] == [1, 2]
+
+
 def test_a_run_whose_folder_is_taken_over_while_it_trains_writes_nothing_there(tmp_path, monkeypatch):
     """Run A's folder is removed while it trains and run B begins in it: what is there in the end is B's."""
     a, b, workdir = tiny_config(), tiny_config(), tmp_path / "run"
