@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from lrnn_jax.config.identity import config_hash, differing_fields, restore_config
 from lrnn_jax.errors import UserError
 from lrnn_jax.runs.files import read_object, replace_text, write_json
-from lrnn_jax.runs.results import Result, check_result
+from lrnn_jax.runs.results import Result, check_result, hash_lines
 
 
 class RunFolder:
@@ -145,14 +145,16 @@ class RunFolder:
     def read_result(self, config: ConfigDict | None = None) -> Result | None:
         """Returns ``result.json``, or None where the run has not ended or what is there is no result.
 
-        Nor is another config's, where ``config`` is given: a run that was still writing when its folder was removed may have
-        left it there.
+        Nor is one whose lines of metrics are not those that it was written with: the last checkpoint has them. Nor is another
+        config's, where ``config`` is given: a run that was still writing when its folder was removed may have left it there.
         """
         try:
             result = self.load_result()
+            lines = hash_lines(self.parse_metrics())
         except (OSError, ValueError):
             return None
-        return result if config is None or is_result_of(config, result) else None
+        whole = result.get("lines_sha256", lines) == lines
+        return result if whole and (config is None or is_result_of(config, result)) else None
 
     def load_result(self) -> Result:
         """Returns ``result.json``.
@@ -185,8 +187,9 @@ class RunFolder:
         """Returns the lines as dictionaries; one that a full disk or a crash has cut short is left out."""
         lines = []
         for text in self.read_metrics():
-            with suppress(ValueError):
-                lines.append(json.loads(text))
+            with suppress(ValueError, RecursionError):
+                line = json.loads(text)
+                lines += [line] if isinstance(line, dict) else []
         return lines
 
     def restore_metrics(self, lines: list[str]) -> None:

@@ -192,4 +192,7 @@ def judge(ended: Ended, found: Callable[[], Any], expected: Any) -> str:
         return "one line"
     if ended.code != 0:
         return f"WRONG: exit code {ended.code}: {last[:200]}"
-    return "same bits" if found() == expected else "WRONG: other bits"
+    try:
+        return "same bits" if found() == expected else "WRONG: other bits"
+    except (OSError, ValueError, RecursionError) as error:
+        return f"WRONG: its files cannot be read: {error}"

@@ -246,6 +246,16 @@ def test_a_number_of_the_result_that_was_changed_is_noticed(run, trained):
     assert again["metrics"] == trained[1]["metrics"] and again["numbers_sha256"] == trained[1]["numbers_sha256"]
 
 
+@pytest.mark.parametrize("content", [None, b"", b"\x80", b"[]\n{}\n"], ids=str)
+def test_damaged_lines_of_a_finished_run_come_back_from_its_checkpoint(run, trained, content):
+    file = run / "metrics.jsonl"
+    before = file.read_bytes()
+    file.write_bytes(before.replace(b"0.", b"1.", 1) if content is None else content)
+    assert read_status(tiny_config(), run.parent) == "started"
+    assert train(tiny_config(), run)["lines_sha256"] == trained[1]["lines_sha256"]
+    assert len(file.read_bytes().splitlines()) == len(before.splitlines())
+
+
 DAMAGED = {
     "empty": b"",
     "list": b"[]",
