@@ -142,6 +142,8 @@ class Checkpoints:
         for step in reversed(self._steps()):
             try:
                 restored = self._restore(step, target, check)
+            except UserError:
+                raise
             except DAMAGE as error:
                 damaged[step] = _first_line(error)
                 continue

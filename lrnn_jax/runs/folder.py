@@ -110,7 +110,8 @@ class RunFolder:
             return
         if any(self.path.glob("*/config.json")):
             raise UserError(f"--workdir={self.path} holds runs: a single run needs a folder of its own, such as {self.path}/x")
-        if self.checkpoint_folder.exists() and any(self.checkpoint_folder.iterdir()):
+        # what a save has left that was cut short is none
+        if any(path.name.isdecimal() for path in self.checkpoint_folder.glob("*")):
             raise UserError(f"{self.path} holds checkpoints but no config.json; choose another --workdir")
         for name, text in records.items():
             replace_text(self.path / name, text)
