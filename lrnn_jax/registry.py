@@ -145,6 +145,8 @@ def _make_model(config: Any, *, vocab_size: int, outputs: int) -> "Backbone":
 
 
 def _load(kind: str, name: str, registry: dict[str, str]) -> Any:
+    if not isinstance(name, str):
+        raise UserError(f"{kind} {name!r} is no name")  # as a damaged config may have it
     if ":" in name:
         return _load_from_outside(kind, name)
     if name not in registry:

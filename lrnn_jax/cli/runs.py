@@ -70,7 +70,7 @@ def _average(rows: Sequence[dict[str, Any]], by: Sequence[str], metrics: Sequenc
 
 def run_all(configs: Sequence[Any], store: Path, *, said: str = "", part: bool = False, **options: Any) -> int:
     """Trains many runs and prints one line for each, after ``said``; 1 if any of them failed."""
-    from lrnn_jax.runs.store import locked_store, read_rows
+    from lrnn_jax.runs.store import describe_changes, locked_store, read_rows
     from lrnn_jax.sweeps.executors import execute
 
     if options["executor"] == "ray":
@@ -78,8 +78,8 @@ def run_all(configs: Sequence[Any], store: Path, *, said: str = "", part: bool =
 
         check_cluster(options["ray_address"])  # before the folder is made
     with locked_store(store, shared=part):
-        if said:
-            print(said, file=sys.stderr)
+        for line in filter(None, (said, describe_changes(configs, store))):
+            print(line, file=sys.stderr)
         results = execute(configs, store, **options)
     names = {result["config_hash"] for result in results if result}
     print_rows([row for row in read_rows(store) if row["run"] in names])

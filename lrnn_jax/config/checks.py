@@ -25,11 +25,8 @@ def validate_config(config: ConfigDict) -> None:
     Raises:
       UserError: one line that names the field, the rule and the nearest right value.
     """
-    check_types(config)
-    _check_sections(config)
+    check_fields(config)
     layer = load_layer(config.model.layer.name)
-    _check_component("model.layer", config.model.layer, layer)
-    _check_component("task", config.task, load_task(config.task.name))
     _check_sizes(config)
     task = build_task(config.task)
     _check_layer(config, layer)
@@ -44,6 +41,18 @@ def validate_config(config: ConfigDict) -> None:
         raise UserError("log.tensorboard=True needs the extra: pip install -e '.[tensorboard]'")
     if config.eval.patience and not config.eval.best_metric:
         raise UserError(f"eval.patience={config.eval.patience} needs eval.best_metric")
+
+
+def check_fields(config: ConfigDict) -> None:
+    """Refuses what is no config: fields that are missing or too many, for its layer and task too, or of another type.
+
+    Raises:
+      UserError: one line that names the field.
+    """
+    check_types(config)
+    _check_sections(config)
+    _check_component("model.layer", config.model.layer, load_layer(config.model.layer.name))
+    _check_component("task", config.task, load_task(config.task.name))
 
 
 def _check_layer(config: ConfigDict, layer: Any) -> None:

@@ -34,6 +34,7 @@ def base_config() -> ConfigDict:
     c.model.norm_eps = 1e-5  # added to the variance or the mean square
     c.model.norm_momentum = 0.95  # share of batchnorm's running statistics that a step keeps
     c.model.norm_bias = True  # layernorm and batchnorm have offsets
+    c.model.norm_padding = True  # batchnorm's statistics count padding, as the code of S5 and LRU does
     c.model.norm_position = "pre"  # pre | post
     c.model.final_norm = True  # with pre, one more norm before the head
     c.model.mixer = "none"  # none | glu | half_glu1 | half_glu2 | mlp | swiglu | geglu

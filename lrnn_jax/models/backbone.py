@@ -37,6 +37,7 @@ class Backbone(nn.Module):
       norm_eps: added to the variance or the mean square.
       norm_momentum: share of BatchNorm's running statistics that a training step keeps.
       norm_bias: LayerNorm and BatchNorm have offsets.
+      norm_padding: BatchNorm's statistics in training count padding, as the code of S5 and LRU does; see `Norm`.
       norm_position: "pre" or "post".
       final_norm: with "pre", one more norm before the head.
       mixer: one of `lrnn_jax.models.names.MIXERS`.
@@ -69,6 +70,7 @@ class Backbone(nn.Module):
     norm_eps: float = 1e-5
     norm_momentum: float = 0.95
     norm_bias: bool = True
+    norm_padding: bool = True
     norm_position: str = "pre"
     final_norm: bool = True
     mixer: str = "none"
@@ -170,11 +172,11 @@ class Backbone(nn.Module):
         elif head_class.NEEDS_MAX_LENGTH:
             vectors = jnp.asarray(sinusoids(steps, self.width))
         inside = None
-        if lengths is not None and not self.make_layer().causal:
+        if lengths is not None and not (self.norm_padding and self.make_layer().causal):
             inside = jnp.arange(steps)[None] < lengths[:, None]
         x, ended = self._run_blocks(x.astype(jnp.float32), begun, reset, inside, train, layer_values)
         lengths = jnp.full((batch,), steps, jnp.int32) if lengths is None else lengths
-        return self._answer(x, lengths, vectors, train), (*ended, *following)
+        return self._answer(x, lengths, vectors, train, inside), (*ended, *following)
 
     def _check(self, inputs: jax.Array, states: tuple[Any, ...] | None) -> None:
         rows = load_head(self.head).ROWS
@@ -194,7 +196,7 @@ class Backbone(nn.Module):
             raise ValueError(f"states: {len(states)} of them for {self.depth} blocks{extra}")
 
     def _norm(self) -> Norm:
-        return Norm(self.norm, self.norm_eps, self.norm_momentum, self.norm_bias)
+        return Norm(self.norm, self.norm_eps, self.norm_momentum, self.norm_bias, self.norm_padding)
 
     def _run_blocks(
         self,
@@ -234,15 +236,17 @@ class Backbone(nn.Module):
             ended.append(state)
         return x, tuple(ended)
 
-    def _answer(self, x: jax.Array, lengths: jax.Array, vectors: jax.Array | None, train: bool) -> jax.Array:
+    def _answer(
+        self, x: jax.Array, lengths: jax.Array, vectors: jax.Array | None, train: bool, inside: jax.Array | None
+    ) -> jax.Array:
         head_class = load_head(self.head)
         normed = self.final_norm and self.norm_position == "pre" and not head_class.OWN_NORM
-        # BatchNorm's statistics are those of all positions
+        # BatchNorm's statistics are those of more positions than are read
         early = self.norm != "batchnorm"
         if early:
             x = head_class.select(x, lengths)
         if normed:
-            x = self._norm().make(train=train, dtype=self.dtype, name="norm")(x)
+            x = self._norm().make(train=train, dtype=self.dtype, name="norm", inside=inside)(x)
         if not early:
             x = head_class.select(x, lengths)
         init = matrix_init(self.initial_values)

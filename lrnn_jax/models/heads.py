@@ -138,8 +138,10 @@ class AutoencoderHead(Head):
         if positions is None:
             raise ValueError("positions: this head needs them")
 
+        inside = jnp.arange(len(positions))[None] < lengths[:, None]
+
         def normalise(x: jax.Array, name: str) -> jax.Array:
-            return self.norm.make(train=self.train, dtype=self.dtype, name=name)(x)
+            return self.norm.make(train=self.train, dtype=self.dtype, name=name, inside=inside)(x)
 
         y = x.astype(jnp.float32)[:, None] + positions[None]
         for i, hidden in enumerate(self.hidden):

@@ -1,21 +1,30 @@
 """Checkpoints: every call to Orbax is in this file, since its interface still moves."""
 
+import functools
+import hashlib
+import json
 import logging
+import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from lrnn_jax.errors import UserError
+from lrnn_jax.runs.files import check_seal, seal
 
 Tree = Any
 
-# Bytes of a checkpoint's small files and folders.
+# Bytes of a checkpoint's small files and folders, and how many of these there are at most while it is written.
 _OVERHEAD = 1 << 17
+_INODES = 32
 
 # Orbax warns of its own defaults at every opening, and logs the tracebacks of what it raises as well.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -24,11 +33,27 @@ logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 # What Orbax raises where a file is missing, cut short or garbled. Anything else, such as memory that ran out or a disk that
 # does not answer, says nothing about the checkpoint.
-DAMAGE = (ValueError, KeyError, TypeError, FileNotFoundError, NotADirectoryError)
+DAMAGE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    NotImplementedError,
+    RecursionError,
+    EOFError,
+    FileNotFoundError,
+    NotADirectoryError,
+    IsADirectoryError,
+)
 
 
 class Checkpoints:
-    """A folder of checkpoints: saved asynchronously, the newest few kept."""
+    """A folder of checkpoints: saved asynchronously, the newest few kept.
+
+    Each holds the SHA-256 of its arrays and of all else, so that one flipped bit is noticed.
+    """
 
     def __init__(self, folder: Path, *, keep: int = 1, read_only: bool = False):
         """Opens or makes the folder.
@@ -41,16 +66,34 @@ class Checkpoints:
         self.folder = folder
         self._keep = keep
         self._read_only = read_only
-        self._manager = self._open()
+        self._opened: ocp.CheckpointManager | None = None
+        try:
+            if not read_only:
+                folder.mkdir(parents=True, exist_ok=True)
+            self._steps()
+        except OSError as error:
+            raise UserError(f"cannot use {folder}: {error.strerror}") from error
 
-    def _open(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
-            cleanup_tmp_directories=not self._read_only,
-            read_only=self._read_only,
-        )
-        handlers: dict[str, Any] = {"state": ocp.StandardCheckpointHandler(), "info": ocp.JsonCheckpointHandler()}
-        return ocp.CheckpointManager(self.folder.absolute(), options=options, item_handlers=handlers)
+    @property
+    def _manager(self) -> ocp.CheckpointManager:
+        """What saves and removes; opened by the first save, since it stumbles over damage that reading passes by."""
+        if self._opened is None:
+            garbled = [step for step in self._steps() if not _has_metadata(self.folder / str(step))]
+            if garbled:
+                logging.warning("checkpoints of steps %s are damaged; moved aside to corrupt/", _list(garbled))
+                self._set_aside(garbled)
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
+                cleanup_tmp_directories=True,
+                # else, where a folder cannot be made, threads wait twenty minutes for it and keep the process from ending
+                async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
+            )
+            handlers: dict[str, Any] = {"state": ocp.StandardCheckpointHandler(), "info": ocp.JsonCheckpointHandler()}
+            self._opened = ocp.CheckpointManager(self.folder.absolute(), options=options, item_handlers=handlers)
+        return self._opened
+
+    def _steps(self) -> list[int]:
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal() and path.is_dir())
 
     def save(self, step: int, state: Tree, info: dict[str, Any]) -> None:
         """Starts saving ``state`` and the small dictionary ``info``; returns before they are on disk.
@@ -63,12 +106,12 @@ class Checkpoints:
         Raises:
           UserError: the disk is full or cannot be written; earlier checkpoints are intact.
         """
+        self._check_space(state)
         if step in self._manager.all_steps():
             return
-        self._check_space(state)
         # On a CPU the writer would read the very buffers that the next step is about to reuse.
         state = jax.tree.map(jnp.copy, state)
-        arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info))
+        arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(_seal(state, info)))
         self._guard(lambda: self._manager.save(step, args=arguments, force=True))
 
     def wait(self) -> None:
@@ -77,28 +120,35 @@ class Checkpoints:
         Raises:
           UserError: as `save`.
         """
-        self._guard(self._manager.wait_until_finished)
+        if self._opened is not None:
+            self._guard(self._opened.wait_until_finished)
 
-    def restore_newest(self, target: Tree | None) -> tuple[Tree, dict[str, Any]] | None:
-        """Returns (state, info) of the newest checkpoint that can be read, or None where there is none at all.
+    def restore_newest(
+        self, target: Tree | None, check: Callable[[dict[str, Any]], None] = lambda info: None
+    ) -> tuple[Tree, dict[str, Any]] | None:
+        """Returns (state, info) of the newest checkpoint that is whole, or None where there is none at all.
 
         Damaged checkpoints newer than that one are moved aside to ``corrupt/`` with a warning.
 
         Args:
           target: pytree of `jax.ShapeDtypeStruct` that the checkpoint must fit; None takes dictionaries of whatever it holds.
+          check: refuses an info, before the state is read, by raising UserError.
 
         Raises:
-          UserError: a readable checkpoint of another structure, or none of several can be read.
+          UserError: an intact checkpoint of another structure, or none of several can be read.
         """
         damaged: dict[int, str] = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        _hush_dropped_reads()
+        for step in reversed(self._steps()):
             try:
-                restored = self._restore(step, target)
+                restored = self._restore(step, target, check)
             except UserError:
                 raise
             except DAMAGE as error:
-                damaged[step] = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+                damaged[step] = _first_line(error)
                 continue
+            except OSError as error:
+                raise UserError(f"cannot read {self.folder / str(step)}: {_first_line(error)}") from error
             for newer, reason in damaged.items():
                 logging.warning("checkpoint of step %d cannot be read (%s); using the one of step %d", newer, reason, step)
             if damaged and not self._read_only:
@@ -111,30 +161,42 @@ class Checkpoints:
             )
         return None
 
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        # where something else went wrong already, that is what is to be told
+        with suppress(UserError) if error else nullcontext():
+            self.close()
+
     def close(self) -> None:
         """Waits for pending saves and lets the folder go.
 
         Raises:
           UserError: as `save`.
         """
-        self._guard(self._manager.close)
+        if self._opened is not None:
+            self._guard(self._opened.close)
 
-    def _restore(self, step: int, target: Tree | None) -> tuple[Tree, dict[str, Any]]:
-        if target is None:
-            target = self._manager.item_metadata(step)["state"]
-        else:
-            self._check_structure(step, target)
-        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(_on_device(target)), info=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=arguments)
-        return restored["state"], dict(restored["info"])
+    def _restore(self, step: int, target: Tree | None, check: Callable[[dict[str, Any]], None]) -> tuple[Tree, dict[str, Any]]:
+        place = (self.folder / str(step)).absolute()
+        info, shapes, digest = _unseal(json.loads((place / "info" / "metadata").read_bytes()))
+        check(info)
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+            saved: Any = reader.metadata(place / "state").item_metadata
+            if target is None:
+                target = saved.tree
+            else:
+                self._check_structure(step, target, shapes or _describe(saved.tree))
+            state = reader.restore(place / "state", args=ocp.args.StandardRestore(_on_device(target)))
+        if digest is not None and _digest(state) != digest:
+            raise ValueError("its arrays are not those that were saved")
+        return state, info
 
-    def _check_structure(self, step: int, target: Tree) -> None:
-        saved = self._manager.item_metadata(step)["state"]
-        if saved is None:
-            raise ValueError("its description is missing")
-        saved_leaves, target_leaves = _describe(saved), _describe(target)
-        for path in sorted({*saved_leaves, *target_leaves}):
-            ours, theirs = target_leaves.get(path, "absent"), saved_leaves.get(path, "absent")
+    def _check_structure(self, step: int, target: Tree, shapes: Mapping[str, str]) -> None:
+        wanted = _describe(target)
+        for path in sorted({*shapes, *wanted}):
+            ours, theirs = wanted.get(path, "absent"), shapes.get(path, "absent")
             if ours != theirs:
                 raise UserError(
                     f"{self.folder / str(step)} is a checkpoint of an incompatible model: {path} is {theirs} there and {ours} "
@@ -147,33 +209,107 @@ class Checkpoints:
         for step in steps:
             shutil.rmtree(aside / str(step), ignore_errors=True)
             (self.folder / str(step)).rename(aside / str(step))
-        self._manager.close()
-        self._manager = self._open()
 
     def _check_space(self, state: Tree) -> None:
         """Asked first, because on a full disk Orbax's own threads print a page of tracebacks before the error arrives."""
-        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _OVERHEAD
-        free = shutil.disk_usage(self.folder).free
-        if free < needed:
-            kept = ", ".join(map(str, sorted(self._manager.all_steps()))) or "none"
+        try:
+            free, disk = shutil.disk_usage(self.folder).free, os.statvfs(self.folder)
+        except OSError as error:
             raise UserError(
-                f"cannot write a checkpoint in {self.folder}: it needs about {needed:,} bytes and the disk has {free:,} left "
-                f"(intact: steps {kept})"
-            )
+                f"cannot write a checkpoint in {self.folder}: {error.strerror}; was it removed while the run went on?"
+            ) from error
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _OVERHEAD
+        if free < needed:
+            wanting = f"about {needed:,} bytes and the disk has {free:,} left"
+        elif disk.f_files and disk.f_favail < _INODES:  # some file systems have no limit, and say 0
+            wanting = f"about {_INODES} files and the disk has room for {disk.f_favail} more"
+        else:
+            return
+        raise UserError(f"cannot write a checkpoint in {self.folder}: it needs {wanting} (intact: steps {self._intact()})")
 
     def _guard(self, write: Callable[[], Any]) -> None:
         try:
             write()
         except (OSError, ValueError, RuntimeError) as error:
-            kept = ", ".join(map(str, sorted(self._manager.all_steps()))) or "none"
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            raise UserError(f"cannot write a checkpoint in {self.folder}: {reason} (intact: steps {kept})") from error
+            reason = _first_line(error)
+            raise UserError(f"cannot write a checkpoint in {self.folder}: {reason} (intact: steps {self._intact()})") from error
+
+    def _intact(self) -> str:
+        with suppress(OSError):
+            return _list(self._steps())
+        return "none"
+
+
+def _list(steps: Sequence[int]) -> str:
+    return ", ".join(map(str, steps)) or "none"
+
+
+def _has_metadata(folder: Path) -> bool:
+    """Says whether a checkpoint's description of itself can be read."""
+    try:
+        return isinstance(json.loads((folder / "_CHECKPOINT_METADATA").read_bytes()), dict)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+@functools.cache
+def _hush_dropped_reads() -> None:
+    """Where one array cannot be read, Orbax drops those that are still being read, and each of them complains on its own."""
+    earlier = sys.unraisablehook
+
+    def hook(found: Any) -> None:
+        coroutine = getattr(found.object, "cr_code", None)
+        if str(found.exc_value) != "Event loop is closed" and (coroutine is None or "orbax" not in coroutine.co_filename):
+            earlier(found)
+
+    sys.unraisablehook = hook
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    line = text.splitlines()[0] if text else type(error).__name__
+    return line if len(line) <= 240 else f"{line[:120]} ... {line[-120:]}"  # the cause often stands at the end
+
+
+def _seal(state: Tree, info: dict[str, Any]) -> dict[str, Any]:
+    """Returns what is written as a checkpoint's info: the info, shapes and digest of the arrays, and a digest of it all."""
+    return seal({"info": info, "shapes": _describe(state), "arrays": _digest(state)})
+
+
+def _unseal(said: Any) -> tuple[dict[str, Any], dict[str, str] | None, str | None]:
+    """Returns info, shapes and digest of the arrays, the latter two None in a checkpoint that is older than they are.
+
+    Raises:
+      ValueError: they are not those that were written.
+    """
+    if not isinstance(said, dict) or not said:
+        raise ValueError("its info is empty")
+    if not {"info", "shapes", "arrays", "sha256"} & set(said):
+        return said, None, None
+    check_seal(said)
+    return said["info"], said["shapes"], said["arrays"]
+
+
+def _digest(tree: Tree) -> str:
+    """Returns the SHA-256 of every array's name, dtype, shape and bits, in the order of names."""
+    digest = hashlib.sha256()
+    for name, leaf in sorted(_name_leaves(tree).items()):
+        digest.update(f"{name} {_describe_leaf(leaf)}\n".encode())
+        digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _describe(tree: Tree) -> dict[str, str]:
+    return {name: _describe_leaf(leaf) for name, leaf in _name_leaves(tree).items()}
+
+
+def _describe_leaf(leaf: Any) -> str:
+    return f"{jnp.dtype(leaf.dtype).name}{list(leaf.shape)}"
+
+
+def _name_leaves(tree: Tree) -> dict[str, Any]:
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    names = ["/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path) for path, _ in leaves]
-    return {name: f"{jnp.dtype(leaf.dtype).name}{list(leaf.shape)}" for name, (_, leaf) in zip(names, leaves, strict=True)}
+    return {"/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path): x for path, x in leaves}
 
 
 def _on_device(target: Tree) -> Tree:

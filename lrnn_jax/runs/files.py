@@ -1,5 +1,6 @@
 """Small files, read and written in one piece."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -21,11 +22,31 @@ def read_object(file: Path) -> dict[str, Any]:
         fields = json.loads(file.read_bytes())
     except OSError as error:
         raise OSError(f"{file.name}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file.name}: {error}") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{file.name}: holds {type(fields).__name__}, not an object")
     return fields
+
+
+def seal(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a JSON object with its own digest as ``sha256``, so that `check_seal` notices damage."""
+    return {**fields, "sha256": _hash_fields(fields)}
+
+
+def check_seal(fields: Mapping[str, Any]) -> None:
+    """Refuses a JSON object that is not what `seal` returned; one that was never sealed passes.
+
+    Raises:
+      ValueError: its digest is another.
+    """
+    if "sha256" in fields and fields["sha256"] != _hash_fields(fields):
+        raise ValueError("it is not what was written: its sha256 is another")
+
+
+def _hash_fields(fields: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in fields.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lrnn_jax.config.identity import differing_fields, restore_config
+from lrnn_jax.config.identity import config_hash, differing_fields, restore_config
 from lrnn_jax.errors import UserError
 from lrnn_jax.runs.files import read_object, replace_text, write_json
-from lrnn_jax.runs.results import Result, check_result
+from lrnn_jax.runs.results import Result, check_result, hash_lines
 
 
 class RunFolder:
@@ -28,6 +28,9 @@ class RunFolder:
         self.metrics_file = path / "metrics.jsonl"
         self.result_file = path / "result.json"
         self.checkpoint_folder = path / "checkpoints"
+        self._lock_file = path / ".lock"
+        self._lock: int | None = None
+        self._size: int | None = None  # of metrics.jsonl, as it was left
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -38,27 +41,56 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("a+", encoding="utf-8")
+            self._lock = os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise UserError(f"cannot write in --workdir={self.path}: {error.strerror}") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                owner = file.read().strip() or "unknown"
-                raise UserError(
-                    f"{self.path} is being written by another process (pid {owner}); wait or choose another --workdir"
-                ) from error
-            except OSError as error:
-                raise UserError(f"--workdir={self.path} is on a disk that gives no lock: {error.strerror}") from error
-            try:
-                file.truncate(0)
-                file.write(str(os.getpid()))
-                file.flush()
-            except OSError as error:
-                raise UserError(f"cannot write in --workdir={self.path}: {error.strerror}") from error
+        try:
+            self._take_lock(self._lock)
             yield
+        finally:
+            os.close(self._lock)
+            self._lock = None
+
+    def _take_lock(self, lock: int) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
+            raise UserError(
+                f"{self.path} is being written by another process (pid {owner}); wait or choose another --workdir"
+            ) from error
+        except OSError as error:
+            raise UserError(f"--workdir={self.path} is on a disk that gives no lock: {error.strerror}") from error
+        try:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, str(os.getpid()).encode(), 0)
+        except OSError as error:
+            raise UserError(f"cannot write in --workdir={self.path}: {error.strerror}") from error
+        self.check_held()
+
+    def check_held(self) -> None:
+        """Refuses to write once the folder that was locked is not there any more, or another one is in its place.
+
+        Raises:
+          UserError: it is not, and whatever is there now belongs to somebody else; or its lines of metrics are not those that
+            this run wrote.
+        """
+        if self._lock is None:
+            return
+        try:
+            held = os.path.samestat(os.fstat(self._lock), self._lock_file.stat())
+        except OSError:
+            held = False
+        if not held:
+            raise UserError(
+                f"{self.path} was removed or replaced while this run was writing it; nothing more is written there, "
+                "and the same command starts anew"
+            )
+        if self._size is not None and self._size != _size(self.metrics_file):
+            raise UserError(
+                f"{self.metrics_file} was changed or removed while this run was writing it; the same command goes on from the "
+                "last checkpoint, with the lines up to there"
+            )
 
     def claim(self, config: ConfigDict, records: Mapping[str, str]) -> None:
         """Writes ``config.json`` and the task's records, or checks that those there describe the same run.
@@ -79,7 +111,8 @@ class RunFolder:
                 return
         if any(self.path.glob("*/config.json")):
             raise UserError(f"--workdir={self.path} holds runs: a single run needs a folder of its own, such as {self.path}/x")
-        if self.checkpoint_folder.exists() and any(self.checkpoint_folder.iterdir()):
+        # what a save has left that was cut short is none
+        if any(path.name.isdecimal() for path in self.checkpoint_folder.glob("*")):
             raise UserError(f"{self.path} holds checkpoints but no config.json; choose another --workdir")
         for name, text in records.items():
             replace_text(self.path / name, text)
@@ -98,7 +131,7 @@ class RunFolder:
         """
         for name, text in records.items():
             file = self.path / name
-            if not file.is_file() or file.read_text(encoding="utf-8") != text:
+            if not file.is_file() or file.read_bytes() != text.encode():
                 raise UserError(
                     f"{self.path} was trained on other data: {name} there differs from this task's; choose another --workdir"
                 )
@@ -112,14 +145,23 @@ class RunFolder:
         try:
             return restore_config(read_object(self.config_file))
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.path} is not a run: cannot read {error}") from error
+            raise UserError(
+                f"{self.path} is not a run: cannot read {error}; choose another folder, or remove this one to start over"
+            ) from error
 
-    def read_result(self) -> Result | None:
-        """Returns ``result.json``, or None where the run has not ended or what is there is no result."""
+    def read_result(self, config: ConfigDict | None = None) -> Result | None:
+        """Returns ``result.json``, or None where the run has not ended or what is there is no result.
+
+        Nor is one whose lines of metrics are not those that it was written with: the last checkpoint has them. Nor is another
+        config's, where ``config`` is given: a run that was still writing when its folder was removed may have left it there.
+        """
         try:
-            return self.load_result()
+            result = self.load_result()
+            lines = hash_lines(self.parse_metrics())
         except (OSError, ValueError):
             return None
+        whole = result.get("lines_sha256", lines) == lines
+        return result if whole and (config is None or is_result_of(config, result)) else None
 
     def load_result(self) -> Result:
         """Returns ``result.json``.
@@ -135,12 +177,14 @@ class RunFolder:
         Raises:
           UserError: the disk is full or cannot be written.
         """
+        self.check_held()
         clean = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in line.items()}
         try:
             with self.metrics_file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(clean) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {self.metrics_file}: {error.strerror}") from error
+        self._size = _size(self.metrics_file)
 
     def read_metrics(self) -> list[str]:
         """Returns the lines of ``metrics.jsonl``; none where it does not exist yet."""
@@ -152,17 +196,35 @@ class RunFolder:
         """Returns the lines as dictionaries; one that a full disk or a crash has cut short is left out."""
         lines = []
         for text in self.read_metrics():
-            with suppress(ValueError):
-                lines.append(json.loads(text))
+            with suppress(ValueError, RecursionError):
+                line = json.loads(text)
+                lines += [line] if isinstance(line, dict) else []
         return lines
 
     def restore_metrics(self, lines: list[str]) -> None:
         """Makes ``metrics.jsonl`` what it was at a checkpoint: the resumed run writes all later lines again."""
+        self._size = None
+        self.check_held()
         replace_text(self.metrics_file, "".join(f"{line}\n" for line in lines))
+        self._size = _size(self.metrics_file)
 
     def write_result(self, result: Result) -> None:
         """Writes ``result.json`` in one piece."""
+        self.check_held()
         write_json(self.result_file, result)
+
+
+def _size(file: Path) -> int | None:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return None
+
+
+def is_result_of(config: ConfigDict, result: Mapping[str, Any]) -> bool:
+    """Says whether a result is a config's own, as far as the result tells."""
+    own = config_hash(config)
+    return result.get("config_hash", own) == own
 
 
 def allow_open_files(runs: int) -> None:

@@ -1,9 +1,13 @@
-"""Where a result comes from."""
+"""Where a result comes from, and what has changed since."""
 
+import functools
+import hashlib
 import os
 import platform
 import subprocess
+import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -13,11 +17,59 @@ import jax
 from ml_collections import ConfigDict
 
 from lrnn_jax.config.identity import config_hash
+from lrnn_jax.errors import UserError
+from lrnn_jax.registry import load_layer, load_task
+
+# What JAX reads from the environment and what changes the numbers of the same config, seed and code.
+SETTINGS = ("jax_enable_x64", "jax_default_prng_impl", "jax_threefry_partitionable", "jax_default_matmul_precision")
+# The rooms whose code decides a run's numbers.
+_ROOMS = ("scans", "parts", "layers", "models", "data", "tasks", "training")
 
 
 def describe_origin(config: ConfigDict) -> dict[str, Any]:
-    """Returns where a result comes from: config hash, commit, versions, device."""
-    return {"config_hash": config_hash(config), **describe_machine()}
+    """Returns where a result comes from: config hash, digest of the code, JAX's settings, commit, versions, device."""
+    classes = load_layer(config.model.layer.name), load_task(config.task.name)
+    outside = sorted({cls.__module__ for cls in classes if not cls.__module__.startswith("lrnn_jax.")})
+    settings = {name: getattr(jax.config, name) for name in SETTINGS}
+    return {"config_hash": config_hash(config), "code": _hash_code(*outside), "settings": settings, **describe_machine()}
+
+
+def find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Returns in words what has changed between two origins that may change numbers; an empty string where nothing has.
+
+    Args:
+      old: what `describe_origin` returned then, or as much of it as was kept.
+      new: what it returns now.
+    """
+    changes = []
+    commits = [_shorten(origin.get("git_commit")) for origin in (old, new)]
+    same_code = old.get("code") == new["code"]
+    if "git_commit" in old and commits[0] != commits[1]:
+        changes.append(f"commit {commits[0]} -> {commits[1]}" + (" (the code of layers and training is the same)" * same_code))
+    elif (not same_code) if "code" in old else commits[0].endswith("+"):
+        changes.append(f"the code (commit {commits[1]})")
+    for part in ("versions", "settings"):
+        before = old.get(part, {})
+        changes += [f"{k} {before[k]} -> {v}" for k, v in new[part].items() if k in before and before[k] != v]
+    devices = [origin.get("device", "").partition(" (")[0] for origin in (old, new)]
+    if devices[0] and devices[0] != devices[1]:
+        changes.append(f"device {devices[0]} -> {devices[1]}")
+    return ", ".join(changes)
+
+
+def check_settings(old: Mapping[str, Any], new: Mapping[str, Any], place: str) -> None:
+    """Refuses to go on with a run under other settings of JAX than it began with.
+
+    Raises:
+      UserError: names the setting and both values.
+    """
+    before = old.get("settings", {})
+    for name, value in new["settings"].items():
+        if name in before and before[name] != value:
+            raise UserError(
+                f"{place} was trained with {name}={before[name]}, and here it is {value}, which gives other numbers: set "
+                f"{name.upper()}={before[name]}, or choose another --workdir"
+            )
 
 
 def describe_machine() -> dict[str, Any]:
@@ -49,6 +101,24 @@ def _version(name: str) -> str:
         return "not installed"
 
 
+@functools.cache
+def _hash_code(*outside: str) -> str:
+    """The SHA-256 of the package's source that computes, and of the modules from outside that are named."""
+    root = Path(__file__).resolve().parents[1]
+    files = [file for room in _ROOMS for file in sorted((root / room).rglob("*.py"))]
+    files += [Path(file) for name in outside if (file := getattr(sys.modules.get(name), "__file__", None))]
+    digest = hashlib.sha256()
+    for file in files:
+        with suppress(OSError):
+            digest.update(f"{file.name} ".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _shorten(commit: str | None) -> str:
+    return "unknown" if commit is None else commit[:9] + "+" * commit.endswith("+")
+
+
+@functools.cache  # asked first when a run starts: a commit made while it runs is not what it runs
 def _git_commit() -> str | None:
     """The checkout's commit, with ``+`` where tracked files were changed; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]

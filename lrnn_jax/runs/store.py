@@ -15,8 +15,9 @@ from lrnn_jax.config.checks import validate_config
 from lrnn_jax.config.fields import flatten
 from lrnn_jax.config.identity import config_hash, restore_config
 from lrnn_jax.errors import UserError, suggest
-from lrnn_jax.runs.folder import RunFolder, read_object
+from lrnn_jax.runs.folder import RunFolder, is_result_of, read_object
 from lrnn_jax.runs.naming import HEADLINES, differing_fields
+from lrnn_jax.runs.origin import describe_origin, find_changes
 
 Row = dict[str, Any]
 COLUMNS = ("run", "status", "task.name", "model.layer.name", "seed", "steps", "wall_time_s")
@@ -38,10 +39,32 @@ def default_workdir(config: ConfigDict, store: Path = Path("runs")) -> Path:
 def read_status(config: ConfigDict, store: Path) -> str:
     """Returns "finished", "failed", "started" or "missing"."""
     folder = RunFolder(default_workdir(config, store))
-    result = folder.read_result()
+    result = folder.read_result(config)
     if result:
         return result["status"]
     return "started" if folder.config_file.exists() else "missing"
+
+
+def describe_changes(configs: Sequence[ConfigDict], store: Path) -> str:
+    """Returns a line on finished runs that other code, versions or settings have made, and how to train them again.
+
+    It is empty where there are none.
+    """
+    results = {
+        config_hash(config): (RunFolder(default_workdir(config, store)).read_result(config), config) for config in configs
+    }
+    found = {}
+    for name, (result, config) in results.items():
+        if result and result["status"] == "finished":
+            found[name] = find_changes(result, describe_origin(config))
+    changed = {name: changes for name, changes in found.items() if changes}
+    if not changed:
+        return ""
+    name, changes = next(iter(changed.items()))
+    return (
+        f"{len(changed)} of the {len(found)} finished runs in {store} were made before this: {changes} ({name}); "
+        "remove their folders to train them again"
+    )
 
 
 @contextmanager
@@ -73,8 +96,8 @@ def locked_store(store: Path, *, shared: bool = False) -> Iterator[None]:
 def read_rows(store: Path) -> list[Row]:
     """Returns one row per run in the store: its config's fields by dotted path, its result's, and its metrics by name.
 
-    ``status`` is "finished", "failed" (with ``reason``), "started", "stale" where the folder's name is no longer the hash
-    of what it holds, or its config is no longer one, as after a field was added, or "unreadable" (with ``reason``).
+    ``status`` is "finished", "failed" (with ``reason``), "started", "stale" where the folder's name or its result's hash is not
+    that of its config, or its config is no longer one, as after a field was added, or "unreadable" (with ``reason``).
 
     Raises:
       UserError: no such folder, or no run in it.
@@ -99,7 +122,8 @@ def _read_row(folder: RunFolder) -> Row:
     best = result.get("best") or {}
     row |= {f"best/{name}": value for name, value in best.get("metrics", {}).items()}
     named_by_hash = re.fullmatch(r"[0-9a-f]{12}", folder.path.name)
-    if (named_by_hash and config_hash(config) != folder.path.name) or not _is_current(config):
+    others = (named_by_hash and config_hash(config) != folder.path.name) or not is_result_of(config, result)
+    if others or not _is_current(config):
         row["status"] = "stale"
     return row
 

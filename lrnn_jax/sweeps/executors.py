@@ -81,7 +81,7 @@ def execute(
         for program in arrange(todo, list(distinct.values()), store, executor=executor, made=made):
             progress.begin([config_hash(config) for config in program.configs])
             progress([result for result in train_pack(program, store) if result["config_hash"] in due])
-    return [RunFolder(default_workdir(config, store)).read_result() for config in configs]
+    return [RunFolder(default_workdir(config, store)).read_result(config) for config in configs]
 
 
 def check_executor(name: str) -> None:
@@ -98,7 +98,7 @@ def is_due(config: ConfigDict, store: Path, retry_failed: bool) -> bool:
     """Says whether a run is to be trained: it is not finished, and has not failed unless failed ones are tried again."""
     status = read_status(config, store)
     if status == "failed" and not retry_failed:
-        result = RunFolder(default_workdir(config, store)).read_result()
+        result = RunFolder(default_workdir(config, store)).read_result(config)
         reason = result and result["reason"]
         print(f"{default_workdir(config, store)} failed before ({reason}); --retry_failed tries again", file=sys.stderr)
         return False

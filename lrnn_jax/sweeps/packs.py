@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -17,6 +18,9 @@ from lrnn_jax.runs.store import default_workdir
 from lrnn_jax.training.loop import train_members
 from lrnn_jax.training.memory import free_memory
 from lrnn_jax.training.program import Program, make_program
+
+# Begins the name of a folder that is being removed.
+_REMOVED = ".removed-"
 
 
 def make_each(configs: Sequence[ConfigDict]) -> dict[str, Program]:
@@ -105,9 +109,11 @@ def train_pack(program: Program, store: Path) -> list[Result]:
     if len(members) == 1:
         return train_members(program, workdirs, workdirs[0] / "checkpoints")
     folder = _program_folder(members, store)
+    if not (folder / "members.json").exists():
+        _remove(folder)  # a removal that was cut short has left something
     write_json(folder / "members.json", [workdir.name for workdir in workdirs])
     results = train_members(program, workdirs, folder / "checkpoints")
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove(folder)
     return results
 
 
@@ -115,7 +121,19 @@ def clear_programs(store: Path) -> None:
     """Removes the programs that will not be resumed, such as one that was killed between its last result and its end."""
     for folder, names in _programs(store):
         if not _can_go_on(folder, names):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
+    for folder in (store / "programs").glob(f"{_REMOVED}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a program's folder, which is none from the first moment on: a kill in between leaves nothing to resume."""
+    removed = folder.with_name(_REMOVED + folder.name)
+    if removed.exists():
+        shutil.rmtree(removed, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        folder.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
 
 
 def _program_folder(members: Sequence[ConfigDict], store: Path) -> Path:
@@ -125,7 +143,7 @@ def _program_folder(members: Sequence[ConfigDict], store: Path) -> Path:
 
 def _programs(store: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yields the folder and the members of every program that has begun and not been cleared."""
-    for file in sorted((store / "programs").glob("*/members.json")):
+    for file in sorted((store / "programs").glob("[!.]*/members.json")):
         try:
             names = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -158,7 +158,7 @@ def _add_legend(table: Table, figure: Any, axes: Sequence[Any]) -> None:
 
 def _draw_training(table: Table, axes: Any, cells: Sequence[Cell], styles: Styles) -> None:
     for cell in cells:
-        curves = [record.validation[table.metric] for record in _finished([cell])]
+        curves = [record.validation.get(table.metric, ()) for record in _finished([cell])]
         draw_band(axes, curves, styles[cell.row.line or cell.row.name], cell.row.name, marked=False)
     axes.set(xlabel="training step", ylabel=in_words(table.metric))
     axes.set_title("validation")

@@ -8,9 +8,9 @@ from typing import Any
 
 from lrnn_jax.config.identity import config_hash, name_fields, named_fields
 from lrnn_jax.errors import UserError
-from lrnn_jax.runs.files import read_object, replace_text
+from lrnn_jax.runs.files import check_seal, read_object, replace_text, seal
 from lrnn_jax.runs.folder import RunFolder
-from lrnn_jax.runs.results import Result
+from lrnn_jax.runs.results import Result, hash_lines
 from lrnn_jax.runs.store import default_workdir
 from lrnn_jax.tables.declaring import Run
 
@@ -98,7 +98,7 @@ def load_record(file: Path) -> Record:
         if said["status"] not in ("finished", "failed"):
             raise ValueError(f"its status is {said['status']!r}")
         finished = said["status"] == "finished"
-        return Record(
+        record = Record(
             name=file.stem,
             config=said["config"],
             recipe={"config": said["recipe"]["config"], "fields": said["recipe"]["fields"]},
@@ -109,18 +109,28 @@ def load_record(file: Path) -> Record:
             validation={metric: _points(curve) for metric, curve in said["validation"].items()},
             wall_time_s=float(said.get("wall_time_s", 0.0)),
             trained_together=int(said.get("trained_together", 1)),
-            git_commit=said.get("git_commit"),
-            device=said["device"],
-            versions={name: said["versions"][name] for name in ("python", "jax")},
+            git_commit=said.get("git_commit") and _text(said, "git_commit"),
+            device=_text(said, "device"),
+            versions={name: _text(said["versions"], name) for name in ("python", "jax")},
         )
+        check_seal(said)
+        return record
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
         raise UserError(f"{file} is not a record: {reason}; remove it, and the same command makes it anew") from error
 
 
 def write_record(run: Run, result: Result, store: Path, folder: Path) -> None:
-    """Writes a run's record from its result and its validations."""
-    lines = [line for line in RunFolder(default_workdir(run.config, store)).parse_metrics() if line["split"] == "validation"]
+    """Writes a run's record from its result and its validations.
+
+    Raises:
+      UserError: its lines of metrics are not those that it wrote.
+    """
+    run_folder = RunFolder(default_workdir(run.config, store))
+    lines = run_folder.parse_metrics()
+    if result.get("lines_sha256", "") not in ("", hash_lines(lines)):
+        raise UserError(f"{run_folder.metrics_file} is damaged; remove {run_folder.path}, and the same command trains it again")
+    lines = [line for line in lines if line["split"] == "validation"]
     # the headline alone: a metric without a bucket in its name
     names = {name for line in lines for name, value in line.items() if "/" not in name and isinstance(value, float)}
     validation = {name: [[line["step"], line[name]] for line in lines if name in line] for name in sorted(names)}
@@ -131,7 +141,8 @@ def write_record(run: Run, result: Result, store: Path, folder: Path) -> None:
 
 def save_record(run: Run, said: Mapping[str, Any], folder: Path) -> None:
     """Writes what is said of a run beside what made it: one line per entry, so that records are short and can be compared."""
-    entries = {**said, "config": named_fields(run.config), "recipe": _recipe(run)}
+    entries = {name: value for name, value in said.items() if not name.endswith("_sha256") or name == "params_sha256"}
+    entries = seal(json.loads(json.dumps({**entries, "config": named_fields(run.config), "recipe": _recipe(run)})))
     lines = [f"{json.dumps(name)}: {json.dumps(value, sort_keys=True)}" for name, value in sorted(entries.items())]
     replace_text(record_file(run, folder), "{\n" + ",\n".join(lines) + "\n}\n")
 
@@ -162,7 +173,19 @@ def _tested(part: Mapping[str, Any], step: int) -> Tested:
 
 
 def _points(curve: Sequence[Sequence[Any]]) -> Curve:
-    return [(point[0], point[1]) for point in curve]
+    return [(_number(point[0]), None if point[1] is None else _number(point[1])) for point in curve]
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, (int, float)):
+        raise ValueError(f"{value!r} is not a number")
+    return value
+
+
+def _text(said: Mapping[str, Any], name: str) -> str:
+    if not isinstance(said[name], str):
+        raise ValueError(f"its {name} is {said[name]!r}")
+    return said[name]
 
 
 def _recipe(run: Run) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import fnmatch
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from lrnn_jax.config.checks import validate_config
 from lrnn_jax.config.files import data_folder
 from lrnn_jax.config.identity import config_hash
 from lrnn_jax.errors import UserError, suggest
-from lrnn_jax.runs.store import locked_store, read_status
+from lrnn_jax.runs.store import describe_changes, locked_store, read_status
 from lrnn_jax.sweeps.executors import Name, Progress, check_executor, execute
 from lrnn_jax.sweeps.packs import make_each
 from lrnn_jax.sweeps.ray_executor import check_cluster
@@ -124,6 +125,8 @@ def _train_cells(
     progress = _follow(runs, [config for config in due if options["retry_failed"] or read_status(config, workdir) != "failed"])
     failed = 0
     with locked_store(workdir):
+        if changes := describe_changes([run.config for run in runs], workdir):
+            print(changes, file=sys.stderr)
         for cell in dict.fromkeys(_cell_name(run) for run in runs):
             own = [run for run in runs if _cell_name(run) == cell]
             found = execute([run.config for run in own], workdir, check=False, made=made, progress=progress, **options)

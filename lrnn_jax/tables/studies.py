@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrnn_jax.errors import UserError, suggest
-from lrnn_jax.runs.files import read_object, replace_text, write_together
+from lrnn_jax.runs.files import check_seal, read_object, replace_text, seal, write_together
 from lrnn_jax.tables.plot_style import paper_style, save_figure
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def load_study_record(file: Path) -> dict[str, Any]:
             raise ValueError("its rows, arguments, versions or wall time are of another kind")
         if lacking := {"jax", "numpy", "python"} - record["versions"].keys():
             raise ValueError(f"it lacks the version of {', '.join(sorted(lacking))}")
+        check_seal(record)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{file} is not the record of a study: {error}; the same command without --render makes it") from error
     return record
@@ -126,7 +127,9 @@ def load_study_record(file: Path) -> dict[str, Any]:
 
 def save_rows(file: Path, rows: Rows, said: Mapping[str, Any]) -> None:
     """Writes a record, a line per row, so that two of them can be compared."""
-    lines = [f"{json.dumps(name)}: {json.dumps(value, sort_keys=True)}" for name, value in sorted(said.items())]
+    digest = seal({**said, "rows": rows})["sha256"]
+    entries = sorted({**said, "sha256": digest}.items())
+    lines = [f"{json.dumps(name)}: {json.dumps(value, sort_keys=True)}" for name, value in entries]
     lines.append('"rows": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]")
     replace_text(file, "{\n" + ",\n".join(lines) + "\n}\n")
 

@@ -1,6 +1,7 @@
 """Where metrics go besides ``metrics.jsonl``: the progress line, wandb, TensorBoard."""
 
 import hashlib
+import math
 import sys
 import time
 from collections import deque
@@ -16,6 +17,9 @@ from lrnn_jax.errors import UserError
 
 class Sink(Protocol):
     """A service that metrics are copied to."""
+
+    def restore(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Forgets what it holds beyond ``lines`` of ``metrics.jsonl``; called once, before the first `write`."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Copies one line of metrics."""
@@ -59,6 +63,9 @@ class _Wandb:
                 f"log.wandb={config.log.wandb!r}: {str(error).splitlines()[0]} (offline needs no account)"
             ) from error
 
+    def restore(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Wandb keeps what it has of a step, and the lines that come again are the same."""
+
     def write(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)
 
@@ -72,14 +79,28 @@ class _TensorBoard:
             from tensorboardX import SummaryWriter
         except ImportError as error:
             raise UserError("log.tensorboard=True needs the extra: pip install -e '.[tensorboard]'") from error
-        self._writer: Any = SummaryWriter(str(workdir / "tensorboard"))
+        self._folder, self._make = workdir / "tensorboard", SummaryWriter
+        self._writer: Any = None
+
+    def restore(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Event files only grow, so that points after the checkpoint would stay in them: they are written anew."""
+        for file in self._folder.glob("events.out.tfevents.*"):
+            file.unlink()
+        self._writer = self._make(str(self._folder))
+        began = time.time() - lines[-1]["elapsed_s"] if lines else 0.0
+        for line in lines:
+            for name in line.keys() - {"step", "split", "elapsed_s"}:
+                value = math.nan if line[name] is None else line[name]
+                self._writer.add_scalar(f"{line['split']}/{name}", value, line["step"], walltime=began + line["elapsed_s"])
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
+        assert self._writer is not None
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 class Progress:

@@ -19,9 +19,9 @@ from lrnn_jax.config.fields import thaw
 from lrnn_jax.errors import Interrupted, TrainingFailed, UserError
 from lrnn_jax.runs.checkpoints import Checkpoints
 from lrnn_jax.runs.folder import RunFolder, allow_open_files
-from lrnn_jax.runs.origin import describe_origin
+from lrnn_jax.runs.origin import check_settings, describe_origin, find_changes
 from lrnn_jax.runs.parameters import hash_params
-from lrnn_jax.runs.results import Result
+from lrnn_jax.runs.results import Result, hash_lines, hash_numbers
 from lrnn_jax.runs.store import default_workdir
 from lrnn_jax.tasks.base import Sums
 from lrnn_jax.training.introducing import introduce
@@ -108,19 +108,20 @@ def open_loop(
         for folder, config in zip(folders, program.configs, strict=True):
             stack.enter_context(folder.locked())
             folder.claim(config, program.records())
-        results = [folder.read_result() for folder in folders]
+        results = [folder.read_result(config) for folder, config in zip(folders, program.configs, strict=True)]
         finished = [result for result in results if result and result["status"] == "finished"]
         if len(finished) == len(results):
+            changes = {find_changes(result, describe_origin(program.config)) for result in finished} - {""}
+            since = f" before this: {'; '.join(sorted(changes))}" if changes else ""
             where = ", ".join(map(str, workdirs))
-            print(f"{where}: finished; nothing to do (remove the folder to train it again)", file=sys.stderr)
+            print(f"{where}: finished{since}; nothing to do (remove the folder to train it again)", file=sys.stderr)
             yield lambda: finished
             return
         for line in filter(None, (said, introduce(program, workdirs))):
             print(line, file=sys.stderr)
         if verbose:
             print(format_groups(program.groups, [config.optim.recurrent_lr for config in program.configs]), file=sys.stderr)
-        checkpoints = Checkpoints(checkpoint_folder, keep=program.config.checkpoint.keep)
-        stack.callback(checkpoints.close)
+        checkpoints = stack.enter_context(Checkpoints(checkpoint_folder, keep=program.config.checkpoint.keep))
         members = [Member(c, f, open_sinks(c, f.path)) for c, f in zip(program.configs, folders, strict=True)]
         for member, result in zip(members, results, strict=True):
             member.kept = result if result in finished else None
@@ -156,6 +157,7 @@ class Loop:
         self.unwritten: tuple[int, Sums] | None = None
         self.logged, self.logged_at = 0, 0.0
         self.best: Tree = None
+        self.origin = {name: value for name, value in describe_origin(members[0].config).items() if name != "finished_at"}
         self.profile = Profile(program.config.log.profile, members[0].folder.path / "profile")
 
     @property
@@ -205,11 +207,13 @@ class Loop:
     def _start(self) -> tuple[TrainState, int]:
         """Returns the state and its step: of the newest checkpoint, or new."""
         shapes = self.program.state_shapes
-        restored = self.checkpoints.restore_newest({"state": shapes, **({"best": shapes.variables} if self.metric else {})})
+        target = {"state": shapes, **({"best": shapes.variables} if self.metric else {})}
+        restored = self.checkpoints.restore_newest(
+            target, lambda info: check_settings(info.get("origin", {}), self.origin, self._place())
+        )
         if restored is None:
             for member in self.members:
-                if not member.kept:
-                    member.folder.restore_metrics([])
+                member.restore_lines([])
             return self.program.init(), 0
         kept, info = restored
         state, self.best, step = kept["state"], kept.get("best"), info["step"]
@@ -221,6 +225,8 @@ class Loop:
         if len(self.members) == 1 and bool(state.alive):
             self.members[0].ending = None
         print(f"resuming {self._place()} at step {step}", file=sys.stderr)
+        if changes := find_changes(info.get("origin", {}), self.origin):
+            print(f"changed since then: {changes}; to train with them from the start, remove the folder", file=sys.stderr)
         return state, step
 
     def _do_what_is_due(self, state: TrainState, step: int) -> TrainState:
@@ -256,7 +262,10 @@ class Loop:
             "logged_at_s": self.logged_at,
             "sums": jax.tree.map(lambda x: np.asarray(x).tolist(), self.sums),
             "members": [member.progress() for member in self.members],
+            "origin": self.origin,
         }
+        for member in self.members:
+            member.folder.check_held()
         best = {"best": state.variables if self.best is None else self.best} if self.metric else {}
         self.checkpoints.save(step, {"state": state, **best}, info)
 
@@ -281,8 +290,10 @@ class Loop:
         self.progress.forget_once()
         if self.metric:
             lower = self.program.task.METRICS[self.metric.partition("/")[0]] == "lower"
+            _, slash, bucket = self.metric.partition("/")
             better = [
-                not member.over and member.compare(values[self.metric], step, lower_is_better=lower)
+                not member.over
+                and member.compare(values[self.metric], values[f"loss{slash}{bucket}"], step, lower_is_better=lower)
                 for member, values in zip(self.members, measured, strict=True)
             ]
             new = state.variables
@@ -359,22 +370,23 @@ class Loop:
             "params_sha256": hash_params(own.params),
             "wall_time_s": round(self.elapsed, 3),
             "trained_together": len(self.members),
+            "lines_sha256": hash_lines(member.folder.parse_metrics()),
             **describe_origin(member.config),
         }
         if ending.status == "finished":
             best = member.best and {"step": member.best.step, **best_tested._asdict()}
             result |= {**tested._asdict(), "best": best}
+        result["numbers_sha256"] = hash_numbers(result)
         return result
 
     def _save_part(self, i: int, state: TrainState, step: int) -> None:
         """Gives a member a checkpoint of its own, as if it had been trained alone."""
         member, count = self.members[i], len(self.members)
         shutil.rmtree(member.folder.checkpoint_folder, ignore_errors=True)
-        checkpoints = Checkpoints(member.folder.checkpoint_folder)
-        alone = Loop(self.program, [member], checkpoints)
-        alone.elapsed_before, alone.best = self.elapsed, None if self.best is None else take_member(self.best, i, count)
-        alone._save(*_reviving(take_member(state, i, count), step, member.ending))
-        checkpoints.close()
+        with Checkpoints(member.folder.checkpoint_folder) as checkpoints:
+            alone = Loop(self.program, [member], checkpoints)
+            alone.elapsed_before, alone.best = self.elapsed, None if self.best is None else take_member(self.best, i, count)
+            alone._save(*_reviving(take_member(state, i, count), step, member.ending))
 
     def _mask(self, chosen: Sequence[bool]) -> jax.Array:
         return jnp.asarray(chosen[0] if len(chosen) == 1 else chosen)

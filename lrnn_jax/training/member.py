@@ -32,12 +32,14 @@ class Best(NamedTuple):
     Attributes:
       step: when it was.
       value: of the metric that chooses.
-      age: validations since.
+      age: validations since ``value`` was first reached.
+      loss: the validation loss, by which equal values are told apart; infinite in checkpoints that are older than it.
     """
 
     step: int
     value: float
     age: int = 0
+    loss: float = math.inf
 
 
 @dataclasses.dataclass
@@ -71,14 +73,19 @@ class Member:
         for sink in self.sinks:
             sink.write(step, {f"{split}/{name}": value for name, value in values.items()})
 
-    def compare(self, value: float, step: int, *, lower_is_better: bool) -> bool:
-        """Says whether a validation is the best so far, and notes it."""
+    def compare(self, value: float, loss: float, step: int, *, lower_is_better: bool) -> bool:
+        """Says whether a validation is the best so far, and notes it. Of equal ones the best has the lowest loss."""
         old = self.best.value if self.best else math.inf if lower_is_better else -math.inf
         if value < old if lower_is_better else value > old:
-            self.best = Best(step, value)
+            self.best = Best(step, value, loss=loss)
             return True
-        if self.best:
-            self.best = self.best._replace(age=self.best.age + 1)
+        if not self.best:
+            return False
+        # patience waits for a better value: a loss that goes on falling does not prolong a run
+        self.best = self.best._replace(age=self.best.age + 1)
+        if value == old and loss < self.best.loss:
+            self.best = self.best._replace(step=step, loss=loss)
+            return True
         return False
 
     def progress(self) -> dict[str, Any]:
@@ -87,8 +94,15 @@ class Member:
         return {"best": best, "ended": ending, "metrics": self.folder.read_metrics()}
 
     def resume(self, saved: Mapping[str, Any]) -> None:
-        """Takes up what `progress` returned; ``metrics.jsonl`` becomes what it was then."""
+        """Takes up what `progress` returned; metrics become what they were then."""
         self.best = Best(**saved["best"]) if saved["best"] else None
         self.ending = Ending(**saved["ended"]) if saved["ended"] else None
-        if not self.kept:
-            self.folder.restore_metrics(saved["metrics"])
+        self.restore_lines(saved["metrics"])
+
+    def restore_lines(self, lines: list[str]) -> None:
+        """Makes the lines of metrics these, in the folder and in the sinks, unless the member has been finished on its own."""
+        if self.kept:
+            return
+        self.folder.restore_metrics(lines)
+        for sink in self.sinks:
+            sink.restore(self.folder.parse_metrics())

@@ -132,6 +132,26 @@ def test_batchnorm_updates_its_statistics_in_training_only():
     assert np.abs(np.asarray(evaluated - trained)).max() > 1e-3
 
 
+@pytest.mark.parametrize(
+    "fields", [{"head": "last", "norm_position": "pre"}, {"head": "mean", "norm_position": "post"}], ids=str
+)
+def test_batchnorm_without_padding_gives_what_it_gives_unpadded(fields):
+    model = make_model(norm="batchnorm", norm_padding=False, mixer="mlp", **fields)
+    variables = initialise(model)
+    longer = np.concatenate([TOKENS, np.ones_like(TOKENS)], axis=1)
+    lengths = np.full(len(TOKENS), TOKENS.shape[1], np.int32)
+
+    def train(model, tokens):
+        (logits, _), updated = apply(model, variables, tokens, lengths=lengths, train=True, mutable="batch_stats")
+        return logits, updated["batch_stats"]
+
+    expected = train(make_model(norm="batchnorm", mixer="mlp", **fields), TOKENS)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), train(model, longer), expected)
+    # by default padding counts, as in the code of S5 and LRU
+    counted, _ = train(make_model(norm="batchnorm", mixer="mlp", **fields), longer)
+    assert np.abs(np.asarray(counted - expected[0])).max() > 1e-3
+
+
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_dropout_is_random_in_training_only(mixer):
     model = make_model(mixer=mixer, dropout=0.5)

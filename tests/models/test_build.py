@@ -37,9 +37,9 @@ def make_config(layer=None, **fields):
 def test_every_field_of_the_section_reaches_the_model():
     changed = {
         "width": 6, "depth": 3, "norm": "batchnorm", "norm_eps": 0.1, "norm_momentum": 0.5, "norm_bias": False,
-        "norm_position": "post", "mixer": "geglu", "mixer_hidden": 5, "residual": False, "dropout": 0.25,
-        "positions": "learned", "max_length": 77, "head": "mean", "head_bias": False, "initial_values": "released",
-        "remat": True, "scan_blocks": True, "dtype": "bfloat16", "scan": "associative",
+        "norm_padding": False, "norm_position": "post", "final_norm": False, "mixer": "geglu", "mixer_hidden": 5,
+        "residual": False, "dropout": 0.25, "positions": "learned", "max_length": 77, "head": "mean", "head_bias": False,
+        "initial_values": "released", "remat": True, "scan_blocks": True, "dtype": "bfloat16", "scan": "associative",
     }  # fmt: skip
     defaults = make_config()
     assert {"layer", *changed} == set(defaults), "a field of the section that this test does not know"

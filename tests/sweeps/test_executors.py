@@ -250,6 +250,29 @@ def test_a_program_killed_between_its_last_result_and_its_end_is_cleared(killed,
     assert "resuming" not in capsys.readouterr().err and not list(tmp_path.glob("programs/*"))
 
 
+def test_a_program_killed_while_it_is_removed_is_not_resumed_where_all_is_to_start_over(killed, tmp_path, monkeypatch, capsys):
+    """Whatever part of the removal was done: here members.json alone, as earlier versions may have left it, or none of it."""
+    (folder,) = tmp_path.glob("programs/*")
+    before = tmp_path / "before"
+    shutil.copytree(folder, before)
+    (folder / "members.json").unlink()
+    for config in killed:
+        shutil.rmtree(default_workdir(config, tmp_path))
+    expected = [result["params_sha256"] for result in execute(killed, tmp_path)]
+    assert "resuming" not in capsys.readouterr().err and not list(tmp_path.glob("programs/*"))
+    # renamed first: a kill at any moment after that leaves no program
+    shutil.copytree(before, folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(packs.shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            packs.clear_programs(tmp_path)
+    assert [path.name for path in tmp_path.glob("programs/*")] == [f".removed-{folder.name}"]
+    for config in killed:
+        shutil.rmtree(default_workdir(config, tmp_path))
+    assert [result["params_sha256"] for result in execute(killed, tmp_path)] == expected
+    assert "resuming" not in capsys.readouterr().err and not list(tmp_path.glob("programs/*"))
+
+
 def test_a_program_of_which_one_run_has_other_unhashed_fields_now_is_not_resumed(killed, tmp_path):
     other = ConfigDict(killed[1])
     other.checkpoint.every = "1 steps"
