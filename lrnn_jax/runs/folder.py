@@ -98,7 +98,7 @@ class RunFolder:
         """
         for name, text in records.items():
             file = self.path / name
-            if not file.is_file() or file.read_text(encoding="utf-8") != text:
+            if not file.is_file() or file.read_bytes() != text.encode():
                 raise UserError(
                     f"{self.path} was trained on other data: {name} there differs from this task's; choose another --workdir"
                 )
