@@ -295,7 +295,7 @@ def _digest(tree: Tree) -> str:
     digest = hashlib.sha256()
     for name, leaf in sorted(_name_leaves(tree).items()):
         digest.update(f"{name} {_describe_leaf(leaf)}\n".encode())
-        digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
