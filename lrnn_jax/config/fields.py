@@ -78,7 +78,7 @@ def base_config() -> ConfigDict:
     c.eval.headline = [40, 256]  # buckets within these lengths make the metrics without a bucket in their name
     c.eval.examples = 1024  # examples of an evaluation set; 0: all that the files hold
     c.eval.batch_size = 128  # examples that are evaluated at a time
-    c.eval.best_metric = ""  # validation metric whose best parameters are kept and tested too; empty: none
+    c.eval.best_metric = ""  # validation metric whose best parameters (ties: lowest loss) are kept and tested too; empty: none
     c.eval.patience = 0  # validations without a better best_metric after which a run stops; 0: never
 
     c.checkpoint = ConfigDict()

@@ -94,6 +94,7 @@ def device_name() -> str:
     return jax.devices()[0].device_kind
 
 
+@functools.cache
 def _version(name: str) -> str:
     try:
         return metadata.version(name)

@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lrnn_jax.config.checks import check_fields
+from lrnn_jax.config.fields import check_field
 from lrnn_jax.errors import UserError
 from lrnn_jax.registry import load_task
 from lrnn_jax.runs.checkpoints import Checkpoints
@@ -22,13 +23,15 @@ def read_run(workdir: Path) -> ConfigDict:
     """
     config = RunFolder(workdir).read_config()
     try:
+        check_field(config, "task.name")
+        task = load_task(config.task.name)
         check_fields(config)
     except UserError as error:
         raise UserError(
             f"{workdir / 'config.json'} is damaged or another version's: {error}; restore the file, or train the run again in "
             "another folder"
         ) from error
-    config.task.update(load_task(config.task.name).fields_from(workdir))
+    config.task.update(task.fields_from(workdir))
     return config
 
 
