@@ -82,8 +82,7 @@ def _draw_panels(filled: FilledTable, heads: Mapping[str, str], figure: Any) -> 
         if table.metric.partition("/")[0].endswith("accuracy") and not single:
             low, high = panel.dataLim.intervaly
             panel.set_ylim(min(-0.04, low - 0.04), max(1.04, high + 0.04))
-    if not single:
-        _add_legend(table, figure, axes)
+    _add_legend("" if single else table.legend, figure, axes)
 
 
 def _panels(figure: Any, count: int, *, height: float, rows: bool = False) -> list[Any]:
@@ -115,7 +114,6 @@ def draw_rows(table: Table, axes: Any, cells: Sequence[Cell], styles: Styles, *,
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set(xlabel=in_words(table.metric))
     axes.set_title(title)
-    axes.legend(loc="lower left" if axes.get_subplotspec().colspan.start == 0 else "lower right", frameon=True)
 
 
 def draw_sizes(filled: FilledTable, heads: Mapping[str, str], figure: Any) -> None:
@@ -144,16 +142,15 @@ def draw_sizes(filled: FilledTable, heads: Mapping[str, str], figure: Any) -> No
             panel.grid(alpha=0.3)
         line_of_panels[0].set_ylabel(in_words(table.metric))
         line_of_panels[0].set_title(heads[name], loc="left")
-    _add_legend(table, figure, list(panels.flat))
+    _add_legend(table.legend, figure, list(panels.flat))
 
 
-def _add_legend(table: Table, figure: Any, axes: Sequence[Any]) -> None:
+def _add_legend(title: str, figure: Any, axes: Sequence[Any]) -> None:
     lines = {label: line for panel in axes for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
     if lines:
         longest = max(map(len, lines))
         columns = 2 if longest > 36 else 3 if longest > 22 else 4
-        title = table.legend or None
-        figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=columns, title=title)
+        figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=columns, title=title or None)
 
 
 def _draw_training(table: Table, axes: Any, cells: Sequence[Cell], styles: Styles) -> None:
