@@ -40,10 +40,10 @@ def _signal(bench: Bench, rng: random.Random, name: str, words: list[str]) -> tu
     signum = rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
     process = bench.start("train", *words, f"--workdir={workdir}")
     # mostly once there is a checkpoint, where most can go wrong
-    deadline = time.monotonic() + 60
-    while rng.random() < 0.95 and not _saved(workdir) and process.poll() is None and time.monotonic() < deadline:
+    deadline = time.monotonic() + (60 if rng.random() < 0.9 else rng.uniform(0.0, 6.0))
+    while not _saved(workdir) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    after = rng.uniform(0.0, 1.5)
+    after = rng.uniform(0.0, 0.4)
     time.sleep(after)
     process.send_signal(signum)
     first = bench.wait(process)

@@ -17,8 +17,8 @@ from unittest import mock
 from lrnn_jax.cli.main import main
 from lrnn_jax.training import loop
 
-# What may differ between two runs of the same bits.
-CLOCK = ("elapsed_s", "steps_per_s", "wall_time_s", "finished_at")
+# What may differ between two runs of the same bits: the clock, and the code where it is edited during the campaign.
+CLOCK = ("elapsed_s", "steps_per_s", "wall_time_s", "finished_at", "git_commit", "code")
 
 TINY = [
     "--config.train.duration=400 steps",
