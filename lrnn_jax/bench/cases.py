@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from lrnn_jax import scans
-from lrnn_jax.scans import attention, blocks, companion, delta, diagonal, dplr, outer, product, selective, time_invariant
+from lrnn_jax.scans import attention, blocks, companion, delta, dense, diagonal, dplr, outer, product, selective, time_invariant
 from lrnn_jax.scans.method import Serves
 
 Tree = Any
@@ -100,6 +100,14 @@ def make_cases(sizes: Sizes) -> dict[str, Case]:
             lambda rng: (),
             lambda rng, lead: (_draw_rows(sizes, rng, lead), rng.normal(size=(*lead, sizes.width // sizes.block))),
             lambda rng, batch: rng.normal(size=(batch, *_channels(sizes))),
+        ),
+        "dense": Case(
+            dense.METHODS,
+            lambda a, b, h0, reset, method: scans.scan_dense(a, b, h0=h0, reset=reset, method=method),
+            lambda a, h, b: (jnp.tanh(jnp.einsum("ij,bj->bi", a, h) + b),) * 2,
+            lambda rng: rng.normal(size=(sizes.width,) * 2) * sizes.width**-0.5,
+            lambda rng, lead: rng.normal(size=(*lead, sizes.width)),
+            lambda rng, batch: rng.normal(size=(batch, sizes.width)),
         ),
         "delta_rule": _delta(sizes, writes=1, gated=False),
         "delta_rule_gated": _delta(sizes, writes=1, gated=True),
