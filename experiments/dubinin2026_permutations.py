@@ -83,8 +83,9 @@ def table(layer: str = "") -> Table:
             "sequences), and tested on as many; the test of twice as many is in the records.",
             "A layer's parameters stand in the table: the LRUs have about as many as Mamba2.",
             "At setting cpu S4 is trained on eight elements and S5 on its swaps alone: of 16 elements of S4 nothing was "
-            "learned in 2000 steps, and of two arbitrary ones of S5 not even the product. A swap is one reflection, which Gated "
-            "DeltaNet and DeltaProduct [-1, 1] have built in. BD-LRU solves S3 from m = 3 and S4 from m = 4 on, and S5 with m = 5.",
+            "learned in 2000 steps, and of two arbitrary ones of S5 not even the product. A swap is one reflection, which "
+            "Gated DeltaNet and DeltaProduct [-1, 1] have built in. BD-LRU solves S3 from m = 3 and S4 from m = 4 on, and S5 "
+            "with m = 5.",
             "The wall times were taken beside other work, some of them at half the speed or less.",
         ),
     )
