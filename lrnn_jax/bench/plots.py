@@ -6,11 +6,14 @@ from typing import Any
 
 from lrnn_jax.bench.grids import Point, Row
 
+_DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 4)), (0, (8, 3)))
 _WORDS = {"batch": "B=", "length": "T=", "width": "D=", "block_size": "m="}
 
 
 def draw_throughput(rows: Sequence[Row], rate: str, path: Path) -> None:
-    """Draws a panel over block size where there are several, and one over length; one line per program and other sizes.
+    """Draws a row of panels per family or layer: over block size where there are several, and over length.
+
+    A colour is a program, and a dash the other sizes.
 
     Args:
       rows: what was measured.
@@ -22,29 +25,39 @@ def draw_throughput(rows: Sequence[Row], rate: str, path: Path) -> None:
 
     axes = [axis for axis in ("block_size", "length") if len({getattr(row.point, axis) for row in rows} - {None}) > 1]
     axes = axes or ["length"]
-    figure = Figure(figsize=(5.5 * len(axes) + 3.5, 4.2), layout="constrained")
-    for panel, axis in zip(figure.subplots(1, len(axes), squeeze=False).flat, axes, strict=True):
-        for i, (label, points) in enumerate(collect_lines(rows, axis, rate).items()):
-            style = {"color": f"C{i % 10}", "linestyle": ("-", "--", ":", "-.")[i // 10 % 4]}
-            panel.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label, **style)
-        panel.set(xlabel={"block_size": "m", "length": "T"}[axis], ylabel=rate, yscale="log")
-        if axis == "length":
-            panel.set_xscale("log", base=2)
-        else:
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panel.grid(alpha=0.3)
-        if panel.get_legend_handles_labels()[0]:
-            panel.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    families, programs = (list(dict.fromkeys(names)) for names in ((r.point.what for r in rows), (r.name for r in rows)))
+    figure = Figure(figsize=(8.6, 3.0 * len(families) + 0.4), layout="constrained")
+    panels = figure.subplots(len(families), len(axes), squeeze=False, sharey="row")
+    for family, line_of_panels in zip(families, panels, strict=True):
+        for panel, axis in zip(line_of_panels, axes, strict=True):
+            lines = collect_lines([row for row in rows if row.point.what == family], axis, rate)
+            sizes = list(dict.fromkeys(size for _, size in lines))
+            for (program, size), points in lines.items():
+                style = {"color": f"C{programs.index(program) % 10}", "linestyle": _DASHES[sizes.index(size) % len(_DASHES)]}
+                panel.plot(*zip(*points, strict=True), marker="o", markersize=2, linewidth=1, **style)
+            for program in dict.fromkeys(program for program, _ in lines):
+                panel.plot([], [], color=f"C{programs.index(program) % 10}", label=program)
+            for size in sizes if any(sizes) else ():
+                panel.plot([], [], color="grey", linestyle=_DASHES[sizes.index(size) % len(_DASHES)], label=size)
+            panel.set(xlabel={"block_size": "m", "length": "T"}[axis], yscale="log", title=family)
+            if axis == "length":
+                panel.set_xscale("log", base=2)
+            else:
+                panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+            panel.grid(alpha=0.3)
+            if panel.get_legend_handles_labels()[0]:
+                panel.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+        line_of_panels[0].set_ylabel(rate)
     # no version or date inside, so that the same numbers give the same file
     figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
-def collect_lines(rows: Sequence[Row], axis: str, rate: str) -> dict[str, list[tuple[float, float]]]:
-    """Returns (``axis``, throughput) of every line, by its label: the program, and of the other sizes those that vary."""
+def collect_lines(rows: Sequence[Row], axis: str, rate: str) -> dict[tuple[str, str], list[tuple[float, float]]]:
+    """Returns (``axis``, throughput) of every line, by the program and those of the other sizes that vary."""
     varying = [
         field for field in Point._fields if field not in (axis, "what") and len({getattr(r.point, field) for r in rows}) > 1
     ]
-    lines: dict[str, list[tuple[float, float]]] = {}
+    lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for row in rows:
         x: Any = getattr(row.point, axis)
         if not row.timed.seconds or x is None:
@@ -53,5 +66,5 @@ def collect_lines(rows: Sequence[Row], axis: str, rate: str) -> dict[str, list[t
             f"{_WORDS.get(field, '')}{getattr(row.point, field)}" for field in varying if getattr(row.point, field) is not None
         ]
         amount = 1 if rate == "steps/s" else row.point.batch if row.point.passes == "decode" else row.point.positions
-        lines.setdefault(" ".join([row.point.what, row.name, *sizes]), []).append((x, amount / row.timed.seconds))
-    return {label: sorted(points) for label, points in lines.items()}
+        lines.setdefault((row.name, " ".join(sizes)), []).append((x, amount / row.timed.seconds))
+    return {line: sorted(points) for line, points in lines.items()}

@@ -97,11 +97,11 @@ def test_a_step_is_so_many_times_its_products():
 
 def test_the_plot_has_a_line_per_program_over_what_varies():
     assert collect_lines(ROWS, "length", "positions/s") == {
-        "blocks sequential": [(50, pytest.approx(50_000)), (500, pytest.approx(1000 / 0.03))],
-        "blocks associative": [(50, pytest.approx(100_000)), (500, pytest.approx(1000 / 0.031))],
-        "blocks einsum": [(50, pytest.approx(12_500)), (500, pytest.approx(100_000))],
-        "blocks loop": [(50, pytest.approx(100 / 0.00196))],
+        ("sequential", ""): [(50, pytest.approx(50_000)), (500, pytest.approx(1000 / 0.03))],
+        ("associative", ""): [(50, pytest.approx(100_000)), (500, pytest.approx(1000 / 0.031))],
+        ("einsum", ""): [(50, pytest.approx(12_500)), (500, pytest.approx(100_000))],
+        ("loop", ""): [(50, pytest.approx(100 / 0.00196))],
     }
     labels = list(collect_lines(ROWS, "block_size", "positions/s"))
-    assert labels[3:5] == ["blocks loop T=50", "blocks sequential T=500"]
+    assert labels[3:5] == [("loop", "T=50"), ("sequential", "T=500")]
     assert next(iter(collect_lines(ROWS[:2], "block_size", "positions/s").values())) == [(4, pytest.approx(50_000))]

@@ -248,6 +248,7 @@ FAMILIES = {
     ),
     "blocks_of_1": make_blocks(1),
     "blocks_of_2": make_blocks(2),
+    "blocks_of_3": make_blocks(3),
     "blocks_of_4": make_blocks(4),
     "companion": make_companion(4, False),
     "companion_of_1": make_companion(1, False),
