@@ -246,10 +246,7 @@ FAMILIES = {
     "diagonal": Family(
         scans.scan_diagonal, diagonal.METHODS, 27, step_diagonal, draw_diagonal, lambda rng: rng.normal(size=(BATCH, 3))
     ),
-    "blocks_of_1": make_blocks(1),
-    "blocks_of_2": make_blocks(2),
-    "blocks_of_3": make_blocks(3),
-    "blocks_of_4": make_blocks(4),
+    **{f"blocks_of_{m}": make_blocks(m) for m in (1, 2, 3, 4)},
     "companion": make_companion(4, False),
     "companion_of_1": make_companion(1, False),
     "observer": make_companion(4, True),
