@@ -2,14 +2,14 @@
 
 from absl import flags
 
-from lrnn_jax.cli.flags import refuse_positional
+from lrnn_jax.cli.flags import define_path, refuse_positional
 from lrnn_jax.errors import UserError
 
 
 def define_export(values: flags.FlagValues) -> None:
     """Adds the command's flags."""
-    flags.DEFINE_string("workdir", None, "the run's folder", values)
-    flags.DEFINE_string("out", None, "the new folder, for model.safetensors and config.json", values)
+    define_path("workdir", None, "the run's folder", values)
+    define_path("out", None, "the new folder, for model.safetensors and config.json", values)
     flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "which checkpoint", values)
 
 

@@ -5,13 +5,14 @@ from pathlib import Path
 
 from absl import flags
 
+from lrnn_jax.cli.flags import define_path, expand_path
 from lrnn_jax.cli.text import complain
 from lrnn_jax.errors import UserError
 
 
 def define_report(values: flags.FlagValues) -> None:
     """Adds the command's flags."""
-    flags.DEFINE_string("out", None, "the page (default: report.html in DIR)", values)
+    define_path("out", None, "the page (default: report.html in DIR)", values)
 
 
 def run_report(values: flags.FlagValues, positional: list[str]) -> int:
@@ -21,8 +22,8 @@ def run_report(values: flags.FlagValues, positional: list[str]) -> int:
     from lrnn_jax.tables.report import write_report
     from lrnn_jax.tables.reproducing import results_folder
 
-    folder = Path(positional[0]).expanduser() if positional else results_folder()
-    out = Path(values.out).expanduser() if values.out else folder / "report.html"
+    folder = expand_path(positional[0]) if positional else results_folder()
+    out = Path(values.out) if values.out else folder / "report.html"
     shown, refused = write_report(folder, out)
     print(f"{out}: {shown} of {shown + len(refused)} tables and studies in {folder}")
     for line in refused:
