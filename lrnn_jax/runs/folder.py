@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from lrnn_jax.config.identity import config_hash, differing_fields, restore_config
 from lrnn_jax.errors import UserError
-from lrnn_jax.runs.files import read_object, replace_text, write_json
+from lrnn_jax.runs.files import read_object, replace_bytes, replace_text, write_json
 from lrnn_jax.runs.results import Result, check_result, hash_lines
 
 
@@ -201,11 +201,11 @@ class RunFolder:
                 lines += [line] if isinstance(line, dict) else []
         return lines
 
-    def restore_metrics(self, lines: list[str]) -> None:
+    def restore_metrics(self, lines: bytes) -> None:
         """Makes ``metrics.jsonl`` what it was at a checkpoint: the resumed run writes all later lines again."""
         self._size = None
         self.check_held()
-        replace_text(self.metrics_file, "".join(f"{line}\n" for line in lines))
+        replace_bytes(self.metrics_file, lines)
         self._size = _size(self.metrics_file)
 
     def write_result(self, result: Result) -> None:

@@ -25,9 +25,9 @@ from lrnn_jax.runs.results import Result, hash_lines, hash_numbers
 from lrnn_jax.runs.store import default_workdir
 from lrnn_jax.tasks.base import Sums
 from lrnn_jax.training.introducing import introduce
-from lrnn_jax.training.loggers import Progress, format_spread, open_sinks
+from lrnn_jax.training.loggers import Progress, format_spread
 from lrnn_jax.training.measuring import Measured, member_means
-from lrnn_jax.training.member import Ending, Member
+from lrnn_jax.training.member import Ending, Member, open_members
 from lrnn_jax.training.memory import said_if_exhausted
 from lrnn_jax.training.optimizer import format_groups
 from lrnn_jax.training.profiling import Profile
@@ -122,7 +122,7 @@ def open_loop(
         if verbose:
             print(format_groups(program.groups, [config.optim.recurrent_lr for config in program.configs]), file=sys.stderr)
         checkpoints = stack.enter_context(Checkpoints(checkpoint_folder, keep=program.config.checkpoint.keep))
-        members = [Member(c, f, open_sinks(c, f.path)) for c, f in zip(program.configs, folders, strict=True)]
+        members = open_members(program.configs, folders, checkpoint_folder)
         for member, result in zip(members, results, strict=True):
             member.kept = result if result in finished else None
             for sink in member.sinks:
@@ -208,18 +208,16 @@ class Loop:
         """Returns the state and its step: of the newest checkpoint, or new."""
         shapes = self.program.state_shapes
         target = {"state": shapes, **({"best": shapes.variables} if self.metric else {})}
-        restored = self.checkpoints.restore_newest(
-            target, lambda info: check_settings(info.get("origin", {}), self.origin, self._place())
-        )
+        restored = self.checkpoints.restore_newest(target, self._check)
         if restored is None:
             for member in self.members:
-                member.restore_lines([])
+                member.restore_lines(b"")
             return self.program.init(), 0
         kept, info = restored
         state, self.best, step = kept["state"], kept.get("best"), info["step"]
         self.elapsed_before, self.logged, self.logged_at = info["elapsed_s"], info["logged"], info["logged_at_s"]
         if info["sums"] is not None:
-            self.sums = {name: (_floats(total), _floats(weight)) for name, (total, weight) in info["sums"].items()}
+            self.sums = {name: (jnp.float32(total), jnp.float32(weight)) for name, (total, weight) in info["sums"].items()}
         for member, saved in zip(self.members, info["members"], strict=True):
             member.resume(saved)
         if len(self.members) == 1 and bool(state.alive):
@@ -228,6 +226,12 @@ class Loop:
         if changes := find_changes(info.get("origin", {}), self.origin):
             print(f"changed since then: {changes}; to train with them from the start, remove the folder", file=sys.stderr)
         return state, step
+
+    def _check(self, info: dict[str, Any]) -> None:
+        """Refuses a checkpoint of other settings, and calls one damaged whose lines of metrics are."""
+        check_settings(info.get("origin", {}), self.origin, self._place())
+        for member, saved in zip(self.members, info["members"], strict=True):
+            member.find_lines(saved)
 
     def _do_what_is_due(self, state: TrainState, step: int) -> TrainState:
         """Logs, validates and saves where a step asks for it, and leaves where a signal does."""
@@ -250,11 +254,13 @@ class Loop:
         return state
 
     def _save(self, state: TrainState, step: int) -> None:
-        """Saves the state, with the lines of metrics so far and the sums since the last one.
+        """Saves the state, with how many lines of metrics there are and the sums since the last one.
 
         So the next line is whole after a resume too, and a member's lines are those of this program, whatever its folder has
         been used for in between.
         """
+        for member in self.members:
+            member.folder.check_held()
         info = {
             "step": step,
             "elapsed_s": self.elapsed,
@@ -264,8 +270,6 @@ class Loop:
             "members": [member.progress() for member in self.members],
             "origin": self.origin,
         }
-        for member in self.members:
-            member.folder.check_held()
         best = {"best": state.variables if self.best is None else self.best} if self.metric else {}
         self.checkpoints.save(step, {"state": state, **best}, info)
 
@@ -384,7 +388,7 @@ class Loop:
         member, count = self.members[i], len(self.members)
         shutil.rmtree(member.folder.checkpoint_folder, ignore_errors=True)
         with Checkpoints(member.folder.checkpoint_folder) as checkpoints:
-            alone = Loop(self.program, [member], checkpoints)
+            alone = Loop(self.program, [member.with_journal(checkpoints.folder)], checkpoints)
             alone.elapsed_before, alone.best = self.elapsed, None if self.best is None else take_member(self.best, i, count)
             alone._save(*_reviving(take_member(state, i, count), step, member.ending))
 
@@ -404,7 +408,3 @@ def _reviving(state: TrainState, step: int, ending: Ending | None) -> tuple[Trai
     if ending is None or ending.status != "failed":
         return state, step
     return state._replace(alive=jnp.ones_like(state.alive)), ending.steps
-
-
-def _floats(numbers: Any) -> jax.Array:
-    return jnp.asarray(numbers, jnp.float32)

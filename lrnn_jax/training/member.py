@@ -2,14 +2,16 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from lrnn_jax.runs.folder import RunFolder
+from lrnn_jax.runs.journal import Journal
 from lrnn_jax.runs.results import Result
-from lrnn_jax.training.loggers import Sink
+from lrnn_jax.training.loggers import Sink, open_sinks
 
 
 class Ending(NamedTuple):
@@ -50,6 +52,7 @@ class Member:
       config: its config.
       folder: its folder.
       sinks: where its metrics go besides the folder.
+      journal: beside the checkpoints that it is part of.
       best: its best validation so far.
       ending: set once it goes no further.
       kept: its result, where it was finished on its own after the program that it is part of had been interrupted.
@@ -58,9 +61,14 @@ class Member:
     config: ConfigDict
     folder: RunFolder
     sinks: list[Sink]
+    journal: Journal
     best: Best | None = None
     ending: Ending | None = None
     kept: Result | None = None
+
+    def with_journal(self, checkpoint_folder: Path) -> "Member":
+        """Returns this member with a new journal, in a folder of checkpoints that is its own."""
+        return dataclasses.replace(self, journal=_name_journal(checkpoint_folder, 0))
 
     @property
     def over(self) -> bool:
@@ -91,18 +99,48 @@ class Member:
     def progress(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps of it, as JSON values."""
         best, ending = (part and part._asdict() for part in (self.best, self.ending))
-        return {"best": best, "ended": ending, "metrics": self.folder.read_metrics()}
+        # a member that was finished on its own has lines of its own since
+        lines = self.journal.mark() if self.kept else self.journal.follow(self.folder.metrics_file)
+        return {"best": best, "ended": ending, "metrics": lines}
+
+    def find_lines(self, saved: Mapping[str, Any]) -> bytes:
+        """Returns the lines of metrics that `progress` told of.
+
+        Raises:
+          ValueError: they are damaged wherever they were.
+        """
+        lines = saved["metrics"]
+        if isinstance(lines, list):  # checkpoints held the lines themselves once
+            return "".join(f"{line}\n" for line in lines).encode()
+        return self.journal.find(lines, self.folder.metrics_file)
 
     def resume(self, saved: Mapping[str, Any]) -> None:
         """Takes up what `progress` returned; metrics become what they were then."""
         self.best = Best(**saved["best"]) if saved["best"] else None
         self.ending = Ending(**saved["ended"]) if saved["ended"] else None
-        self.restore_lines(saved["metrics"])
+        self.restore_lines(self.find_lines(saved))
 
-    def restore_lines(self, lines: list[str]) -> None:
+    def restore_lines(self, lines: bytes) -> None:
         """Makes the lines of metrics these, in the folder and in the sinks, unless the member has been finished on its own."""
+        self.journal.restore(lines)
         if self.kept:
             return
         self.folder.restore_metrics(lines)
         for sink in self.sinks:
             sink.restore(self.folder.parse_metrics())
+
+
+def open_members(configs: Sequence[ConfigDict], folders: Sequence[RunFolder], checkpoint_folder: Path) -> list[Member]:
+    """Returns the members of a program, with what their configs log to and a journal each beside the program's checkpoints.
+
+    Raises:
+      UserError: as `open_sinks`.
+    """
+    return [
+        Member(config, folder, open_sinks(config, folder.path), _name_journal(checkpoint_folder, i))
+        for i, (config, folder) in enumerate(zip(configs, folders, strict=True))
+    ]
+
+
+def _name_journal(checkpoint_folder: Path, member: int) -> Journal:
+    return Journal(checkpoint_folder / f"metrics-{member}.jsonl")

@@ -13,6 +13,7 @@ from tensorboardX.proto import event_pb2
 from lrnn_jax.config.files import load_own_config
 from lrnn_jax.errors import UserError
 from lrnn_jax.runs.folder import RunFolder
+from lrnn_jax.runs.journal import Journal
 from lrnn_jax.runs.origin import check_settings, find_changes
 from lrnn_jax.runs.store import default_workdir, describe_changes, read_rows, read_status
 from lrnn_jax.training import loop
@@ -169,7 +170,7 @@ def test_a_writer_whose_folder_was_removed_or_replaced_stops(tmp_path):
         shutil.rmtree(folder.path)
         writes = (
             lambda: folder.append_metrics({"step": 2}),
-            lambda: folder.restore_metrics([]),
+            lambda: folder.restore_metrics(b""),
             lambda: folder.write_result({}),
         )
         for write in writes:
@@ -189,14 +190,14 @@ def test_a_writer_whose_folder_was_removed_or_replaced_stops(tmp_path):
 def test_lines_of_metrics_that_are_spoiled_under_a_run_are_not_saved_as_its_own(tmp_path, spoil):
     folder = RunFolder(tmp_path / "run")
     with folder.locked():
-        folder.restore_metrics([])
+        folder.restore_metrics(b"")
         folder.append_metrics({"step": 1})
         folder.append_metrics({"step": 2})
         spoil(folder.metrics_file)
         for write in (folder.check_held, lambda: folder.append_metrics({"step": 3})):
             with pytest.raises(UserError, match=r"metrics.jsonl was changed or removed .*; the same command goes on"):
                 write()
-        folder.restore_metrics(['{"step": 1}'])
+        folder.restore_metrics(b'{"step": 1}\n')
         folder.append_metrics({"step": 2})
         assert [line["step"] for line in folder.parse_metrics()] == [1, 2]
 
@@ -254,6 +255,32 @@ def test_damaged_lines_of_a_finished_run_come_back_from_its_checkpoint(run, trai
     assert read_status(tiny_config(), run.parent) == "started"
     assert train(tiny_config(), run)["lines_sha256"] == trained[1]["lines_sha256"]
     assert len(file.read_bytes().splitlines()) == len(before.splitlines())
+
+
+def test_lines_that_are_damaged_in_both_places_cost_the_checkpoints_that_are_later_and_no_more(run, trained, caplog):
+    lines = run / "metrics.jsonl", run / "checkpoints" / "metrics-0.jsonl"
+    for file in lines:
+        text = file.read_text()
+        end = text.index('"step": 60')  # of the newest checkpoint alone
+        file.write_text(text[:end] + text[end:].replace("60", "61", 1))
+    (run / "result.json").unlink()
+    assert train(tiny_config(), run)["lines_sha256"] == trained[1]["lines_sha256"]
+    assert "checkpoint of step 60 cannot be read (its lines of metrics are damaged" in caplog.text
+    for file in lines:
+        file.write_text("")
+    (run / "result.json").unlink()
+    with pytest.raises(UserError, match=r"no checkpoint can be read .*lines of metrics.*; remove the folder to start over"):
+        train(tiny_config(), run)
+
+
+def test_a_checkpoint_does_not_grow_with_the_lines_logged(tmp_path):
+    """Only the journal does, which is written on."""
+    config = tiny_config(log__every="1 steps", checkpoint__every="10 steps", checkpoint__keep=6)
+    train(config, tmp_path)
+    sizes = [(tmp_path / "checkpoints" / str(step) / "info" / "metadata").stat().st_size for step in range(10, 70, 10)]
+    assert max(sizes) - min(sizes) < 64, sizes
+    kept, written = (tmp_path / "checkpoints" / "metrics-0.jsonl").read_bytes(), (tmp_path / "metrics.jsonl").read_bytes()
+    assert kept.count(b"\n") > 60 and written.startswith(kept)
 
 
 DAMAGED = {
@@ -342,7 +369,7 @@ def read_points(workdir, tag="train/loss"):
 
 @pytest.mark.parametrize("lower", [False, True])
 def test_the_best_of_equal_values_has_the_lowest_loss(tmp_path, lower):
-    member = Member(tiny_config(), RunFolder(tmp_path), [])
+    member = Member(tiny_config(), RunFolder(tmp_path), [], Journal(tmp_path / "journal"))
     seen = [(0.5, 2.0), (1.0, 1.0), (1.0, 0.5), (1.0, 0.7), (0.9, 0.1), (1.0, 0.5), (1.0, 0.4)]
     better = [
         member.compare(-value if lower else value, loss, step, lower_is_better=lower) for step, (value, loss) in enumerate(seen)

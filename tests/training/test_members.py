@@ -120,7 +120,7 @@ def test_each_member_has_its_own_folder_config_metrics_result_and_checkpoint(tra
         assert json.loads((folder / "result.json").read_text()) == result
         assert (result["status"], result["steps"], result["seed"]) == ("finished", 20, config.seed)
         assert (result["config_hash"], result["trained_together"]) == (folder.name, len(configs))
-        assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["20"]
+        assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["20", "metrics-0.jsonl"]
         # what there is besides is what there is in the folder of a run that was alone
         assert {path.name for path in folder.iterdir()} == {path.name for path in other.iterdir()}
 
