@@ -96,10 +96,12 @@ def damaged_checkpoint(bench: Bench, rng: random.Random) -> tuple[str, str]:
 
 
 def damaged_run(bench: Bench, rng: random.Random) -> tuple[str, str]:
-    """Any other file of a run that was killed, or of one that has ended."""
+    """Any file outside of the checkpoints, of a run that was killed, or of one that has ended."""
     expected = bench.whole("run", PARITY)
     workdir = bench.copy(bench.base / "run-whole") if rng.random() < 0.5 else bench.killed("run", PARITY)
-    files = [file for file in files_in(workdir) if "checkpoints" not in file.parts]
+    files = [
+        file for file in files_in(workdir) if not file.parent.is_relative_to(workdir / "checkpoints") or file.suffix == ".jsonl"
+    ]
     return _damage_and_train(bench, rng, PARITY, workdir, files, expected)
 
 
