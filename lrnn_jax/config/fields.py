@@ -88,6 +88,7 @@ def base_config() -> ConfigDict:
     c.log = ConfigDict()
     c.log.every = "2%"  # duration between lines of metrics.jsonl
     c.log.profile = ""  # FIRST:LAST, steps that JAX's profiler traces into the folder "profile"; empty: none
+    c.log.grad_norms = False  # also log the norm of each parameter group's gradients, as grad_norm/GROUP
     c.log.wandb = "off"  # off | offline | online
     c.log.wandb_project = "lrnn_jax"  # project name
     c.log.tensorboard = False  # also write TensorBoard events (extra: tensorboard)

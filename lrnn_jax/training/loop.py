@@ -26,7 +26,7 @@ from lrnn_jax.runs.store import default_workdir
 from lrnn_jax.tasks.base import Sums
 from lrnn_jax.training.introducing import introduce
 from lrnn_jax.training.loggers import Progress, format_spread
-from lrnn_jax.training.measuring import Measured, member_means
+from lrnn_jax.training.measuring import Measured, add_sums, member_means
 from lrnn_jax.training.member import Ending, Member, open_members
 from lrnn_jax.training.memory import said_if_exhausted
 from lrnn_jax.training.optimizer import format_groups
@@ -184,7 +184,7 @@ class Loop:
                 step += count
                 self._end_dead(alive, state)
                 self._write_training()
-                self.sums = sums if self.sums is None else jax.tree.map(jnp.add, self.sums, sums)
+                self.sums = add_sums(self.sums or {}, sums)
                 # a copy: the state itself is given away to the next call
                 alive = jnp.copy(state.alive)
                 self.progress.update(before)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lrnn_jax.tasks.base import EvaluationSet, Length, Sums, Task
@@ -18,6 +20,11 @@ class Measured(NamedTuple):
 
     metrics: dict[str, float]
     curves: dict[str, list[float | None]]
+
+
+def add_sums(before: Sums, new: Sums) -> Sums:
+    """Returns the new sums with those before; names that have come since, as `log.grad_norms` brings, begin here."""
+    return {name: jax.tree.map(jnp.add, before[name], pair) if name in before else pair for name, pair in new.items()}
 
 
 def member_means(task: Task, sums: Sums, members: int) -> list[dict[str, Any]]:

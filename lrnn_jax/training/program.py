@@ -265,7 +265,10 @@ def make_step(config: ConfigDict, task: Task, model: Backbone, hyper: Hyper) -> 
     warmup = interval_steps(config, "optim.warmup", least=0)
     optimizer = AdamW(tuple(groups), warmup_steps=warmup, total_steps=train_steps(config), **fixed)
     train = config.train
-    return TrainStep(task, model, optimizer, tuple(hyper), train.batch_size, tuple(train.length), train.microbatches)
+    lengths = tuple(train.length)
+    return TrainStep(
+        task, model, optimizer, tuple(hyper), train.batch_size, lengths, train.microbatches, group_norms=config.log.grad_norms
+    )
 
 
 def take_member(tree: Tree, member: int, members: int) -> Tree:

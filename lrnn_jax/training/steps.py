@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from lrnn_jax.models.backbone import Backbone
+from lrnn_jax.runs.parameters import parameter_paths
 from lrnn_jax.tasks.base import Batch, EvaluationSet, Length, Sums, SyntheticTask, Task
 from lrnn_jax.training.optimizer import AdamW, Hyper, Tree
 
@@ -82,6 +83,7 @@ class TrainStep:
       batch_size: examples per step.
       length: (shortest, longest) training sequence.
       microbatches: equal parts of a batch that are worked on one after the other.
+      group_norms: the metric sums have the gradients' norm of each parameter group.
     """
 
     task: Task
@@ -91,6 +93,7 @@ class TrainStep:
     batch_size: int
     length: Length
     microbatches: int = 1
+    group_norms: bool = False
 
     def init(self, hyper: Hyper) -> TrainState:
         """Returns the state before the first step."""
@@ -126,9 +129,18 @@ class TrainStep:
         good = state.alive & jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(optax.tree.norm(updates))
         new = TrainState(state.step + 1, good, optax.apply_updates(state.params, updates), batch_stats, opt_state)
         state = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, state._replace(alive=good))
-        sums["grad_norm"] = (grad_norm, jnp.ones((), jnp.float32))
+        norms = {"grad_norm": grad_norm, **(self.measure_groups(grads) if self.group_norms else {})}
+        sums |= {name: (norm, jnp.ones((), jnp.float32)) for name, norm in norms.items()}
         sums = jax.tree.map(lambda x: jnp.where(good, x, jnp.zeros_like(x)), sums)
         return state, jax.tree.map(jnp.add, before, sums) if before else sums
+
+    def measure_groups(self, grads: Tree) -> dict[str, jax.Array]:
+        """Returns the norm of each parameter group's gradients, before any clipping, as ``grad_norm/SOURCE: PATTERN``."""
+        leaves = dict(zip(parameter_paths(grads), jax.tree.leaves(grads), strict=True))
+        return {
+            f"grad_norm/{group.source}: {group.pattern}": optax.tree.norm([leaves[path] for path in group.paths])
+            for group in self.optimizer.groups
+        }
 
     def batch_at(self, hyper: Hyper, step: jax.Array) -> Batch:
         """Returns the training batch of a step: a pure function of seed and step."""

@@ -15,6 +15,7 @@ from ml_collections.config_dict import placeholder
 from lrnn_jax import registry
 from lrnn_jax.config.fields import base_config, layer_config, task_config
 from lrnn_jax.errors import TrainingFailed, UserError
+from lrnn_jax.runs.folder import RunFolder
 from lrnn_jax.training.evaluation import evaluate_run
 from lrnn_jax.training.loggers import Progress, clock
 from lrnn_jax.training.loop import train
@@ -284,6 +285,31 @@ def test_a_run_introduces_itself_and_traces_the_steps_that_it_is_asked_for(tmp_p
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
     # watching changes nothing
     assert result["params_sha256"] == train(tiny_config(), tmp_path / "plain")["params_sha256"]
+
+
+def test_norms_of_each_groups_gradients_are_logged_when_asked_for_and_may_be_asked_for_later(tmp_path):
+    config = tiny_config(log__every="1 steps", log__grad_norms=True)
+    result = train(config, tmp_path / "run")
+    lines = [line for line in RunFolder(tmp_path / "run").parse_metrics() if line["split"] == "train"]
+    groups = sorted(name for name in lines[0] if name.startswith("grad_norm/"))
+    assert [name.removeprefix("grad_norm/") for name in groups] == [
+        "Diagonal: bias$",
+        "Diagonal: kernel$",
+        "backbone: (bias|scale)$",
+        "backbone: (kernel|embedding)$",
+    ]
+    assert len(lines) == 60 and all(line[name] > 0 for line in lines for name in groups)
+    for line in lines:  # the groups are all of the parameters
+        assert sum(line[name] ** 2 for name in groups) == pytest.approx(line["grad_norm"] ** 2, rel=1e-5)
+    # watching changes nothing, and a run may be watched from its middle on
+    plain = tmp_path / "plain"
+    assert train(tiny_config(log__every="60 steps"), plain)["params_sha256"] == result["params_sha256"]
+    shutil.rmtree(plain / "checkpoints" / "60")
+    (plain / "result.json").unlink()
+    later = train(tiny_config(log__every="60 steps", log__grad_norms=True), plain)
+    assert later["params_sha256"] == result["params_sha256"]
+    (line,) = [line for line in RunFolder(plain).parse_metrics() if line["split"] == "train"]
+    assert line[groups[0]] > 0
 
 
 def test_a_config_that_python_code_gives_may_be_frozen_but_hold_no_placeholder(tmp_path):
