@@ -6,10 +6,10 @@ from lrnn_jax.tables.declaring import Column, Published, Row, Selection, Table, 
 
 COLUMNS = (
     Column("sCIFAR", "configs/image_classification.py"),
-    Column("ListOps", "configs/listops.py"),
+    Column("ListOps", "configs/listops.py", settings=("smoke", "orvieto2023")),
     Column("Text", "configs/text_classification.py"),
     Column("Retrieval", "configs/retrieval.py", settings=("orvieto2023",)),
-    Column("Pathfinder", "configs/pathfinder.py", "32"),
+    Column("Pathfinder", "configs/pathfinder.py", "32", settings=("smoke", "orvieto2023")),
     Column("Path-X", "configs/pathfinder.py", "128", settings=("orvieto2023",)),
 )
 
@@ -59,7 +59,9 @@ def table(layer: str = "") -> Table:
         }
         rows.append(Row(name, model.layer, published))
         if name == "RNN-Lin":
-            rows.append(Row(f"{name}, radius 0.9", model.layer, fields={"model.layer.radius": 0.9}, settings=("smoke", "cpu")))
+            # with the learning rate of the others, 4e-3, it fails as well, at steps 60 to 140
+            tamed = {"model.layer.radius": 0.9, "optim.lr": 1e-3}
+            rows.append(Row(f"{name}, radius 0.9, learning rate 1e-3", model.layer, fields=tamed, settings=("smoke", "cpu")))
     return Table(
         title="Orvieto et al. 2023, Tables 1 to 3: the Long Range Arena, from a dense RNN to the LRU",
         source=(
@@ -85,7 +87,9 @@ def table(layer: str = "") -> Table:
             "paper's models and setting orvieto2023 have none.",
             "Text: a tenth of the 25,000 training reviews validate here; the paper does not say what it did.",
             "RNN-Lin with 64 states fails at its first steps over 1024 positions: the largest eigenvalues of its initial "
-            "matrix are outside of the unit circle, and their powers beyond float32. The row below it has a smaller disk.",
+            "matrix are outside of the unit circle, and their powers beyond float32. The row below it has a smaller disk and, "
+            "since its eigenvalues leave that too at 4e-3, a smaller learning rate; the paper tuned it model by model.",
+            "ListOps and Pathfinder are no columns of setting cpu: there 1000 steps leave a model at what is guessed.",
             "At setting orvieto2023, S4D and S4 have the LRU's width and 64 states per channel: S4D's sizes are unknown.",
         ),
     )
