@@ -45,12 +45,13 @@ complete -o default -F _lrnn lrnn""",
 }
 (( $+functions[compdef] )) || { autoload -Uz compinit && compinit -i }
 compdef _lrnn lrnn""",
-    "fish": r"""function __lrnn_words
+    "fish": r"""function __lrnn_ask
   set -l words (commandline -opc)
   set -l typed (commandline -ct)
-  $words[1] completion words -- $words[2..-1] "$typed" 2>/dev/null
+  set -g __lrnn_found ($words[1] completion words -- $words[2..-1] "$typed" 2>/dev/null)
+  test (count $__lrnn_found) -gt 0
 end
-complete -c lrnn -f -a '(__lrnn_words)'""",
+complete -c lrnn -f -n __lrnn_ask -a '$__lrnn_found'""",
 }
 
 

@@ -55,14 +55,14 @@ def words(*line):
         (["completion", ""], list(SCRIPTS)),
         (["train", "--config=configs/par"], ["--config=configs/parity.py"]),
         (["config", "configs/par"], ["configs/parity.py"]),
-        (["config", "configs/parity.py:smoke,delt"], ["configs/parity.py:smoke,deltanet", "configs/parity.py:smoke,deltaproduct"]),
+        (["config", "configs/parity.py:smoke,deltap"], ["configs/parity.py:smoke,deltaproduct"]),
         (["config", "configs/parity.py:lru,smoke,"], []),  # both are given; it has no options
         (["config", "configs/word_problem.py:gro"], ["configs/word_problem.py:group="]),
         (["config", "configs/word_problem.py:A4"], ["configs/word_problem.py:A4xZ5"]),
         (["config", "configs/word_problem.py:lru,group=Z6"], ["configs/word_problem.py:lru,group=Z60"]),
         (["train", "--config.optim.l"], ["--config.optim.lr="]),
         (["train", "--config=configs/parity.py", "--config.model.layer.h"], ["--config.model.layer.heads="]),
-        (["config", "configs/parity.py:lru,smoke", "--config.model.layer.r_"], [f"--config.model.layer.r_m{x}=" for x in ("in", "ax")]),
+        (["config", "configs/mqar.py:lru", "--config.model.layer.r_mi"], ["--config.model.layer.r_min="]),
         (["config", "configs/modular_arithmetic.py:brackets", "--config.task.mul"], ["--config.task.multiplication="]),
         # folders are left to the shell, and so is what is wrong
         (["train", "--workdir="], []),
@@ -124,15 +124,20 @@ def test_it_imports_nothing_heavy():
     assert done.stdout.strip() == "[]", done.stderr
 
 
-STARTS = {"bash": ["bash", "--norc", "--noprofile", "-i"], "zsh": ["zsh", "-f", "-i"], "fish": ["fish", "--no-config", "-i"]}
 LINES = {
+    "ready": ["ready"],
     "tr\t--wo\tx": ["train", "--workdir=x"],  # a space after a whole word, none after =
     "eval --workdir=ru\tx": ["eval", "--workdir=runs/x"],  # the shell's own completion of files
     "train --config=configs/pari\t": ["train", "--config=configs/parity.py"],
     "config configs/word_problem.py:lru,gro\tZ6\t": ["config", "configs/word_problem.py:lru,group=Z60"],
+    "eval --checkpoint=\tb\t": ["eval", "--checkpoint=best"],
+    "config configs/parity.py:\tlst\t": ["config", "configs/parity.py:lstm"],
     "train --config.optim.warm\t5": ["train", "--config.optim.warmup=5"],
     "bench layer --layer=gru,ls\t--rounds=1": ["bench", "layer", "--layer=gru,lstm", "--rounds=1"],
 }
+STARTS = {"bash": ["bash", "--norc", "--noprofile", "-i"], "zsh": ["zsh", "-f", "-i"], "fish": ["fish", "--no-config", "-i"]}
+# Makes standard input the terminal that the shell is controlled by.
+TAKE = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
 
 
 @pytest.mark.parametrize("shell", STARTS)
@@ -141,30 +146,23 @@ def test_a_tab_completes_the_line(shell, tmp_path):
     if not shutil.which(shell):
         pytest.skip(f"no {shell} here")
     (tmp_path / "runs").mkdir()
-    (tmp_path / "bin").mkdir()
-    fake = tmp_path / "bin" / "lrnn"
-    fake.write_text(
-        f'#!/bin/sh\n[ "$1" = completion ] && exec {sys.executable} -m lrnn_jax "$@"\necho "$@" >> {tmp_path}/said\n'
-    )
+    fake, said = tmp_path / "bin" / "lrnn", tmp_path / "said"
+    fake.parent.mkdir()
+    program = f'[ "$1" = completion ] && exec {sys.executable} -m lrnn_jax "$@"'
+    fake.write_text(f'#!/bin/sh\n{program}\necho "$@" >> {said}\n')
     fake.chmod(0o755)
-    setup = f"lrnn completion {shell} | source" if shell == "fish" else f'eval "$(lrnn completion {shell})"'
-    typed = [setup, *(f"lrnn {line}" for line in LINES)]
-    environment = {
-        "PATH": f"{fake.parent}:{os.environ['PATH']}", "HOME": str(tmp_path), "TERM": "dumb", "PYTHONPATH": str(ROOT)
-    }  # fmt: skip
+    path = f"{fake.parent}:{os.environ['PATH']}"
+    environment = {"PATH": path, "HOME": str(tmp_path), "TERM": "dumb", "PYTHONPATH": str(ROOT)}
     terminal, end = pty.openpty()
-    process = subprocess.Popen(
-        STARTS[shell], stdin=end, stdout=end, stderr=end, cwd=tmp_path, env=environment, start_new_session=True
-    )
+    start = [sys.executable, "-c", TAKE, *STARTS[shell]]
+    process = subprocess.Popen(start, stdin=end, stdout=end, stderr=end, cwd=tmp_path, env=environment, start_new_session=True)
     os.close(end)
-    said = tmp_path / "said"
+    setup = "lrnn completion fish | source" if shell == "fish" else f'eval "$(lrnn completion {shell})"'
     try:
-        screen = read_for(terminal, 1.0, lambda: False)
-        for i, line in enumerate(typed):
-            os.write(terminal, f"{line}\r".encode())
-            screen += read_for(
-                terminal, 20.0 if i else 2.0, lambda i=i: said.exists() and len(said.read_text().splitlines()) >= i > 0
-            )
+        os.write(terminal, f"{setup}\r".encode())
+        for i, line in enumerate(LINES, 1):
+            os.write(terminal, f"lrnn {line}\r".encode())
+            screen = read_until(terminal, lambda i=i: said.exists() and said.read_text().count("\n") == i)
     finally:
         process.kill()
         process.wait()
@@ -172,10 +170,11 @@ def test_a_tab_completes_the_line(shell, tmp_path):
     assert said.read_text().splitlines() == [" ".join(line) for line in LINES.values()], screen
 
 
-def read_for(terminal, seconds, is_done):
-    """What a terminal shows until something is done, for so many seconds at most."""
-    shown, ends = b"", time.monotonic() + seconds
-    while not is_done() and time.monotonic() < ends:
-        if select.select([terminal], [], [], 0.05)[0]:
+def read_until(terminal, is_done):
+    """What a terminal shows until something is done; a program that waits for its reader would never be."""
+    shown, ends = b"", time.monotonic() + 20
+    while not is_done():
+        assert time.monotonic() < ends, shown.decode(errors="replace")
+        if select.select([terminal], [], [], 0.02)[0]:
             shown += os.read(terminal, 65536)
     return shown.decode(errors="replace")
