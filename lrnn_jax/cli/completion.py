@@ -91,11 +91,17 @@ def complete(words: list[str]) -> list[str]:
         return _complete_config(word)
     if verb == "config" and given and not given[0].startswith("-"):
         given[0] = f"--config={given[0]}"
-    names = [] if word.startswith("-") else [*_positional(verb, [each for each in given if not each.startswith("-")])]
-    if names or (word and not word.startswith("-")) or (not word and verb in ("runs", "report")):
-        return _starting(word, names)
     values = flags.FlagValues()
     COMMANDS[verb].define(values)
+    before = given[-1][2:] if given and given[-1].startswith("--") else ""
+    if before in values and not values[before].boolean:  # its value stands after a space
+        start = f"--{before}="
+        return [each.removeprefix(start) for each in complete([verb, *given[:-1], start + word])]
+    names: list[str] = []
+    if not word.startswith("-"):
+        names += _positional(verb, [each for each in given if not each.startswith("-")])
+        if names or word or verb in ("runs", "report"):
+            return _starting(word, names)
     name, equals, text = word[2:].partition("=")
     if equals:
         names = _complete_config(text) if name == "config" else _flag_values(verb, values[name], given, text)
@@ -220,7 +226,7 @@ def _parse(module: str) -> dict[str, Any]:
 
 def _find(module: str, name: str) -> tuple[str, Any]:
     node = _parse(module)[name]
-    return _find(node.module, name) if isinstance(node, ast.ImportFrom) else (module, node)
+    return _find(node.module or "", name) if isinstance(node, ast.ImportFrom) else (module, node)
 
 
 def _read_names(module: str, node: Any) -> list[str]:

@@ -89,7 +89,7 @@ def _dispatch(arguments: list[str]) -> int:
     if "-h" in flagged or "--help" in flagged:
         values = flags.FlagValues()
         command.define(values)
-        print(f"lrnn {verb} {command.usage}\n\n{command.summary}\n\n{describe_flags(values)}")
+        print(f"lrnn {verb} {command.usage}\n\n{command.summary}\n\n{describe_flags(values)}".rstrip())
         return 0
     return command.run(*parse_flags(verb, rest))
 
