@@ -88,7 +88,7 @@ def define_config_flags(rest: list[str], values: flags.FlagValues) -> list[str]:
     from lrnn_jax.config.fields import COMPONENTS, base_config, check_field, find_section, set_field
     from lrnn_jax.config.files import load_config
 
-    spec, words, others = _split_config(rest)
+    spec, words, others = split_config(rest)
     if spec is None:
         for path, _ in words:
             check_field(base_config(), path.partition(".")[0])
@@ -105,7 +105,7 @@ def define_config_flags(rest: list[str], values: flags.FlagValues) -> list[str]:
     return others
 
 
-def _split_config(rest: list[str]) -> tuple[str | None, list[tuple[str, str]], list[str]]:
+def split_config(rest: list[str]) -> tuple[str | None, list[tuple[str, str]], list[str]]:
     """Returns what --config says, (path, text) of each override, and the other arguments."""
     spec, words, others = None, [], []
     left = list(rest)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from absl import flags
 
 from lrnn_jax.cli.bench import define_bench, run_bench
+from lrnn_jax.cli.completion import define_completion, run_completion
 from lrnn_jax.cli.config import define_show, run_show
 from lrnn_jax.cli.data import define_data, run_data
 from lrnn_jax.cli.eval import define_eval, run_eval
@@ -84,10 +85,11 @@ def _dispatch(arguments: list[str]) -> int:
     if verb not in COMMANDS:
         raise UserError(f"unknown command {verb!r}{suggest(verb, COMMANDS)} (one of {', '.join(COMMANDS)})")
     command = COMMANDS[verb]
-    if any(word in ("-h", "--help") for word in rest):
+    flagged = rest[: rest.index("--")] if "--" in rest else rest
+    if "-h" in flagged or "--help" in flagged:
         values = flags.FlagValues()
         command.define(values)
-        print(f"lrnn {verb} {command.usage}\n\n{command.summary}\n\n{describe_flags(values)}")
+        print(f"lrnn {verb} {command.usage}\n\n{command.summary}\n\n{describe_flags(values)}".rstrip())
         return 0
     return command.run(*parse_flags(verb, rest))
 
@@ -194,4 +196,10 @@ COMMANDS = {
         run_data,
     ),
     "list": Command("lists what there is", "layers|tasks|configs|tables [--verbose]", define_list, run_list),
+    "completion": Command(
+        'prints what makes a shell complete lrnn: eval "$(lrnn completion bash)"',
+        "bash|zsh|fish",
+        define_completion,
+        run_completion,
+    ),
 }
