@@ -1,11 +1,9 @@
 """The command ``lrnn completion``: a script that makes the shell ask ``lrnn completion words`` on every tab.
 
-An answer may take a fraction of a second, so nothing here imports jax: what layers and tasks have is read from their source.
+An answer may take a fraction of a second, so nothing here imports jax; variants and fields of layers and tasks are left out.
 """
 
-import ast
 import contextlib
-import functools
 import io
 import runpy
 from collections.abc import Iterable
@@ -19,6 +17,7 @@ from lrnn_jax.cli.data import ACTIONS
 from lrnn_jax.cli.flags import split_config
 from lrnn_jax.cli.list import LISTS
 from lrnn_jax.errors import UserError, suggest
+from lrnn_jax.registry import LAYERS
 
 # Where there is no candidate, the shell completes files. No space follows a word that goes on.
 SCRIPTS = {
@@ -104,11 +103,13 @@ def complete(words: list[str]) -> list[str]:
             return _starting(word, names)
     name, equals, text = word[2:].partition("=")
     if equals:
-        names = _complete_config(text) if name == "config" else _flag_values(verb, values[name], given, text)
+        names = _complete_config(text) if name == "config" else _flag_values(values[name], given, text)
         return _starting(word, [f"--{name}={each}" for each in names])
     has_fields = verb in ("train", "sweep", "config")
     if has_fields and name.startswith("config."):
-        return _starting(word, [f"--config.{path}=" for path in _fields(given)])
+        from lrnn_jax.config.fields import base_fields
+
+        return _starting(word, [f"--config.{path}=" for path in base_fields()])
     names = [each if values[each].boolean else f"{each}=" for each in values] + ["help"] + ["config."] * has_fields
     names += [f"no{each}" for each in values if values[each].boolean and name.startswith("no")]
     return _starting(word, [f"--{each}" for each in names])
@@ -132,18 +133,14 @@ def _positional(verb: str, before: list[str]) -> Iterable[str]:
     return () if before else first.get(verb, ())
 
 
-def _flag_values(verb: str, flag: Any, given: list[str], text: str) -> list[str]:
+def _flag_values(flag: Any, given: list[str], text: str) -> list[str]:
     """Returns the values that a flag may have, as far as they are known; of one with commas, those of its last part."""
     if isinstance(flag.parser, flags.EnumParser):
         return [*flag.parser.enum_values]
     done = text[: text.rfind(",") + 1] if isinstance(flag.parser, flags.ListParser) else ""
     names: Iterable[str] = ()
     if flag.name == "layer":
-        names = _layers(text if verb == "reproduce" else "")
-    elif flag.name == "executor":
-        names = _read_names(*_find("lrnn_jax.sweeps.executors", "EXECUTORS"))
-    elif flag.name == "family":
-        names = _read_names(*_find("lrnn_jax.bench.scanning", "BLOCKS"))
+        names = LAYERS
     elif flag.name == "sweep":
         defined = _run_config((split_config(given)[0] or "").partition(":")[0])
         names = [each.removeprefix("sweep_") for each in defined if each.startswith("sweep_")]
@@ -152,14 +149,6 @@ def _flag_values(verb: str, flag: Any, given: list[str], text: str) -> list[str]
 
         names = load_experiment(next(each for each in given if not each.startswith("-"))).settings
     return [f"{done}{name}" for name in names]
-
-
-def _layers(text: str) -> list[str]:
-    """Returns the layers, with the variants of those that are written out already."""
-    from lrnn_jax.registry import LAYERS
-
-    longer = [name for name in LAYERS if text.startswith(name)]
-    return [*LAYERS, *(f"{name}/{variant}" for name in longer for variant in _read_class(*LAYERS[name].split(":"))[1])]
 
 
 def _complete_config(text: str) -> list[str]:
@@ -172,7 +161,7 @@ def _complete_config(text: str) -> list[str]:
         return _starting(text, sorted({f"configs/{file.name}" for folder in folders for file in folder.glob("*.py")}))
     choices = _run_config(path)["get_config"]
     done, comma, word = arg.rpartition(",")
-    left = {"layer": _layers(word.removeprefix("layer=")), "setting": [*choices.settings]}
+    left = {"layer": [*LAYERS], "setting": [*choices.settings]}
     left |= {option: [*values] for option, values in choices.options.items()}
     for each in filter(None, done.split(",")):
         option, equals, _ = each.rpartition("=")
@@ -188,70 +177,3 @@ def _run_config(path: str) -> dict[str, Any]:
     from lrnn_jax.config.files import find_config
 
     return runpy.run_path(str(find_config(path)))
-
-
-def _fields(given: list[str]) -> list[str]:
-    """Returns the common fields by dotted path, and the layer's and the task's own if there is a --config."""
-    from lrnn_jax.config.fields import GIVEN, base_fields
-    from lrnn_jax.registry import LAYERS, TASKS
-
-    fields = ["task.name", "model.layer.name", *base_fields()]
-    spec, overrides, _ = split_config(given)
-    with contextlib.suppress(Exception, SystemExit):  # the common ones are right whatever the file is
-        path, _, arg = (spec or "").partition(":")
-        choices, named = _run_config(path)["get_config"], dict(overrides)
-        chosen = choices.parse(arg, layer=named.get("model.layer.name", ""))
-        options = [choices.options[option][value] for option, value in chosen.options.items()]
-        task = [choices.task, *(each["task.name"] for each in options if "task.name" in each)][-1]
-        places = {"model.layer": LAYERS[chosen.layer], "task": TASKS[named.get("task.name", task)]}
-        own = {section: _read_class(*place.split(":"))[0] for section, place in places.items()}
-        fields += [f"{section}.{name}" for section, names in own.items() for name in names if name not in GIVEN]
-    return fields
-
-
-@functools.cache
-def _parse(module: str) -> dict[str, Any]:
-    """Returns a module's top level by name, from its source: a class, a constant's value, or the import that it comes from."""
-    file = Path(__file__).parents[2] / f"{module.replace('.', '/')}.py"
-    found: dict[str, Any] = {}
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ImportFrom):
-            found |= dict.fromkeys((alias.name for alias in node.names), node)
-        elif isinstance(node, ast.ClassDef):
-            found[node.name] = node
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            found[ast.unparse(node.target if isinstance(node, ast.AnnAssign) else node.targets[0])] = node.value
-    return found
-
-
-def _find(module: str, name: str) -> tuple[str, Any]:
-    node = _parse(module)[name]
-    return _find(node.module or "", name) if isinstance(node, ast.ImportFrom) else (module, node)
-
-
-def _read_names(module: str, node: Any) -> list[str]:
-    """Returns a tuple's strings, or a mapping's keys."""
-    if isinstance(node, ast.Name):
-        return _read_names(*_find(module, node.id))
-    if isinstance(node, ast.DictComp):
-        return _read_names(module, node.generators[0].iter)
-    if isinstance(node, ast.Dict):
-        pairs = zip(node.keys, node.values, strict=True)
-        return [name for key, value in pairs for name in ([ast.literal_eval(key)] if key else _read_names(module, value))]
-    return [*ast.literal_eval(node)]
-
-
-def _read_class(module: str, name: str) -> tuple[list[str], list[str]]:
-    """Returns the fields of a layer or a task, and the names of its variants."""
-    module, cls = _find(module, name)
-    fields: list[str] = []
-    variants: list[str] = []
-    for base in cls.bases:
-        if isinstance(base, ast.Name):
-            fields, variants = _read_class(module, base.id)
-    for node in cls.body:
-        if isinstance(node, ast.AnnAssign) and not ast.unparse(node.annotation).startswith("ClassVar"):
-            fields.append(ast.unparse(node.target))
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "VARIANTS":
-            variants = _read_names(module, node.value)
-    return [*dict.fromkeys(fields)], variants

@@ -15,8 +15,7 @@ from lrnn_jax.registry import load_layer, load_task
 COMPONENTS = ("task", "model.layer")
 # No field is meant for an integer beyond this.
 LARGEST = 2**63 - 1
-# Fields of layers and tasks that the backbone and the module system set.
-GIVEN = ("width", "depth", "index", "dtype", "parent", "name")
+_GIVEN = ("width", "depth", "index", "dtype", "parent", "name")
 
 
 def base_config() -> ConfigDict:
@@ -116,7 +115,7 @@ def own_fields(cls: type) -> dict[str, Any]:
     """
     fields = {}
     for field in dataclasses.fields(cls):
-        if field.name in GIVEN:
+        if field.name in _GIVEN:
             continue
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         if not isinstance(default, (bool, int, float, str, list)):

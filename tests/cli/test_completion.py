@@ -12,12 +12,8 @@ from pathlib import Path
 import pytest
 
 from helpers import refuse, succeed
-from lrnn_jax.bench.scanning import BLOCKS
 from lrnn_jax.cli.completion import SCRIPTS
 from lrnn_jax.cli.main import COMMANDS
-from lrnn_jax.config.fields import own_fields
-from lrnn_jax.registry import LAYERS, TASKS, load_layer, load_task
-from lrnn_jax.sweeps.executors import EXECUTORS
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,11 +40,9 @@ def words(*line):
         (["eval", "--checkpoint", "b"], ["best"]),
         (["train", "--config", "configs/parity.py:gru"], ["configs/parity.py:gru"]),
         (["train", "--workdir", ""], []),
-        (["sweep", "--executor="], [f"--executor={name}" for name in EXECUTORS]),
         (["sweep", "--config=configs/parity.py:lru", "--sweep="], ["--sweep=layers"]),
-        (["bench", "scan", "--family="], [f"--family={name}" for name in BLOCKS]),
         (["bench", "layer", "--layer=gru,ls"], ["--layer=gru,lstm"]),
-        (["reproduce", "--layer=mamba2"], ["--layer=mamba2", "--layer=mamba2/negative", "--layer=mamba2/positive"]),
+        (["reproduce", "--layer=mamba2"], ["--layer=mamba2"]),
         (["reproduce", "grazzi2025_fig1", "--setting=c"], ["--setting=cpu"]),
         (["reproduce", "grazzi2025_z"], ["grazzi2025_z60"]),
         (["data", "pre"], ["prepare"]),
@@ -64,9 +58,6 @@ def words(*line):
         (["config", "configs/word_problem.py:A4"], ["configs/word_problem.py:A4xZ5"]),
         (["config", "configs/word_problem.py:lru,group=Z6"], ["configs/word_problem.py:lru,group=Z60"]),
         (["train", "--config.optim.l"], ["--config.optim.lr="]),
-        (["train", "--config=configs/parity.py", "--config.model.layer.h"], ["--config.model.layer.heads="]),
-        (["config", "configs/mqar.py:lru", "--config.model.layer.r_mi"], ["--config.model.layer.r_min="]),
-        (["config", "configs/modular_arithmetic.py:brackets", "--config.task.mul"], ["--config.task.multiplication="]),
         # folders are left to the shell, and so is what is wrong
         (["train", "--workdir="], []),
         (["runs", ""], []),
@@ -88,18 +79,6 @@ def test_every_verb_and_each_of_its_flags_is_a_candidate():
         assert {flag.removesuffix("=") for flag in words(verb, "--")} >= {flag for flag in flags if flag}
 
 
-def test_what_is_read_from_the_source_is_what_classes_have(tmp_path):
-    for name in LAYERS:
-        variants = [f"--layer={name}/{variant}" for variant in load_layer(name).VARIANTS]
-        assert [word for word in words("reproduce", f"--layer={name}") if word.startswith(f"--layer={name}/")] == variants
-        fields = {f"--config.model.layer.{field}=" for field in ("name", *own_fields(load_layer(name)))}
-        assert set(words("train", f"--config=configs/parity.py:{name}", "--config.model.layer.")) == fields
-    for name in TASKS:
-        fields = {f"--config.task.{field}=" for field in ("name", *own_fields(load_task(name))) if field != "revision"}
-        line = ["train", "--config=configs/parity.py", f"--config.task.name={name}", "--config.task."]
-        assert set(words(*line)) == fields
-
-
 @pytest.mark.parametrize("text", ["print('x')\nraise SystemExit(3)", "def get_config(:", "import nowhere", "get_config = 3"])
 def test_a_broken_config_says_nothing(tmp_path, text):
     (tmp_path / "own.py").write_text(text)
@@ -113,15 +92,13 @@ def test_an_unknown_shell_is_one_line():
 
 
 def test_it_imports_nothing_heavy():
-    lines = [
-        ["--config=configs/word_problem.py:lru,"],
-        ["--config=configs/parity.py", "--config.model.layer."],
-        ["--layer=lru"],
-    ]
     program = "import sys\nfrom lrnn_jax.cli.completion import complete\n"
-    program += (
-        f"assert all(complete(['train', *line]) for line in {lines[:2]})\nassert complete(['reproduce', {lines[2][0]!r}])\n"
-    )
+    for line in (
+        ["train", "--config=configs/word_problem.py:lru,"],
+        ["train", "--config.optim."],
+        ["reproduce", "--layer=lru"],
+    ):
+        program += f"assert complete({line})\n"
     program += "print([name for name in ('jax', 'flax', 'optax') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
