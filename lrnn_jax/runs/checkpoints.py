@@ -78,6 +78,7 @@ class Checkpoints:
     def _manager(self) -> ocp.CheckpointManager:
         """What saves and removes; opened by the first save, since it stumbles over damage that reading passes by."""
         if self._opened is None:
+            _leave_counters_alone()
             garbled = [step for step in self._steps() if not _has_metadata(self.folder / str(step))]
             if garbled:
                 logging.warning("checkpoints of steps %s are damaged; moved aside to corrupt/", _list(garbled))
@@ -250,6 +251,16 @@ def _has_metadata(folder: Path) -> bool:
         return isinstance(json.loads((folder / "_CHECKPOINT_METADATA").read_bytes()), dict)
     except (OSError, ValueError, RecursionError):
         return False
+
+
+@functools.cache
+def _leave_counters_alone() -> None:
+    """Every save of Orbax reads TensorStore's counters of bytes, only to log them, and TensorStore frees no answer (0.1.86)."""
+    with suppress(ImportError):
+        from orbax.checkpoint._src.serialization import tensorstore_utils
+
+        if hasattr(tensorstore_utils, "get_tensorstore_raw_bytes"):
+            tensorstore_utils.get_tensorstore_raw_bytes = lambda *_, **__: 0
 
 
 @functools.cache

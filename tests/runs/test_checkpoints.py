@@ -1,5 +1,6 @@
 """Checkpoints on disks that fail: what is damaged is noticed, and what is intact is used."""
 
+import gc
 import json
 import random
 import shutil
@@ -64,6 +65,23 @@ def test_a_flipped_bit_anywhere_is_noticed_or_harmless(intact, tmp_path, flips):
         noticed += is_step(restored, 1)
         assert is_step(restored, 1) or is_step(restored, 2), f"silent: bit {place} of {file.relative_to(folder)}"
     assert noticed > flips / 10
+
+
+def test_saving_again_and_again_keeps_nothing_in_memory(tmp_path):
+    """Two dozen lists were kept of every save once, 15 kB."""
+
+    def count():
+        gc.collect()
+        return sum(type(each) is list for each in gc.get_objects())
+
+    with Checkpoints(tmp_path) as checkpoints:
+        counts = []
+        for step in range(30):
+            checkpoints.save(step, make_state(0), INFO)
+            if step % 15 == 14:
+                checkpoints.wait()
+                counts.append(count())
+    assert counts[1] - counts[0] < 60, counts
 
 
 def test_a_flipped_bit_of_the_info_is_noticed(intact, tmp_path, caplog):
