@@ -7,6 +7,7 @@ layer's sizes, and row by row where one length is tested. A table with another h
 import math
 import re
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,12 +72,14 @@ def _draw_panels(filled: FilledTable, heads: Mapping[str, str], figure: Any) -> 
     if with_training:
         _draw_training(table, axes[0], filled.cells, styles)
     for panel, name in zip(axes[with_training:], drawn, strict=True):
+        # two panels share the width with the names of the rows
+        head = "\n".join(textwrap.fill(line, 44 if len(axes) > 1 else 90) for line in heads[name].split("\n"))
         if single:
-            draw_rows(table, panel, cells[name], styles, title=heads[name])
+            draw_rows(table, panel, cells[name], styles, title=head)
         else:
             own = [run for run in filled.papers or filled.runs if run.column.name == name]
             longest = {run.config.train.length[1] for run in filled.runs if run.column.name == name}
-            draw_lengths(table, panel, cells[name], styles, papers=own, trained=longest, title=heads[name] or "test")
+            draw_lengths(table, panel, cells[name], styles, papers=own, trained=longest, title=head or "test")
     for panel in axes:
         panel.grid(alpha=0.3)
         if table.metric.partition("/")[0].endswith("accuracy") and not single:
@@ -109,7 +112,8 @@ def draw_rows(table: Table, axes: Any, cells: Sequence[Cell], styles: Styles, *,
         if cell.published and not cell.published.unit:
             axes.plot([cell.published.value], [place], "D", color="black", markerfacecolor="none", markersize=5)
     axes.plot([], [], "o", color="black", label="ours")
-    axes.plot([], [], "D", color="black", markerfacecolor="none", label="published, at the paper's scale")
+    if any(cell.published for cell in cells):
+        axes.plot([], [], "D", color="black", markerfacecolor="none", label="published, at the paper's scale")
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set(xlabel=in_words(table.metric))
