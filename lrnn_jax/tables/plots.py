@@ -72,7 +72,7 @@ def _draw_panels(filled: FilledTable, heads: Mapping[str, str], figure: Any) -> 
     if with_training:
         _draw_training(table, axes[0], filled.cells, styles)
     for panel, name in zip(axes[with_training:], drawn, strict=True):
-        head = "\n".join(_wrap(line, 48 if len(axes) > 1 else 96) for line in heads[name].split("\n"))
+        head = "\n".join(wrap(line, 48 if len(axes) > 1 else 96) for line in heads[name].split("\n"))
         if single:
             draw_rows(table, panel, cells[name], styles, title=head)
         else:
@@ -98,7 +98,7 @@ def _panels(figure: Any, count: int, *, height: float, rows: bool = False) -> li
     return axes[:count]
 
 
-def _wrap(text: str, width: int) -> str:
+def wrap(text: str, width: int) -> str:
     """Returns lines of about equal length, so that no single word stands alone."""
     return textwrap.fill(text, min(width, len(text) // math.ceil(len(text) / width) + 6)) if text else ""
 

@@ -1,12 +1,14 @@
 """Plots of tables: what is drawn where, from records that are made up."""
 
+import dataclasses
+
 import pytest
 from made_tables import column_table, finished, make_table
 from matplotlib.figure import Figure
 
 from lrnn_jax.tables.cells import fill_table
 from lrnn_jax.tables.declaring import Column, Row, list_runs
-from lrnn_jax.tables.plots import by_length, draw_lengths, draw_rows, draw_sizes, row_styles
+from lrnn_jax.tables.plots import by_length, draw_lengths, draw_rows, draw_sizes, row_styles, wrap
 from lrnn_jax.tables.records import load_record, record_file, save_record, thin_curves
 from lrnn_jax.tables.rendering import render, render_markdown
 
@@ -108,6 +110,18 @@ def test_one_tested_length_is_drawn_row_by_row(tmp_path):
     filled = fill_table(table, "cpu", tmp_path)
     draw_rows(table, axes, filled.cells, row_styles([cell.row for cell in filled.cells]), title="x")
     assert [label.get_text() for label in axes.get_yticklabels()] == ["easy"]
+    published = [cell.published for cell in filled.cells if cell.published]
+    assert len(axes.get_legend_handles_labels()[1]) == 1 + bool(published)
+    axes.clear()
+    bare = [cell._replace(row=dataclasses.replace(cell.row, published={})) for cell in filled.cells]
+    draw_rows(table, axes, bare, row_styles([cell.row for cell in bare]), title="x")
+    assert axes.get_legend_handles_labels()[1] == ["ours"]
+
+
+def test_a_long_head_is_wrapped_and_no_word_stands_alone():
+    head = "trained on lengths 2 to 1024 (orvieto2023: 2 to 4096)"
+    assert wrap(head, 48).split("\n") == ["trained on lengths 2 to 1024", "(orvieto2023: 2 to 4096)"]
+    assert wrap(head, 60) == head and wrap("", 48) == ""
 
 
 def test_a_table_may_have_a_figure_of_its_own(tmp_path):
