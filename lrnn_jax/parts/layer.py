@@ -195,7 +195,7 @@ class RecurrentLayer(nn.Module):
         if jax.tree.leaves(state) and not self.causal:
             raise ValueError(f"state: {self.describe()} is not causal, so there is no state to go on from")
         expected = jax.eval_shape(lambda: self.init_state(x.shape[0]))
-        if jax.tree.structure(state) != jax.tree.structure(expected):
+        if not _alike(state, expected):
             right = describe_shapes(expected)
             raise ValueError(f"state: {describe_shapes(state)} is not {right}, as in init_state(batch={x.shape[0]})")
         parts = jax.tree_util.tree_leaves_with_path(expected)
@@ -243,8 +243,7 @@ class RecurrentLayer(nn.Module):
         y, state = answer
         if getattr(y, "shape", None) != x.shape or not jnp.issubdtype(y.dtype, jnp.floating):
             raise UserError(f"{name}: recur returns y {describe_shapes(y)}, not floating of x's shape {list(x.shape)}")
-        alike = jax.tree.structure(state) == jax.tree.structure(start)
-        if not alike or any(
+        if not _alike(state, start) or any(
             (getattr(found, "shape", None), getattr(found, "dtype", None)) != (right.shape, right.dtype)
             for found, right in zip(jax.tree.leaves(state), jax.tree.leaves(start), strict=True)
         ):
@@ -320,6 +319,11 @@ def _find_fault(cls: type[RecurrentLayer], name: str) -> str:
     if _takes(found, *list(right)[bound:]):
         return ""
     return f"arguments ({', '.join(right)}) of method {name}, which has ({', '.join(found.parameters)})"
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two trees have the same structure, whatever their leaves."""
+    return str(jax.tree.structure(one)) == str(jax.tree.structure(other))
 
 
 def _takes(signature: inspect.Signature, *args: Any, **kwargs: Any) -> bool:
