@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from lrnn_jax.models.backbone import Backbone as Backbone
     from lrnn_jax.registry import build_model as build_model
     from lrnn_jax.registry import build_task as build_task
+    from lrnn_jax.scans import *  # noqa: F403
     from lrnn_jax.training.evaluation import evaluate_run as evaluate_run
     from lrnn_jax.training.loop import train as train
 
 __version__ = "0.1.0"
 
-# Name -> module, or module:attribute. The classes of all layers and tasks come on top, by the registry.
+# Name -> module, or module:attribute. The classes of all layers and tasks come on top, by the registry, and every `scan_*`.
 _NAMES = {
     "Backbone": "lrnn_jax.models.backbone:Backbone",
     "build_model": "lrnn_jax.registry:build_model",
@@ -52,7 +53,7 @@ def _places() -> dict[str, str]:
 
 
 def __getattr__(name: str) -> Any:
-    places = _places()
+    places = _places() | ({name: f"lrnn_jax.scans:{name}"} if name.startswith("scan_") else {})
     if name not in places:
         from lrnn_jax.errors import suggest
 

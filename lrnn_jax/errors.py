@@ -12,6 +12,10 @@ class UserError(ValueError):
     """
 
 
+class CannotImport(UserError):
+    """A layer's or a task's own module, which does not lie where Python looks, or fails as it is read."""
+
+
 class TrainingFailed(Exception):
     """Training stopped because a number was not finite. The last good checkpoint is kept."""
 

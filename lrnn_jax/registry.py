@@ -3,10 +3,11 @@
 import functools
 import importlib
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrnn_jax.errors import UserError, name_fields, suggest
+from lrnn_jax.errors import CannotImport, UserError, name_fields, suggest
 
 if TYPE_CHECKING:
     from lrnn_jax.models.backbone import Backbone
@@ -164,14 +165,27 @@ def _load_from_outside(kind: str, name: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a user's code
-        said = next(iter(str(error).splitlines()), "")
-        raise UserError(f"{kind} {name!r}: cannot import {module_name!r}: {type(error).__name__}: {said}") from error
+        said = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}{_find_place(error, module_name)}"
+        raise CannotImport(f"{kind} {name!r}: cannot import {module_name!r}: {said}") from error
     cls = getattr(module, attribute, None)
     if not isinstance(cls, type):
         known = [key for key, value in vars(module).items() if isinstance(value, type) and value.__module__ == module_name]
         raise UserError(f"{kind} {name!r}: {module_name!r} has no class {attribute!r}{suggest(attribute, known)}")
     _check_contract(kind, name, cls)
     return cls
+
+
+def _find_place(error: Exception, module_name: str) -> str:
+    """Returns where a user's module fails, as ``" (FILE:LINE)"``, or what to do where there is no such module."""
+    if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+        file = f"{module_name.replace('.', '/')}.py"
+        return f"; start in the folder that {file} lies in, or put that folder on PYTHONPATH"
+    if isinstance(error, SyntaxError):
+        return ""  # has its place in its text
+    # after ours and importlib's come those of the module; what it calls in other libraries is not the user's
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__)[2:] if not frame.filename.startswith("<")]
+    own = [frame for frame in frames if Path(frame.filename).parent == Path(frames[0].filename).parent]
+    return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
 
 
 def _check_contract(kind: str, name: str, cls: type) -> None:

@@ -33,3 +33,14 @@ import jax  # noqa: E402 - after the hook and the flags
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--layer", help="module:Class of a layer outside the package, which the generic tests shall take as well")
+
+
+def pytest_configure(config):
+    from lrnn_jax.registry import LAYERS
+
+    if layer := config.getoption("--layer"):
+        LAYERS[layer] = layer

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -75,6 +76,17 @@ def test_the_task_trains_and_its_labels_are_the_oracles(folder):
     for row, target, length in zip(batch.inputs, batch.targets, batch.lengths, strict=True):
         assert target == task.oracle(row[:length].tolist()) and not row[length:].any()
     assert set(batch.lengths) == set(range(2, 10)) and 16 < batch.targets.sum() < 48
+
+
+@pytest.mark.parametrize(("groups", "ends"), [("", "3 passed"), (r', r"gate$": NO_DECAY', "1 failed, 2 passed")])
+def test_the_generic_tests_take_the_layer_from_where_it_lies(tmp_path, groups, ends):
+    """Those that compile nothing, and again where the layer has a group that no parameter is in."""
+    (line,) = (line for _, code in BLOCKS for line in code.splitlines() if "--layer=" in line)
+    (tmp_path / "my_layer.py").write_text(FILES["my_layer.py"].replace("NO_DECAY}", f"NO_DECAY{groups}}}"))
+    arguments = shlex.split(line.replace("CHECKOUT/tests/layers", str(ROOT / "tests/layers/test_declarations.py")))[1:]
+    command = [sys.executable, "-m", "pytest", *arguments, "-n", "0", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ends in done.stdout, done.stdout + done.stderr
 
 
 def test_every_file_that_it_names_exists():

@@ -72,8 +72,17 @@ def test_every_other_name_is_there_and_typed():
     tree = ast.parse(Path(lrnn_jax.__file__).read_text())
     (typed,) = (node for node in tree.body if isinstance(node, ast.If))
     shown = {alias.asname: f"{node.module}:{alias.name}" for node in typed.body for alias in node.names}
+    assert shown.pop(None) == "lrnn_jax.scans:*"
     assert shown == {name: place.replace("lrnn_jax.scans", "lrnn_jax:scans") for name, place in lrnn_jax._NAMES.items()}
     assert typing.get_type_hints(lrnn_jax.train)["return"] is Result
+
+
+def test_every_scan_can_be_had_from_the_package():
+    from lrnn_jax import scan_diagonal
+
+    assert scan_diagonal is lrnn_jax.scans.scan_diagonal
+    assert all(getattr(lrnn_jax, name) is getattr(lrnn_jax.scans, name) for name in lrnn_jax.scans.__all__)
+    assert not hasattr(lrnn_jax, "scan_nothing") and not hasattr(lrnn_jax, "scanning")
 
 
 def test_a_name_that_is_not_there_says_the_nearest():

@@ -13,6 +13,7 @@ import numpy as np
 from lrnn_jax.config.checks import validate_config
 from lrnn_jax.errors import UserError
 from lrnn_jax.models.backbone import Backbone, unroll_blocks
+from lrnn_jax.parts.layer import RecurrentLayer, describe_shapes
 from lrnn_jax.tasks.base import Batch, FileTask, SyntheticTask, Task
 from lrnn_jax.training.evaluation import read_run, restore_parameters
 from lrnn_jax.training.program import make_program
@@ -91,6 +92,7 @@ def _transitions(model: Backbone, variables: Tree, rows: jax.Array) -> list[jax.
     def listen(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if isinstance(context.module, model.layer_class) and context.method_name == "__call__":
             a = context.module.transition(args[0])
+            _check_transition(context.module, a)
             found.append(a if a.shape[:2] == axes else jnp.broadcast_to(a, (*axes, *a.shape)))
         return call(*args, **kwargs)
 
@@ -98,6 +100,13 @@ def _transitions(model: Backbone, variables: Tree, rows: jax.Array) -> list[jax.
     with nn.intercept_methods(listen):
         single.apply(own, rows)
     return found
+
+
+def _check_transition(layer: RecurrentLayer, a: Any) -> None:
+    right = "eigenvalues" if layer.DIAGONAL else "square matrices on the last two axes"
+    square = layer.DIAGONAL or len(set(getattr(a, "shape", ())[-2:])) == 1
+    if not square or not jnp.issubdtype(getattr(a, "dtype", int), jnp.inexact):
+        raise UserError(f"layer {layer.describe()}: transition returns {describe_shapes(a)}, not {right}")
 
 
 def _eigenvalues(model: Backbone, a: np.ndarray) -> np.ndarray:

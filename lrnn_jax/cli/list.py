@@ -21,10 +21,10 @@ def _list_layers() -> list[tuple[str, ...]]:
 
 
 def list_layers_with_sizes(width: int) -> list[tuple[str, ...]]:
-    """Returns parameters and floats of one sequence's state by the layers' closed formulas, with their default fields."""
+    """Returns parameters and floats of one sequence's state by the closed formulas with default fields, and the variants."""
     from lrnn_jax.registry import LAYERS, load_layer
 
-    rows: list[tuple[str, ...]] = [("layer", f"parameters (D={width})", "", "state", "", "methods", "source")]
+    rows: list[tuple[str, ...]] = [("layer", f"parameters (D={width})", "", "state", "", "methods", "variants", "source")]
     for name in LAYERS:
         cls = load_layer(name)
         layer = cls(width=width, parent=None)
@@ -35,7 +35,7 @@ def list_layers_with_sizes(width: int) -> list[tuple[str, ...]]:
             if not formula and what == "parameter_count":
                 formula = cls.PARAMETER_FORMULA
             sizes += f"{_size(cls, what, width):,}", f"= {formula}" if formula else ""
-        rows.append((name, *sizes, ", ".join(cls.METHODS), cls.SOURCE))
+        rows.append((name, *sizes, ", ".join(cls.METHODS), ", ".join(cls.VARIANTS), cls.SOURCE))
     return rows
 
 
@@ -108,7 +108,7 @@ LISTS: dict[str, Callable[[], list[tuple[str, ...]]]] = {
 
 def define_list(values: flags.FlagValues) -> None:
     """Adds the command\'s flags."""
-    flags.DEFINE_boolean("verbose", False, "layers: also the sizes of parameters and state", values)
+    flags.DEFINE_boolean("verbose", False, "layers: also the sizes of parameters and state, and the variants", values)
     flags.DEFINE_integer("width", 128, "layers: the model width D of those sizes", 1, flag_values=values)
 
 

@@ -149,7 +149,7 @@ def _component_config(cls: type, name: str, fields: Mapping[str, Any]) -> Config
     defaults = own_fields(cls)
     for key in fields:
         if key not in defaults:
-            raise UserError(f"{name!r} has no field {key!r}{suggest(key, defaults)}")
+            raise UserError(f"{name!r} has no field {key!r}{suggest(key, defaults)} (it has {', '.join(defaults) or 'none'})")
     return ConfigDict(
         {"name": name, **defaults, **{key: check_type(key, value, defaults[key]) for key, value in fields.items()}}
     )
@@ -219,7 +219,8 @@ def check_field(config: ConfigDict, path: str) -> None:
             if not isinstance(level, ConfigDict):
                 raise UserError(f"config field {here!r} holds a value, not a section: {path!r} does not exist")
             nearest = suggest(part, level)
-            rest = "" if nearest else f" ({here or 'config'} has {', '.join(level)})"
+            # a guess is enough of fields that all configs share
+            rest = "" if nearest and here not in COMPONENTS else f" ({here or 'config'} has {', '.join(level)})"
             raise UserError(f"unknown config field {prefix + part!r}{nearest}{rest}")
         level = level[part]
 

@@ -1,6 +1,8 @@
 """The contract that every recurrent layer keeps. A new layer is one file in `lrnn_jax/layers` and one line in `registry`."""
 
 import dataclasses
+import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -120,9 +122,11 @@ class RecurrentLayer(nn.Module):
 
         Raises:
           ValueError: inputs or resets of another shape or dtype, a state that `init_state` does not make for this batch, a
-            state for a layer that is not causal, or a scan that the layer does not have or that cannot take what is given.
+            state for a layer that is not causal, or a scan that the layer does not have or that cannot take what is given; a
+            layer whose own `recur`, `init_state` or counts break the contract.
         """
         self._check_inputs(x, reset)
+        start = self._check_start(x.shape[0])
         self.check_state(x, state)
         if scan != "auto":
             choose_method(scan, self.METHODS, accelerator=scan, cpu=scan, state=state is not None, reset=reset is not None)
@@ -133,10 +137,11 @@ class RecurrentLayer(nn.Module):
         elif self.START_STATE:
             state = self.init_state(x.shape[0])
         if x.shape[1]:
-            y, state = self.recur(x, state, reset, scan)
+            y, state = self._check_answer(x, start, self.recur(x, state, reset, scan))
             return y.astype(self.dtype), state
         # one position, whose outputs are dropped, for the parameters that `init` makes on the way
-        y, _ = self.recur(jnp.zeros((x.shape[0], 1, self.width), self.dtype), state, None, scan)
+        one = jnp.zeros((x.shape[0], 1, self.width), self.dtype)
+        y, _ = self._check_answer(one, start, self.recur(one, state, None, scan))
         return y[:, :0].astype(self.dtype), self.init_state(x.shape[0]) if state is None else state
 
     def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
@@ -149,7 +154,7 @@ class RecurrentLayer(nn.Module):
           scan: "auto", or one of ``METHODS`` that serves this state and reset; scans take it as their argument ``method``.
 
         Returns:
-          ``(y, state)`` as `__call__` does.
+          ``(y, state)``: y ``[B T D]`` in any floating dtype; the state float32 and otherwise too as `init_state` makes it.
         """
         raise NotImplementedError
 
@@ -190,9 +195,9 @@ class RecurrentLayer(nn.Module):
         if jax.tree.leaves(state) and not self.causal:
             raise ValueError(f"state: {self.describe()} is not causal, so there is no state to go on from")
         expected = jax.eval_shape(lambda: self.init_state(x.shape[0]))
-        found, right = str(jax.tree.structure(state)), str(jax.tree.structure(expected))
-        if found != right:
-            raise ValueError(f"state: {found} is not {right}, as in init_state(batch={x.shape[0]})")
+        if not _alike(state, expected):
+            right = describe_shapes(expected)
+            raise ValueError(f"state: {describe_shapes(state)} is not {right}, as in init_state(batch={x.shape[0]})")
         parts = jax.tree_util.tree_leaves_with_path(expected)
         for (path, part), given in zip(parts, jax.tree.leaves(state), strict=True):
             if jnp.shape(given) != part.shape:
@@ -213,6 +218,43 @@ class RecurrentLayer(nn.Module):
             raise ValueError(f"x: dtype {jnp.result_type(x)} is not floating")
         if reset is not None and (jnp.shape(reset) != shape[:2] or jnp.result_type(reset) != jnp.bool):
             raise ValueError(f"reset: {jnp.result_type(reset)} of shape {jnp.shape(reset)} is not bool of shape {shape[:2]}")
+
+    def _check_start(self, batch: int) -> State:
+        """Returns the shapes of `init_state`, if they keep the contract.
+
+        Raises:
+          UserError: says what they are.
+        """
+        start = jax.eval_shape(lambda: self.init_state(batch))
+        if any(part.shape[:1] != (batch,) or part.dtype != jnp.float32 for part in jax.tree.leaves(start)):
+            said = f"init_state(batch={batch}) is {describe_shapes(start)}, not float32 with batch as first axis"
+            raise UserError(f"layer {self.describe()}: {said}")
+        return start
+
+    def _check_answer(self, x: jax.Array, start: State, answer: Any) -> tuple[jax.Array, State]:
+        """Returns what `recur` has answered for ``x``, if it keeps the contract. Only shapes are looked at: a run pays nothing.
+
+        Raises:
+          UserError: says what the layer returns, and what it should.
+        """
+        name = f"layer {self.describe()}"
+        if not (isinstance(answer, tuple) and len(answer) == 2):
+            raise UserError(f"{name}: recur returns {describe_shapes(answer)}, not (y, state)")
+        y, state = answer
+        if getattr(y, "shape", None) != x.shape or not jnp.issubdtype(y.dtype, jnp.floating):
+            raise UserError(f"{name}: recur returns y {describe_shapes(y)}, not floating of x's shape {list(x.shape)}")
+        if not _alike(state, start) or any(
+            (getattr(found, "shape", None), getattr(found, "dtype", None)) != (right.shape, right.dtype)
+            for found, right in zip(jax.tree.leaves(state), jax.tree.leaves(start), strict=True)
+        ):
+            raise UserError(f"{name}: recur returns state {describe_shapes(state)}, init_state has {describe_shapes(start)}")
+        if self.is_initializing():
+            made = sum(leaf.size for leaf in jax.tree.leaves(self.variables.get("params", {})))
+            sizes = {"parameter_count": made, "state_count": sum(math.prod(part.shape[1:]) for part in jax.tree.leaves(start))}
+            for count, size in sizes.items():
+                if (said := getattr(self, count)()) != size:
+                    raise UserError(f"{name}: {count}() is {said!r}, and there are {size}")
+        return y, state
 
     def transition(self, x: Float[Array, "B T D"]) -> jax.Array:
         """Returns the state-transition matrices A_t, or their eigenvalues where A_t is diagonal."""
@@ -252,7 +294,10 @@ def missing_parts(cls: Any) -> list[str]:
     """Returns what ``cls`` lacks of the contract of `RecurrentLayer`, in words; an empty list if it is a layer."""
     if not (isinstance(cls, type) and issubclass(cls, RecurrentLayer)):
         return ["the base class lrnn_jax.parts.layer.RecurrentLayer"]
-    missing = [f"method {name}" for name in METHODS_OF_A_LAYER if getattr(cls, name) is getattr(RecurrentLayer, name)]
+    missing = [said for name in METHODS_OF_A_LAYER if (said := _find_fault(cls, name))]
+    made = inspect.signature(cls.__init__)
+    if not _takes(made, None, **dict.fromkeys(field.name for field in dataclasses.fields(cls) if field.init)):
+        missing.append(f"fields in place of its own __init__({', '.join(made.parameters)})")
     missing += [f"class attribute {name}" for name in ("SOURCE", "METHODS", "PARAM_GROUPS") if not getattr(cls, name, None)]
     if isinstance(getattr(cls, "METHODS", None), Mapping):
         missing += [f"Serves(...) for METHODS[{name!r}]" for name, it in cls.METHODS.items() if not isinstance(it, Serves)]
@@ -262,6 +307,41 @@ def missing_parts(cls: Any) -> list[str]:
     for variant, values in cls.VARIANTS.items():
         missing += [f"field {name!r} of variant {variant!r}" for name in values if name not in fields]
     return missing
+
+
+def _find_fault(cls: type[RecurrentLayer], name: str) -> str:
+    """Returns what is wrong with a method of the contract, or nothing."""
+    own, base = getattr(cls, name), getattr(RecurrentLayer, name)
+    if own is base or not callable(own):
+        return f"method {name}"
+    right, found = inspect.signature(base).parameters, inspect.signature(own)
+    bound = isinstance(inspect.getattr_static(cls, name), (staticmethod, classmethod))  # without self
+    if _takes(found, *list(right)[bound:]):
+        return ""
+    return f"arguments ({', '.join(right)}) of method {name}, which has ({', '.join(found.parameters)})"
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two trees have the same structure, whatever their leaves."""
+    return str(jax.tree.structure(one)) == str(jax.tree.structure(other))
+
+
+def _takes(signature: inspect.Signature, *args: Any, **kwargs: Any) -> bool:
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+def describe_shapes(tree: Any) -> str:
+    """Returns a tree of arrays or shapes in one line, such as ``{h: float32[2,8]}``."""
+
+    def describe(leaf: Any) -> str:
+        shape = ",".join(map(str, getattr(leaf, "shape", ())))
+        return f"{leaf.dtype}[{shape}]" if hasattr(leaf, "dtype") else type(leaf).__name__
+
+    return str(jax.tree.map(describe, tree)).replace("'", "")
 
 
 def check_divides(part: str, parts: int, whole: int) -> None:

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from lrnn_jax.config.checks import check_fields
 from lrnn_jax.config.fields import check_field
-from lrnn_jax.errors import UserError
+from lrnn_jax.errors import CannotImport, UserError
 from lrnn_jax.registry import load_task
 from lrnn_jax.runs.checkpoints import Checkpoints
 from lrnn_jax.runs.folder import RunFolder
@@ -19,13 +19,15 @@ def read_run(workdir: Path) -> ConfigDict:
     """Returns a run's config, where the run's own records stand in for what they were made from.
 
     Raises:
-      UserError: no run there, or one whose config is damaged or another version's.
+      UserError: no run there, one whose config is damaged or another version's, or whose layer or task cannot be imported.
     """
     config = RunFolder(workdir).read_config()
     try:
         check_field(config, "task.name")
         task = load_task(config.task.name)
         check_fields(config)
+    except CannotImport as error:
+        raise UserError(f"{workdir}: {error}") from error  # the run is as it was
     except UserError as error:
         raise UserError(
             f"{workdir / 'config.json'} is damaged or another version's: {error}; restore the file, or train the run again in "

@@ -149,7 +149,8 @@ def _follow(runs: Sequence[Run], due: Sequence[ConfigDict]) -> Progress:
     names = {}
     for run in runs:
         layer, point = run.config.model.layer.name, [f"{path.rpartition('.')[2]}={value}" for path, value in run.point.items()]
-        names[config_hash(run.config)] = Name(", ".join([f"{_cell_name(run)} ({layer})", *point]), run.seed)
+        shown = "" if run.row.name.startswith(layer) else f" ({layer})"
+        names[config_hash(run.config)] = Name(", ".join([f"{_cell_name(run)}{shown}", *point]), run.seed)
     return Progress(configs, names, {config_hash(config) for config in due})
 
 

@@ -107,7 +107,10 @@ def _find_rule(path: str, layer_name: str, rules: Mapping[str, Mapping[str, Any]
             raise UserError(f"parameter {path!r} matches {len(found)} groups of {source}: {', '.join(found)}")
         if found:
             return source, found[0]
-    raise UserError(f"parameter {path!r} matches no group of {layer_name if inside else 'backbone'}")
+    if not inside:
+        raise UserError(f"parameter {path!r} matches no group of backbone")
+    todo = f"add r'^{re.escape(inside)}$': MATRICES, or NO_DECAY, of lrnn_jax.parts.layer to its PARAM_GROUPS"
+    raise UserError(f"parameter {path!r} matches no group of {layer_name}; {todo}")
 
 
 def format_groups(groups: Sequence[Group], recurrent_lrs: Sequence[float] = (-1.0,)) -> str:

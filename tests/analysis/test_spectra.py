@@ -12,6 +12,7 @@ from lrnn_jax.analysis import spectra
 from lrnn_jax.analysis.spectra import measure_run, measure_spectra
 from lrnn_jax.config.files import load_own_config
 from lrnn_jax.errors import UserError
+from lrnn_jax.layers.diagonal import Diagonal
 from lrnn_jax.models.backbone import Backbone
 from lrnn_jax.registry import LAYERS, load_layer
 from lrnn_jax.tasks.base import Example
@@ -53,6 +54,28 @@ def test_every_block_of_every_layer_is_measured_at_every_position(name):
         assert values.shape[:2] == (2, LENGTH) and values.shape[2] == COUNTS.get(name, values.shape[2]) > 0
         assert np.isfinite(values).all()
         assert load_layer(name).MAY_EXPAND or np.abs(values).max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("diagonal", "answer", "said"),
+    [
+        (True, lambda x: 3, "int, not eigenvalues"),
+        (True, lambda x: x.astype(int), "int32[2,5,8], not eigenvalues"),
+        (False, lambda x: x, "float32[2,5,8], not square matrices on the last two axes"),
+        (False, lambda x: x[0, 0, 0], "float32[], not square matrices on the last two axes"),
+    ],
+)
+def test_a_transition_that_is_none_is_named(diagonal, answer, said):
+    class Mine(Diagonal):
+        DIAGONAL = diagonal
+
+        def transition(self, x):
+            return answer(x)
+
+    model, variables, tokens = prepare("diagonal")
+    with pytest.raises(UserError) as caught:
+        jax.eval_shape(functools.partial(spectra._transitions, model.clone(layer_class=Mine)), variables, tokens)
+    assert str(caught.value) == f"layer Mine: transition returns {said}"
 
 
 @pytest.mark.parametrize("name", STATE)

@@ -96,6 +96,7 @@ def test_list_verbose_writes_the_sizes_out_over_the_width():
     lines = {
         line.split()[0]: " ".join(line.split()) for line in succeed("list", "layers", "--verbose", "--width=64").splitlines()
     }
+    assert "sequential, associative lru, ring, stable_exp, exp, real_imag Orvieto" in lines["lru"]
     assert "33,024 = 8 D^2 + 4 D 128 = 2 D sequential" in lines["lstm"]  # 4 gates of two matrices and one bias
     assert "64 = D sequential, associative" in lines["diagonal"]
     assert 40_464 == 6 * 72**2 + 4 * 72 * 5 + 110 * 72  # Mamba's rank is rounded up there

@@ -1,6 +1,8 @@
 """Layers and tasks from outside the package: their fields are config fields; an incomplete one is refused in one line."""
 
 import sys
+from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -12,6 +14,7 @@ from lrnn_jax.config.fields import set_field
 from lrnn_jax.config.files import load_config
 from lrnn_jax.config.identity import config_hash, restore_config, traced_values
 from lrnn_jax.errors import UserError
+from lrnn_jax.runs import restoring
 
 MODULE = '''
 import dataclasses
@@ -52,6 +55,14 @@ class Unfinished(Leaky):
     recur = RecurrentLayer.recur
     SOURCE = ""
 
+class Arguments(Leaky):
+    def recur(self, x, state):
+        return x, state
+
+class Made(Leaky):
+    def __init__(self, width):
+        self.width = width
+
 class NoDefault(Leaky):
     rate: dict = dataclasses.field(default_factory=dict)
 
@@ -71,6 +82,8 @@ def module(tmp_path, monkeypatch):
     """The module ``own_parts`` in the working directory."""
     (tmp_path / "own_parts.py").write_text(MODULE)
     (tmp_path / "own_broken.py").write_text("def half(:\n")
+    (tmp_path / "own_typo.py").write_text("import jax\n\nMETHODS = {'sequential': Serves()}\n")
+    (tmp_path / "own_deep.py").write_text("import numpy as np\nimport own_parts\nA = np.zeros((2, 2)).reshape(3)\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     yield
@@ -120,6 +133,20 @@ def test_a_task_has_its_fields():
         ("model.layer.name", "own_parts:NoDefault", "field 'rate' of own_parts:NoDefault has the default {}"),
         ("model.layer.name", "own_broken:Leaky", "cannot import 'own_broken': SyntaxError"),
         ("model.layer.name", "own_nowhere:Leaky", "cannot import 'own_nowhere': ModuleNotFoundError"),
+        (
+            "model.layer.name",
+            "own.nowhere:Leaky",
+            "start in the folder that own/nowhere.py lies in, or put that folder on PYTHON",
+        ),
+        ("model.layer.name", "own_typo:Leaky", "NameError: name 'Serves' is not defined ({here}/own_typo.py:3)"),
+        ("model.layer.name", "own_deep:Leaky", "({here}/own_deep.py:3)"),
+        ("task.name", "own_typo:Loud", "task 'own_typo:Loud': cannot import 'own_typo': NameError"),
+        (
+            "model.layer.name",
+            "own_parts:Arguments",
+            "lacks arguments (self, x, state, reset, scan) of method recur, which has (se",
+        ),
+        ("model.layer.name", "own_parts:Made", "lacks fields in place of its own __init__(self, width)"),
         ("model.layer.name", TASK, "lacks the base class"),
         ("task.name", "own_parts:Silent", "lacks method vocab_size, method batch"),
         ("task.name", LAYER, "lacks the base class"),
@@ -128,10 +155,34 @@ def test_a_task_has_its_fields():
 def test_an_incomplete_one_is_refused_in_one_line_and_spoils_no_list(path, name, said, capsys):
     with pytest.raises(UserError) as caught:
         load_config("configs/parity.py:smoke", {path: name})
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert said.replace("{here}", str(Path.cwd())) in str(caught.value) and "\n" not in str(caught.value)
     assert main(["train", "--config=configs/parity.py:smoke", f"--config.{path}={name}"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert all(len(LISTS[what]()) > 3 for what in ("layers", "tasks"))
+
+
+def test_an_unknown_field_of_a_layer_is_answered_with_those_that_it_has():
+    with pytest.raises(UserError) as caught:
+        load_config(f"configs/parity.py:{LAYER},smoke", {"model.layer.decai": 0.5})
+    said = "unknown config field 'model.layer.decai'; did you mean 'decay'? (model.layer has decay, name, taps)"
+    assert str(caught.value) == said
+
+
+def test_a_run_away_from_its_module_is_not_called_damaged(tmp_path, monkeypatch):
+    monkeypatch.setattr(restoring, "RunFolder", lambda workdir: mock.Mock(read_config=lambda: config))
+    config = load_config(f"configs/parity.py:{LAYER},smoke")
+    assert restoring.read_run(Path("runs/x")) is config
+    registry._load_from_outside.cache_clear()
+    sys.modules.pop("own_parts", None)
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(tmp_path)])
+    with pytest.raises(UserError) as caught:
+        restoring.read_run(Path("runs/x"))
+    assert str(caught.value) == (
+        "runs/x: layer 'own_parts:Leaky': cannot import 'own_parts': ModuleNotFoundError: No module named 'own_parts'; "
+        "start in the folder that own_parts.py lies in, or put that folder on PYTHONPATH"
+    )
 
 
 def test_the_command_line_shows_and_overrides_its_fields(capsys):

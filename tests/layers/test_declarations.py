@@ -61,7 +61,7 @@ def test_every_parameter_is_in_exactly_one_group_and_every_group_is_used(name):
         assert all(isinstance(multipliers[name], float) and multipliers[name] >= 0 for name in ("lr", "wd"))
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", [name for name in LAYERS if ":" not in name])
 def test_layer_is_complete_labelled_and_documented(name):
     cls = load_layer(name)
     assert missing_parts(cls) == []

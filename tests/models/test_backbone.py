@@ -370,6 +370,9 @@ class Backwards(Diagonal):
     def recur(self, x, state, reset, scan):
         return jnp.cumsum(x[:, ::-1], axis=1)[:, ::-1], state
 
+    def parameter_count(self):
+        return 0
+
 
 @pytest.mark.parametrize("scan_blocks", [False, True])
 def test_a_layer_that_is_not_causal_does_not_read_padding(scan_blocks):

@@ -114,6 +114,9 @@ class Indexed(Diagonal):
         super().setup()
         self.which = self.param("which", lambda key: jnp.asarray(float(self.index)))
 
+    def parameter_count(self):
+        return super().parameter_count() + 1
+
 
 def test_a_layer_knows_which_block_it_is_in():
     model = make_model(depth=DEPTH, layer_class=Indexed)

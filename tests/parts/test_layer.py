@@ -1,12 +1,16 @@
 """What the base class of layers does for all of them, shown on small layers written here."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lrnn_jax.errors import UserError
 from lrnn_jax.layers.deltanet import DeltaNet
+from lrnn_jax.models.backbone import Backbone
 from lrnn_jax.parts.layer import MATRICES, RecurrentLayer, missing_parts
 from lrnn_jax.scans.method import Serves
 
@@ -135,6 +139,112 @@ def test_missing_parts_are_named():
         METHODS = ("sequential",)
 
     assert missing_parts(Listed) == ["a mapping from name to Serves as METHODS"]
+
+
+def broken(change, **methods):
+    """`Sum` whose `recur` returns what ``change`` makes of its answer, or with other methods."""
+
+    class Mine(Sum):
+        @nn.compact
+        def recur(self, x, state, reset, scan):
+            return change(*super().recur(x, state, reset, scan))
+
+    for name, method in methods.items():
+        setattr(Mine, name, method)
+    return Mine(4)
+
+
+def same(y, state):
+    return y, state
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (broken(lambda y, s: y), "recur returns float32[2,3,4], not (y, state)"),
+        (broken(lambda y, s: (y, s, s)), "recur returns (float32[2,3,4], float32[2,4], float32[2,4]), not (y, state)"),
+        (broken(lambda y, s: (y[..., :3], s)), "recur returns y float32[2,3,3], not floating of x's shape [2, 3, 4]"),
+        (broken(lambda y, s: (y[:, -1], s)), "recur returns y float32[2,4], not floating of x's shape [2, 3, 4]"),
+        (broken(lambda y, s: (y.astype(int), s)), "recur returns y int32[2,3,4], not floating of x's shape [2, 3, 4]"),
+        (broken(lambda y, s: (None, s)), "recur returns y None, not floating of x's shape [2, 3, 4]"),
+        (broken(lambda y, s: (y, s[:, :1])), "recur returns state float32[2,1], init_state has float32[2,4]"),
+        (broken(lambda y, s: (y, {"h": s})), "recur returns state {h: float32[2,4]}, init_state has float32[2,4]"),
+        (broken(lambda y, s: (y, None)), "recur returns state None, init_state has float32[2,4]"),
+        (broken(lambda y, s: (y, s.astype("bfloat16"))), "recur returns state bfloat16[2,4], init_state has float32[2,4]"),
+        (
+            broken(same, init_state=lambda self, batch: jnp.zeros((batch, 4), jnp.bfloat16)),
+            "init_state(batch=2) is bfloat16[2,4], not float32 with batch as first axis",
+        ),
+        (
+            broken(same, init_state=lambda self, batch: jnp.zeros((4, batch))),
+            "init_state(batch=2) is float32[4,2], not float32 with batch as first axis",
+        ),
+        (broken(same, parameter_count=lambda self: 7), "parameter_count() is 7, and there are 4"),
+        (broken(same, state_count=lambda self: 8), "state_count() is 8, and there are 4"),
+    ],
+)
+def test_a_layer_that_returns_something_else_is_named_as_it_is_traced(layer, said):
+    for x in (X, X[:, :1], X[:, :0]):
+        with pytest.raises(UserError) as caught:
+            jax.eval_shape(layer.init, jax.random.key(0), x)
+        # without positions, `recur` is still asked for one
+        shown = said if x.shape[1] == 3 else said.replace("2,3,", "2,1,").replace("[2, 3,", "[2, 1,")
+        assert str(caught.value) == f"layer Mine: {shown}"
+    # what `init` has not seen, as of a run that is read back: counts are not looked at again
+    if "count" not in said:
+        with pytest.raises(UserError, match=r"^layer Mine: .*\["):
+            jax.eval_shape(lambda x: apply(layer, x), X)
+
+
+def test_counts_are_those_of_one_layer_wherever_it_is():
+    for how in ({}, {"scan_blocks": True}, {"remat": True}, {"scan_blocks": True, "remat": True}):
+        for layer in (Sum, type(broken(same, parameter_count=lambda self: 12))):
+            model = Backbone(layer, (), vocab_size=5, outputs=3, width=4, depth=3, **how)
+            make = functools.partial(jax.eval_shape, model.init, jax.random.key(0), np.ones((1, 2), np.int32))
+            if layer is Sum:
+                make()
+                continue
+            with pytest.raises(UserError, match=r"^layer Mine: parameter_count\(\) is 12, and there are 4"):
+                make()
+
+
+def test_a_state_of_another_structure_is_said_in_shapes():
+    with pytest.raises(ValueError) as caught:
+        apply(Sum(4), X, state=(np.zeros((2, 4), np.float32), {"h": [1.0]}))
+    assert str(caught.value) == "state: (float32[2,4], {h: [float]}) is not float32[2,4], as in init_state(batch=2)"
+
+
+def test_methods_that_take_other_arguments_are_named():
+    class Fewer(Sum):
+        def recur(self, x, state):
+            return x, state
+
+        def init_state(self):
+            return ()
+
+        parameter_count = 7
+
+    class Made(Sum):
+        def __init__(self, width):
+            self.width = width
+
+    class Otherwise(Sum):
+        """Other names, a default and a method without self are no fault."""
+
+        def recur(self, inputs, before, restarts=None, method="auto", **more):
+            return inputs, before
+
+        @staticmethod
+        def init_state(rows):
+            return jnp.zeros((rows, 4))
+
+    assert missing_parts(Fewer) == [
+        "arguments (self, x, state, reset, scan) of method recur, which has (self, x, state)",
+        "arguments (self, batch) of method init_state, which has (self)",
+        "method parameter_count",
+    ]
+    assert missing_parts(Made) == ["fields in place of its own __init__(self, width)"]
+    assert missing_parts(Otherwise) == []
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,9 @@ def test_a_layer_from_outside_gets_a_row_in_table_3(tmp_path, monkeypatch, capsy
     (tmp_path / "leaky.py").write_text(LAYER)
     command = ["reproduce", "grazzi2025_table3", "--setting=smoke", "--layer=leaky:Leaky/fast", "--results=results"]
     assert main([*command, "--workdir=runs", "--cells=parity/leaky:Leaky/fast"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    shown = capsys.readouterr()
+    assert "parity/leaky:Leaky/fast, seed 0" in shown.err and "(leaky:Leaky)" not in shown.err
+    lines = shown.out.splitlines()
     row = next(line for line in lines if line.startswith("| leaky:Leaky/fast |  |"))
     assert "missing" not in row and row.count(" | ") == 5
     assert "| DeltaNet [-1, 1] | 1.000 | missing | missing |  |  |" in lines

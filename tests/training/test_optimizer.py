@@ -100,7 +100,8 @@ def test_two_rules_for_one_parameter_are_refused():
 
 
 def test_a_parameter_without_a_rule_is_refused():
-    assert "'block_0/layer/q/kernel' matches no group of LRU" in refusal(layer_rules={"^nu_log$": {"lr": 1.0, "wd": 0.0}})
+    message = refusal(layer_rules={"^nu_log$": {"lr": 1.0, "wd": 0.0}})
+    assert "'block_0/layer/q/kernel' matches no group of LRU; add r'^q/kernel$': MATRICES, or NO_DECAY, of lrnn_jax" in message
     assert "'embed/embedding' matches no group of backbone" in refusal(
         backbone_rules={r"(kernel|bias|scale)$": {"lr": 1.0, "wd": 1.0}}
     )
