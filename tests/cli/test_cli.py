@@ -370,8 +370,7 @@ def test_the_default_workdir_is_named_by_the_hash(run, tmp_path):
         (["reproduce", "grazzi2025_fig1", "--cells=zzz"], "; * stands for any letters, ? for one"),
     ],
 )
-def test_a_refusal_says_what_to_write(arguments, said, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_refusal_says_what_to_write(arguments, said, tmp_path):
     assert said in refuse(*(["train", *arguments] if arguments[0].startswith("--") else arguments))
     assert not list(tmp_path.iterdir())
 
