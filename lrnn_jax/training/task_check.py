@@ -117,8 +117,8 @@ def _check_numbers(name: str, task: SyntheticTask, length: Length, longest: Eval
             raise UserError(f"task {name!r}: {what} makes {problem}")
 
 
-def _find_problem(task: SyntheticTask, batch: Batch) -> str:
-    """Returns what is wrong with the numbers of a batch, or nothing."""
+def _find_problem(task: SyntheticTask, batch: Any) -> str:
+    """Returns what is wrong with the numbers of a batch of NumPy arrays, or nothing."""
     spec = task.example_spec(1)
     if spec.tokens and (said := _outside("tokens", batch.inputs, 0, task.vocab_size - 1)):
         return f"{said} (vocab_size={task.vocab_size})"

@@ -366,7 +366,10 @@ def test_the_default_workdir_is_named_by_the_hash(run, tmp_path):
         (["report", "--results=x"], "unknown flag --results; usage: lrnn report [DIR] [--out=FILE] (lrnn report --help)"),
         (["runs", "x", "--sorted=y"], "unknown flag --sorted; did you mean 'sort'? (lrnn runs --help)"),
         ([*SMALL, "--config.train.duration=20 steps", "--config.log.profile=100:200"], "from 0 to 20, such as '10:20'"),
-        (["spectra", "--workdir=nope"], "lrnn: nope is not a run: there is no config.json in it; `lrnn train` or lrnn_jax.train"),
+        (
+            ["spectra", "--workdir=nope"],
+            "lrnn: nope is not a run: there is no config.json in it; `lrnn train` or lrnn_jax.train",
+        ),
         (["reproduce", "grazzi2025_fig1", "--cells=zzz"], "; * stands for any letters, ? for one"),
     ],
 )
