@@ -34,15 +34,21 @@ def check_batches(name: str, task: Task, length: Length, sets: Sequence[Evaluati
     if not isinstance(task, SyntheticTask):
         return
     longest = max(sets, key=lambda each: each.length[1])
-    _check_shapes(name, task, tuple(length), longest)  # type: ignore[arg-type]
+    _check_shapes(name, task, tuple(length), longest)
     if ":" in name:
-        _check_numbers(name, task, tuple(length), longest)  # type: ignore[arg-type]
+        _check_numbers(name, task, tuple(length), longest)
 
 
 @functools.lru_cache(maxsize=256)
 def _check_shapes(name: str, task: SyntheticTask, length: Length, longest: EvaluationSet) -> None:
     """Traces one batch of each kind that a run makes; a task is a value, so one that has passed is not asked again."""
     key = jax.eval_shape(lambda: jax.random.key(0))
+    spec = task.example_spec(length[1])
+    if spec.tokens != bool(task.vocab_size):
+        said = _say(spec.inputs.shape, spec.inputs.dtype)
+        raise UserError(
+            f"task {name!r}: vocab_size={task.vocab_size} does not fit inputs {said}, as example_spec says: 0 is for features"
+        )
     if type(task).batch is not SyntheticTask.batch:
         _check_signature(name, task)
     for what, steps, make in _kinds(task, length, longest, 2):

@@ -85,9 +85,16 @@ class Numbers(Good):
         return Batch(x, 1 / jnp.zeros((size, 2)), jnp.ones(size), jnp.full(size, length[1], jnp.int32))
 
 
+class Unsure(Numbers):
+    """Features by its examples, tokens by its vocabulary."""
+
+    vocab_size = 3
+
+
 @pytest.mark.parametrize(
     ("task", "said"),
     [
+        (Unsure(), r"vocab_size=3 does not fit inputs float32\[4 3\], as example_spec says: 0 is for features"),
         (
             change(inputs=lambda b: b.inputs.astype(float)),
             r"batch of 2 examples returns inputs float32\[2 4\]; example_spec\(4\) says int32",
