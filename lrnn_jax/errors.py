@@ -28,6 +28,10 @@ class Interrupted(Exception):
         self.signum = signum
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM where no training is under way that could save something: what Ctrl-C raises there."""
+
+
 def suggest(word: str, names: Iterable[str]) -> str:
     """Returns ``"; did you mean 'NAME'?"`` for the nearest of ``names``, or nothing if none is near."""
     names = list(names)

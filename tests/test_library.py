@@ -181,6 +181,11 @@ def test_a_run_is_evaluated_from_python(trained):
         ([1, 2], {}, r"inputs: shape \(2,\) has no batch axis"),
         ([[1, 3]], {}, r"inputs: tokens 1..3 are not within 0..2"),
         ([[1.0, 2.0]], {}, "inputs: dtype float64 is not an integer"),
+        ([[1, 2], [1]], {}, "inputs: rows differ in length; pad them to the longest, and give lengths="),
+        ([[]], {}, r"inputs: shape \(1, 0\) holds no position"),
+        ([[1, 2]], {"lengths": [5]}, r"lengths: 5..5 are not within 1..2"),
+        ([[1, 2]], {"lengths": [1, 2]}, r"lengths: int64\[2\] are not integers \[1\], one for each row"),
+        ([[1, 2]], {"lengths": [1.0]}, r"lengths: float64\[1\] are not integers \[1\]"),
         ([[1, 2]], {"states": ()}, "states: 0 of them for 1 blocks"),
     ],
 )
@@ -198,6 +203,13 @@ def test_what_is_no_run_is_refused_in_one_line(trained, tmp_path):
         with pytest.raises(ValueError, match=said) as caught:
             lrnn_jax.load_run(workdir, **how)
         assert "\n" not in str(caught.value)
+
+
+def test_train_takes_a_config_and_no_name_of_one():
+    with pytest.raises(
+        ValueError, match=r"^config: str 'configs/parity.py' is no config; lrnn_jax.get_config\(FILE\) reads one$"
+    ):
+        lrnn_jax.train("configs/parity.py")
 
 
 def test_train_takes_one_run_and_a_default_folder(trained, tmp_path, monkeypatch):
@@ -228,6 +240,7 @@ def exported(trained):
 def test_an_exported_folder_holds_every_array_by_its_path(trained, exported):
     run = lrnn_jax.load_run(trained[1])
     assert sorted(path.name for path in exported.iterdir()) == ["config.json", "model.safetensors"]
+    assert len({path.stat().st_mode for path in (*exported.iterdir(), trained[1] / "config.json")}) == 1
     arrays = load_file(exported / "model.safetensors")
     assert list(arrays) == sorted(parameter_paths(run.variables))
     assert arrays["params/embed/embedding"].shape == (3, 8) and "batch_stats/norm/mean" in arrays
@@ -278,8 +291,9 @@ def test_parameters_that_do_not_fit_are_named_and_nothing_is_written(exported, t
     assert "params/block_0/" in said and "there and float32[" in said and "more" in said
     said = refuse(*begin, "--config.model.norm=layernorm")
     assert "params/block_0/norm" not in said and "is float32[8] there and absent here" in said
-    nowhere = f"train.init_from={tmp_path / 'nowhere'}"
-    assert f"{nowhere}: {tmp_path / 'nowhere'} is not a run" in refuse(*begin, f"--config.{nowhere}")
+    nowhere = tmp_path / "nowhere"
+    said = refuse(*begin, f"--config.train.init_from={nowhere}")
+    assert said.startswith(f"lrnn: train.init_from: {nowhere} is not a run: there is no config.json in it; `lrnn train` or")
     assert not (tmp_path / "run").exists()
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lrnn_jax.config.checks import validate_config
-from lrnn_jax.errors import UserError
 from lrnn_jax.models.backbone import Backbone
 from lrnn_jax.registry import build_model, build_task
 from lrnn_jax.runs.restoring import read_run
@@ -53,20 +52,26 @@ class LoadedRun(NamedTuple):
           reset: True where another sequence starts inside a row, ``[B T]``.
 
         Raises:
-          ValueError: inputs of another rank, a token that the model does not have, more positions than it has, or states that
-            it does not make or cannot go on from.
+          ValueError: inputs of another rank, without a position or with rows of different lengths, a token that the model does
+            not have, more positions than it has, lengths that are not of these rows, or states that it does not make or cannot
+            go on from.
         """
-        inputs = np.asarray(inputs)
+        try:
+            inputs = np.asarray(inputs)
+        except ValueError as error:
+            raise ValueError("inputs: rows differ in length; pad them to the longest, and give lengths=") from error
         if inputs.ndim < 2:
             raise ValueError(f"inputs: shape {inputs.shape} has no batch axis, such as [[1, 2, 1]] has")
+        if 0 in inputs.shape:
+            raise ValueError(f"inputs: shape {inputs.shape} holds no position")
         vocab_size = self.model.vocab_size
         if vocab_size:
             if not np.issubdtype(inputs.dtype, np.integer):
                 raise ValueError(f"inputs: dtype {inputs.dtype} is not an integer, and this model reads tokens")
-            if inputs.size and not 0 <= inputs.min() <= inputs.max() < vocab_size:
+            if not 0 <= inputs.min() <= inputs.max() < vocab_size:
                 raise ValueError(f"inputs: tokens {inputs.min()}..{inputs.max()} are not within 0..{vocab_size - 1}")
         inputs = inputs.astype(np.int32 if vocab_size else np.float32)
-        lengths = None if lengths is None else np.asarray(lengths, np.int32)
+        lengths = None if lengths is None else _read_lengths(lengths, inputs.shape if vocab_size else inputs.shape[:-1])
         reset = None if reset is None else np.asarray(reset, bool)
         return _compile(self.model)(self.variables, inputs, lengths=lengths, states=states, reset=reset)
 
@@ -99,16 +104,22 @@ def load_run(workdir: str | Path, *, which: str = "last") -> LoadedRun:
       ValueError: no run, no such checkpoint, a damaged one, or a config that this version does not know.
     """
     folder = Path(workdir).expanduser()
-    if not (folder / "config.json").exists():
-        what = "not a run: there is no config.json in it; `lrnn train` or lrnn_jax.train makes one"
-        if inside := sorted(folder.glob("*/config.json")):
-            what = f"a folder of runs, not one of them: take {str(inside[0].parent)!r}"
-        raise UserError(f"workdir={str(workdir)!r} is {what}")
     config = read_run(folder)
     validate_config(config)
     weights = read_weights(folder, which=which)
     task = build_task(config.task)
     return LoadedRun(config, task, build_model(config.model, task), weights.variables, weights.steps)
+
+
+def _read_lengths(lengths: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Refuses lengths that are not one for each row, within its positions."""
+    read = np.asarray(lengths)
+    *rows, steps = shape
+    if read.shape != tuple(rows) or not np.issubdtype(read.dtype, np.integer):
+        raise ValueError(f"lengths: {read.dtype}{list(read.shape)} are not integers {rows}, one for each row")
+    if not 1 <= read.min() <= read.max() <= steps:
+        raise ValueError(f"lengths: {read.min()}..{read.max()} are not within 1..{steps}, the positions of a row")
+    return read.astype(np.int32)
 
 
 @functools.lru_cache(maxsize=8)

@@ -100,16 +100,16 @@ def _prepare(name: str, data_dir: str, values: flags.FlagValues) -> None:
     from lrnn_jax.data.preparing import unpack_archive
 
     found = get_data_set(name)
-    if not (found.generated or (values.archive and found.kind == RELEASED)):
-        by_archive = "; or give --archive, the downloaded file" if found.kind == RELEASED else ""
-        raise UserError(f"{name} cannot be made here: {_where_to_get(name, data_dir)}{by_archive}")
     place = expected_place(name, data_dir)
     try:
         there = find_data_set(name, data_dir)
-    except UserError:
-        pass
+    except UserError as error:
+        missing = str(error)
     else:
         raise UserError(f"{name} is there already, in {there}; remove it, or choose another --data_dir")
+    if not (found.generated or (values.archive and found.kind == RELEASED)):
+        by_archive = "; or give --archive, the downloaded file" if found.kind == RELEASED else ""
+        raise UserError(f"{name} cannot be made here: {missing}{by_archive}")
     if values.archive:
         for flag in ("seed", "examples", "processes"):
             if values[flag].present:
@@ -146,15 +146,6 @@ def _generate(name: str, place: Path, values: flags.FlagValues) -> Any:
         said.close()
     print(f"{place}: {examples:,} examples, seed {values.seed}")
     return facts
-
-
-def _where_to_get(name: str, data_dir: str) -> str:
-    from lrnn_jax.data.catalogue import find_data_set
-
-    try:
-        return f"it is there already, in {find_data_set(name, data_dir)}"
-    except UserError as error:
-        return str(error)
 
 
 def _check(name: str, data_dir: str) -> None:

@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 from absl import flags
@@ -24,7 +25,11 @@ from lrnn_jax.cli.spectra import define_spectra, run_spectra
 from lrnn_jax.cli.sweep import define_sweep, run_sweep
 from lrnn_jax.cli.text import complain
 from lrnn_jax.cli.train import define_train, run_train
-from lrnn_jax.errors import Interrupted, TrainingFailed, UserError, suggest
+from lrnn_jax.errors import Interrupted, Terminated, TrainingFailed, UserError, suggest
+from lrnn_jax.training.signals import terminable
+
+# What trains: stopped outside of the training itself, they say what the same command does.
+TRAINING = ("train", "sweep", "reproduce")
 
 
 class Command(NamedTuple):
@@ -59,8 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(f"training failed at {error}", 1)
     except Interrupted as error:
         return complain(str(error), 128 + error.signum)
-    except KeyboardInterrupt:
-        return complain("interrupted", 130)
+    except KeyboardInterrupt as error:
+        name, code = ("SIGTERM", 143) if isinstance(error, Terminated) else ("SIGINT", 130)
+        rest = "the same command resumes from the last checkpoint, or starts anew where there is none"
+        return complain(f"{name}: nothing more was saved; {rest}" if arguments[0] in TRAINING else "interrupted", code)
     except BrokenPipeError:
         # the reader of our output has gone, as in `lrnn list layers | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -91,7 +98,9 @@ def _dispatch(arguments: list[str]) -> int:
         command.define(values)
         print(f"lrnn {verb} {command.usage}\n\n{command.summary}\n\n{describe_flags(values)}".rstrip())
         return 0
-    return command.run(*parse_flags(verb, rest))
+    # others are ended by SIGTERM at once: an exception would wait for a compiled call to return
+    with terminable() if verb in TRAINING else nullcontext():
+        return command.run(*parse_flags(verb, rest))
 
 
 def parse_flags(verb: str, rest: list[str]) -> tuple[flags.FlagValues, list[str]]:
@@ -109,7 +118,8 @@ def parse_flags(verb: str, rest: list[str]) -> tuple[flags.FlagValues, list[str]
     try:
         return values, values([f"lrnn {verb}", *rest])[1:]
     except flags.UnrecognizedFlagError as error:
-        raise UserError(f"unknown flag --{error.flagname}{suggest(error.flagname, values)} (lrnn {verb} --help)") from error
+        nearest = suggest(error.flagname, values) or f"; usage: lrnn {verb} {COMMANDS[verb].usage}"
+        raise UserError(f"unknown flag --{error.flagname}{nearest} (lrnn {verb} --help)") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(str(error).splitlines()[0]) from error
 
@@ -147,7 +157,7 @@ COMMANDS = {
         run_sweep,
     ),
     "runs": Command(
-        "lists the runs in a folder, with any field or metric as a column",
+        "lists the runs of a folder, not of its subfolders, with any field or metric as a column",
         "DIR [--where=CONDITION ...] [--by=A,B] [--columns=A,B] [--sort=A] [--csv]",
         define_runs,
         run_runs,

@@ -187,7 +187,9 @@ def _check_durations(config: ConfigDict) -> None:
     profile = config.log.profile
     steps = re.fullmatch(r"([0-9]{1,10}):([0-9]{1,10})", profile)
     if profile and not (steps and int(steps[1]) < int(steps[2]) <= total):
-        raise UserError(f"log.profile={show_value(profile)} must be FIRST:LAST, steps from 0 to {total}, such as '100:110'")
+        raise UserError(
+            f"log.profile={show_value(profile)} must be FIRST:LAST, steps from 0 to {total}, such as '{total // 2}:{total}'"
+        )
     if interval_steps(config, "optim.warmup", least=0) > total:
         raise UserError(f"optim.warmup={config.optim.warmup!r} is longer than train.duration={config.train.duration!r}")
 

@@ -229,7 +229,12 @@ def thaw(config: ConfigDict) -> ConfigDict:
     """Returns a copy of plain sections and values, whatever frozen sections, references or placeholders a config is made of.
 
     A placeholder without a value holds None.
+
+    Raises:
+      UserError: it is no config at all.
     """
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"config: {type(config).__name__} {config!r:.80} is no config; lrnn_jax.get_config(FILE) reads one")
     copy = ConfigDict()
     for key, value in config.items(preserve_field_references=True):
         try:

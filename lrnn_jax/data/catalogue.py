@@ -8,6 +8,7 @@ from typing import NamedTuple
 from lrnn_jax.data.finding import expand
 from lrnn_jax.data.lra import RELEASE, find_release
 from lrnn_jax.data.pathfinder import CONTOURS
+from lrnn_jax.data.prepared import new_folder
 from lrnn_jax.errors import UserError, suggest
 
 RELEASED, PREPARED = "release", "tfds"
@@ -141,15 +142,18 @@ def find_data_set(name: str, data_dir: str) -> Path:
             raise UserError(f"{error}{f'; `lrnn data prepare {name}` makes one' if found.generated else ''}") from error
     places = [root / "tfds" / found.part, root / found.part]
     for place in places:
-        if place.is_dir():
+        # a folder for each version, which says what it holds
+        if any(place.glob("*/dataset_info.json")):
             return place
+    begun = next((f" ({place} holds no VERSION/dataset_info.json)" for place in places if place.exists()), "")
     raise UserError(
-        f"no {found.part} in {root}: put the folder that tensorflow_datasets prepares from {found.source} (in the file format "
-        f"array_record) at {places[0]}"
+        f"no {found.part} in {root}{begun}: put the folder that tensorflow_datasets prepares from {found.source} (in the file "
+        f"format array_record) at {new_folder(root) / found.part}"
     )
 
 
 def expected_place(name: str, data_dir: str) -> Path:
     """Returns where a data set is put that is not there yet."""
     found = get_data_set(name)
-    return choose_root(data_dir) / ("lra_release" if found.kind == RELEASED else "tfds") / found.part
+    root = choose_root(data_dir)
+    return (root / "lra_release" if found.kind == RELEASED else new_folder(root)) / found.part

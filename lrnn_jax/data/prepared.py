@@ -37,7 +37,8 @@ def open_prepared(name: str, *, data_dir: str = "", raw: Sequence[str] = (), fie
     """
     import tensorflow_datasets as tfds
 
-    folder = _folder(data_dir)
+    root = _root(data_dir)
+    folder = root and str(root / "tfds" if (root / "tfds").is_dir() else root)
     decoders = {feature: tfds.decode.SkipDecoding() for feature in raw}  # type: ignore[attr-defined,unused-ignore]
     try:
         builder = tfds.builder(name, data_dir=folder, try_gcs=False)
@@ -48,10 +49,10 @@ def open_prepared(name: str, *, data_dir: str = "", raw: Sequence[str] = (), fie
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{field}: no such prepared data set in {folder or 'the default folder'}: {reason}") from error
     if not splits:
-        made = f"`tfds build {name} --file_format=array_record`"
-        raise UserError(
-            f"{field}: put the prepared data set, as {made} makes it, in {builder.data_path}; nothing is downloaded"
-        )
+        made, place = f"`tfds build {name} --file_format=array_record`", Path(builder.data_path)
+        if root and folder:
+            place = new_folder(root) / place.relative_to(folder)
+        raise UserError(f"{field}: put the prepared data set, as {made} makes it, in {place}; nothing is downloaded")
     files = {path.name: path for path in sorted(Path(builder.data_path).iterdir()) if path.is_file()}
     return Prepared(list(builder.info.features), splits, files)
 
@@ -93,8 +94,14 @@ def read_prepared(
             yield where, row
 
 
-def _folder(data_dir: str) -> str | None:
-    """``data_dir``, or the folder ``tfds`` inside it; the library's default without one."""
+def new_folder(root: Path) -> Path:
+    """Returns the folder for a further data set: ``tfds`` in ``root``, or ``root`` itself where others are in it already."""
+    inside, versions = root / "tfds", ("*/*/dataset_info.json", "*/*/*/dataset_info.json")
+    beside = not inside.is_dir() and any(any(root.glob(version)) for version in versions)
+    return root if beside else inside
+
+
+def _root(data_dir: str) -> Path | None:
+    """``data_dir``, or the environment's; None is the library's default."""
     data_dir = data_dir or os.environ.get("LRNN_DATA_DIR", "")
-    inside = expand(data_dir) / "tfds"
-    return str(inside if inside.is_dir() else expand(data_dir)) if data_dir else None
+    return expand(data_dir) if data_dir else None

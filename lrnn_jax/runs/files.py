@@ -92,6 +92,10 @@ def write_together(folder: Path, writers: Mapping[str, Callable[[Path], object]]
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".write") as scratch:
         for name, write in writers.items():
-            write(Path(scratch, name))
+            file = Path(scratch, name)
+            file.touch()
+            mode = file.stat().st_mode  # as this user makes files; a library may make them for itself alone
+            write(file)
+            file.chmod(mode)
         for file in Path(scratch).iterdir():
             file.replace(folder / file.name)

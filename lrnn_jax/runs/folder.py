@@ -142,6 +142,12 @@ class RunFolder:
         Raises:
           UserError: there is no readable ``config.json``.
         """
+        if not self.config_file.exists():
+            if inside := sorted(self.path.glob("*/config.json")):
+                raise UserError(f"{self.path} is a folder of runs, not one of them: take {str(inside[0].parent)!r}")
+            raise UserError(
+                f"{self.path} is not a run: there is no config.json in it; `lrnn train` or lrnn_jax.train makes one"
+            )
         try:
             return restore_config(read_object(self.config_file))
         except (OSError, ValueError) as error:

@@ -177,7 +177,8 @@ def _choose_cells(runs: Sequence[Run], cells: Sequence[str]) -> list[Run]:
     for cell in cells:
         if not any(_matches(run, cell) for run in runs):
             more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-            raise UserError(f"--cells={cell!r} is not one of {', '.join(names[:8])}{more}{suggest(cell, names)}")
+            rule = "* stands for any letters, ? for one"
+            raise UserError(f"--cells={cell!r} is not one of {', '.join(names[:8])}{more}{suggest(cell, names)}; {rule}")
     return [run for run in runs if not cells or any(_matches(run, cell) for cell in cells)]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lrnn_jax.errors import UserError
-from lrnn_jax.tasks.base import Batch, Length, Sums, SyntheticTask
+from lrnn_jax.tasks.base import Batch, Example, Length, Sums, SyntheticTask
 
 Permutation = tuple[int, ...]
 
@@ -89,6 +89,9 @@ class WordProblem(SyntheticTask):
     def bos_token(self) -> int:
         """The token before the sequence."""
         return self.padding + self.outputs + (self.tokens_per_transition > 1)
+
+    def example_spec(self, length: int) -> Example:
+        return super().example_spec(length + self.bos)
 
     def token_names(self) -> list[str]:
         """Returns a permutation's images side by side, or the element's number where that has more than nine points."""

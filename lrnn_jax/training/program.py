@@ -24,6 +24,7 @@ from lrnn_jax.training.memory import refuse_too_large
 from lrnn_jax.training.optimizer import AdamW, Group, Hyper, assign_groups, parameter_paths
 from lrnn_jax.training.profiling import profiled_steps
 from lrnn_jax.training.steps import STREAMS, Part, Place, TrainState, TrainStep, Tree, init_variables, metric_names
+from lrnn_jax.training.task_check import check_batches
 
 # Compiled programs that are kept at a time. Each takes memory maps, of which Linux allows a process 65,530; a long sweep would
 # use them up.
@@ -117,7 +118,7 @@ class Program:
         try:
             start = read_weights(Path(source).expanduser()).variables
         except UserError as error:
-            raise UserError(f"train.init_from={source}: {error}") from error
+            raise UserError(f"train.init_from: {error}") from error  # which names the folder
         check_fit(start, _state_shapes(self.step, 1).variables, source=f"train.init_from={source}")
         return start
 
@@ -205,19 +206,21 @@ def make_program(*configs: ConfigDict) -> Program:
         hyper-parameters alone, which `lrnn_jax.config.identity.traced_values` names.
 
     Raises:
-      UserError: what only the task's data or the parameters can show: groups that miss one, an unknown metric.
+      UserError: what only the task's data or the parameters can show: batches that are not as the task says, groups that
+        miss a parameter, an unknown metric.
     """
     config = configs[0]
     _check_shared(*configs)
     task = build_task(config.task)
     if not config.eval.examples and not isinstance(task, FileTask):
         raise UserError("eval.examples=0 takes all that files hold, and this task makes its examples: say how many")
+    sets = task.evaluation_sets(config.eval.lengths)
+    check_batches(config.task.name, task, config.train.length, sets)
     hyper = stack_hyper(configs)
     model = build_model(config.model, task)
     step = make_step(config, task, model, hyper)
     every = {section: interval_steps(config, f"{section}.every") for section in ("log", "eval", "checkpoint")}
     feed = Feed(task, configs) if isinstance(task, FileTask) else None
-    sets = task.evaluation_sets(config.eval.lengths)
     program = Program(list(configs), step, hyper, model, step.optimizer.total_steps, every, sets, feed)
     _check_best_metric(program)
     refuse_too_large(_least_memory(program))

@@ -359,3 +359,25 @@ def test_the_default_workdir_is_named_by_the_hash(run, tmp_path):
     (tmp_path / "runs").mkdir()
     run.rename(tmp_path / "runs" / result["config_hash"])
     assert f"runs/{result['config_hash']}/result.json" in succeed("train", *SMALL)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["report", "--results=x"], "unknown flag --results; usage: lrnn report [DIR] [--out=FILE] (lrnn report --help)"),
+        (["runs", "x", "--sorted=y"], "unknown flag --sorted; did you mean 'sort'? (lrnn runs --help)"),
+        ([*SMALL, "--config.train.duration=20 steps", "--config.log.profile=100:200"], "from 0 to 20, such as '10:20'"),
+        (
+            ["spectra", "--workdir=nope"],
+            "lrnn: nope is not a run: there is no config.json in it; `lrnn train` or lrnn_jax.train",
+        ),
+        (["reproduce", "grazzi2025_fig1", "--cells=zzz"], "; * stands for any letters, ? for one"),
+    ],
+)
+def test_a_refusal_says_what_to_write(arguments, said, tmp_path):
+    assert said in refuse(*(["train", *arguments] if arguments[0].startswith("--") else arguments))
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_says_that_subfolders_are_left_out():
+    assert "not of its subfolders" in succeed("runs", "--help")

@@ -19,6 +19,7 @@ from helpers import call, refuse, succeed
 from lrnn_jax.data.catalogue import DATA_SETS
 from lrnn_jax.data.listops import evaluate, parse
 from lrnn_jax.data.preparing import Recipe, write_recipe
+from small_data import small_data
 
 ROOT = Path(__file__).parents[2]
 LISTOPS = ["data", "prepare", "listops", "--examples=260"]
@@ -165,6 +166,14 @@ def test_prepare_refuses_what_is_there_and_what_it_cannot_make(made, tmp_path):
     said = refuse("data", "prepare", "cifar10", f"--data_dir={tmp_path}")
     assert "cs.toronto.edu" in said
     assert str(tmp_path / "tfds" / "cifar10") in said
+    # a folder without a data set is none
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "x").write_text("bytes")
+    said = refuse("data", "prepare", "mnist", f"--data_dir={tmp_path}")
+    assert f"({tmp_path / 'mnist'} holds no VERSION/dataset_info.json)" in said and str(tmp_path / "tfds" / "mnist") in said
+    assert "yes" not in succeed("data", "list", f"--data_dir={tmp_path}").split()
+    said = refuse("data", "prepare", "mnist", f"--data_dir={small_data()}")
+    assert "mnist is there already, in" in said and "made" not in said
     (tmp_path / "file").write_text("")
     assert "cannot write" in refuse(*LISTOPS, f"--data_dir={tmp_path}/file")
 

@@ -26,6 +26,6 @@ def test_what_is_missing_and_its_exact_place(tmp_path):
         open_prepared("cifar10", data_dir=str(tmp_path), field="task.data='cifar10'")
     message = str(caught.value)
     assert "task.data='cifar10'" in message and "tfds build cifar10" in message and "\n" not in message
-    assert f"{tmp_path}/cifar10/3.0.2" in message
+    assert f"{tmp_path}/tfds/cifar10/3.0.2" in message
     with pytest.raises(UserError, match="has no split 'validation'"):
         list(read_prepared(open_prepared("cifar10", data_dir=str(small_data())), "validation", field="x"))
