@@ -4,13 +4,14 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -110,9 +111,8 @@ class Checkpoints:
         self._check_space(state)
         if step in self._manager.all_steps():
             return
-        # On a CPU the writer would read the very buffers that the next step is about to reuse.
-        state = jax.tree.map(jnp.copy, state)
-        arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(_seal(state, info)))
+        # packing copies: on a CPU the writer would read the very buffers that the next step is about to reuse
+        arguments = ocp.args.Composite(state=ocp.args.StandardSave(_pack(state)), info=ocp.args.JsonSave(_seal(state, info)))
         self._guard(lambda: self._manager.save(step, args=arguments, force=True))
 
     def wait(self) -> None:
@@ -181,18 +181,20 @@ class Checkpoints:
 
     def _restore(self, step: int, target: Tree | None, check: Callable[[dict[str, Any]], None]) -> tuple[Tree, dict[str, Any]]:
         place = (self.folder / str(step)).absolute()
-        info, shapes, digest = _unseal(json.loads((place / "info" / "metadata").read_bytes()))
-        check(info)
+        sealed = _unseal(json.loads((place / "info" / "metadata").read_bytes()))
+        check(sealed.info)
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
             saved: Any = reader.metadata(place / "state").item_metadata
-            if target is None:
-                target = saved.tree
-            else:
-                self._check_structure(step, target, shapes or _describe(saved.tree))
-            state = reader.restore(place / "state", args=ocp.args.StandardRestore(_on_device(target)))
-        if digest is not None and _digest(state) != digest:
+            shapes = sealed.shapes or _describe(saved.tree)
+            if target is not None:
+                self._check_structure(step, target, shapes)
+            wanted = _packed_shapes(shapes) if sealed.packed else saved.tree if target is None else target
+            state = reader.restore(place / "state", args=ocp.args.StandardRestore(_on_device(wanted)))
+        if sealed.packed:
+            state = _unpack(state, shapes, target)
+        if sealed.digest is not None and _digest(state) != sealed.digest:
             raise ValueError("its arrays are not those that were saved")
-        return state, info
+        return state, sealed.info
 
     def _check_structure(self, step: int, target: Tree, shapes: Mapping[str, str]) -> None:
         wanted = _describe(target)
@@ -282,13 +284,22 @@ def _first_line(error: Exception) -> str:
     return line if len(line) <= 240 else f"{line[:120]} ... {line[-120:]}"  # the cause often stands at the end
 
 
+class _Sealed(NamedTuple):
+    """A checkpoint's info, and of its arrays the shapes, the digest and whether they are packed; older ones may lack these."""
+
+    info: dict[str, Any]
+    shapes: dict[str, str] | None = None
+    digest: str | None = None
+    packed: bool = False
+
+
 def _seal(state: Tree, info: dict[str, Any]) -> dict[str, Any]:
     """Returns what is written as a checkpoint's info: the info, shapes and digest of the arrays, and a digest of it all."""
-    return seal({"info": info, "shapes": _describe(state), "arrays": _digest(state)})
+    return seal({"info": info, "shapes": _describe(state), "arrays": _digest(state), "packed": True})
 
 
-def _unseal(said: Any) -> tuple[dict[str, Any], dict[str, str] | None, str | None]:
-    """Returns info, shapes and digest of the arrays, the latter two None in a checkpoint that is older than they are.
+def _unseal(said: Any) -> _Sealed:
+    """Returns what `_seal` was given and has added.
 
     Raises:
       ValueError: they are not those that were written.
@@ -296,9 +307,49 @@ def _unseal(said: Any) -> tuple[dict[str, Any], dict[str, str] | None, str | Non
     if not isinstance(said, dict) or not said:
         raise ValueError("its info is empty")
     if not {"info", "shapes", "arrays", "sha256"} & set(said):
-        return said, None, None
+        return _Sealed(said)
     check_seal(said)
-    return said["info"], said["shapes"], said["arrays"]
+    return _Sealed(said["info"], said["shapes"], said["arrays"], said.get("packed", False))
+
+
+def _pack(state: Tree) -> dict[str, np.ndarray]:
+    """Returns all arrays of a dtype end to end, in the order of names, as one vector.
+
+    Of every array of every save, TensorStore keeps half a kilobyte for ever; and few are written faster than many.
+    """
+    parts: dict[str, list[np.ndarray]] = {}
+    for _, leaf in sorted(_name_leaves(state).items()):
+        parts.setdefault(jnp.dtype(leaf.dtype).name, []).append(np.asarray(leaf).reshape(-1))
+    return {dtype: np.concatenate(each) for dtype, each in parts.items()}
+
+
+def _packed_shapes(shapes: Mapping[str, str]) -> dict[str, jax.ShapeDtypeStruct]:
+    sizes: dict[str, int] = {}
+    for described in shapes.values():
+        dtype, shape = _read_description(described)
+        sizes[dtype] = sizes.get(dtype, 0) + math.prod(shape)
+    return {dtype: jax.ShapeDtypeStruct((size,), jnp.dtype(dtype)) for dtype, size in sizes.items()}
+
+
+def _unpack(vectors: Mapping[str, Any], shapes: Mapping[str, str], target: Tree | None) -> Tree:
+    """Returns the arrays as the tree ``target``, or as dictionaries by name."""
+    host = {dtype: np.asarray(vector) for dtype, vector in vectors.items()}
+    begun = dict.fromkeys(host, 0)
+    arrays: dict[str, jax.Array] = {}
+    for name, described in sorted(shapes.items()):
+        dtype, shape = _read_description(described)
+        first, begun[dtype] = begun[dtype], begun[dtype] + math.prod(shape)
+        arrays[name] = jnp.array(host[dtype][first : begun[dtype]].reshape(shape))
+    if target is not None:
+        return jax.tree.unflatten(jax.tree.structure(target), [arrays[name] for name in _name_leaves(target)])
+    tree: dict[str, Any] = {}
+    for name, array in arrays.items():
+        *folders, last = name.split("/")
+        place = tree
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[last] = array
+    return tree
 
 
 def _digest(tree: Tree) -> str:
@@ -316,6 +367,12 @@ def _describe(tree: Tree) -> dict[str, str]:
 
 def _describe_leaf(leaf: Any) -> str:
     return f"{jnp.dtype(leaf.dtype).name}{list(leaf.shape)}"
+
+
+def _read_description(text: str) -> tuple[str, list[int]]:
+    """Returns dtype and shape of what `_describe_leaf` has written."""
+    dtype, _, shape = text.partition("[")
+    return dtype, json.loads(f"[{shape}")
 
 
 def _name_leaves(tree: Tree) -> dict[str, Any]:
