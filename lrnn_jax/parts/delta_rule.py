@@ -165,7 +165,7 @@ class ForgetGate(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T H"]:
         """Returns the logarithm of the gate, at most 0."""
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.heads))
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.heads), jnp.float32)
         a_log = self.param("A_log", _init_a_log, (self.heads,))
         dt_bias = self.param("dt_bias", init_dt_bias, (self.heads,))
         dt = nn.softplus(project(x.astype(jnp.float32), kernel, precision="highest") + dt_bias[None, None])

@@ -144,6 +144,10 @@ class RecurrentLayer(nn.Module):
         y, _ = self._check_answer(one, start, self.recur(one, state, None, scan))
         return y[:, :0].astype(self.dtype), self.init_state(x.shape[0]) if state is None else state
 
+    def param(self, name: str, init_fn: Any, *init_args: Any, **init_kwargs: Any) -> Any:
+        """Makes a parameter as Flax does, in float32 also where JAX draws float64 by itself (JAX_ENABLE_X64)."""
+        return super().param(name, lambda *args, **more: init_fn(*args, **more).astype(jnp.float32), *init_args, **init_kwargs)
+
     def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
         """The layer itself, called by `__call__` with checked arguments. It may be ``nn.compact``.
 

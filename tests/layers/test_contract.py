@@ -225,6 +225,12 @@ def test_state_is_float32_and_as_large_for_any_length(programs):
         assert jax.tree.map(lambda s: (s.shape, s.dtype), state) == shapes
 
 
+def test_parameters_are_float32_where_jax_draws_float64_by_itself(programs):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        made = jax.eval_shape(lambda: programs.layer.init(jax.random.key(0), jnp.zeros((1, 3, WIDTH), jnp.float32)))
+    assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {jnp.dtype("float32")}
+
+
 def test_without_positions_there_is_no_output_and_the_state_stays(programs):
     p = programs
     program = jax.make_jaxpr(functools.partial(call, p.layer, "auto"))(p.variables, p.x[:, :0], p.state)
