@@ -87,9 +87,9 @@ def table(layer: str = "") -> Table:
             "paper's models and setting orvieto2023 have none.",
             "Text: a tenth of the 25,000 training reviews validate here; the paper does not say what it did.",
             "RNN-Lin with 64 states fails at its first steps over 1024 positions: the largest eigenvalues of its initial "
-            "matrix are outside of the unit circle, and their powers beyond float32. The row below it has a smaller disk and, "
-            "since its eigenvalues leave that too at 4e-3, a smaller learning rate; the paper tuned it model by model.",
-            "ListOps and Pathfinder are no columns of setting cpu: there 1000 steps leave a model at what is guessed.",
+            "matrix are outside of the unit circle, and their powers beyond float32. The row below it has a smaller disk, and "
+            "a smaller learning rate, since it diverges at 4e-3; the paper tuned the learning rate model by model.",
+            "ListOps and Pathfinder are no columns of setting cpu: after 1000 steps a model is at chance there.",
             "At setting orvieto2023, S4D and S4 have the LRU's width and 64 states per channel: S4D's sizes are unknown.",
         ),
     )

@@ -53,7 +53,11 @@ def _places() -> dict[str, str]:
 
 
 def __getattr__(name: str) -> Any:
-    places = _places() | ({name: f"lrnn_jax.scans:{name}"} if name.startswith("scan_") else {})
+    places = _places()
+    if name.startswith("scan_"):
+        from lrnn_jax import scans
+
+        places |= {each: f"lrnn_jax.scans:{each}" for each in scans.__all__}
     if name not in places:
         from lrnn_jax.errors import suggest
 

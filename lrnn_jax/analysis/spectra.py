@@ -104,8 +104,9 @@ def _transitions(model: Backbone, variables: Tree, rows: jax.Array) -> list[jax.
 
 def _check_transition(layer: RecurrentLayer, a: Any) -> None:
     right = "eigenvalues" if layer.DIAGONAL else "square matrices on the last two axes"
-    square = layer.DIAGONAL or len(set(getattr(a, "shape", ())[-2:])) == 1
-    if not square or not jnp.issubdtype(getattr(a, "dtype", int), jnp.inexact):
+    shape: tuple[int, ...] = getattr(a, "shape", ())
+    fits = layer.DIAGONAL or (len(shape) >= 2 and shape[-1] == shape[-2])
+    if not fits or not jnp.issubdtype(getattr(a, "dtype", int), jnp.inexact):
         raise UserError(f"layer {layer.describe()}: transition returns {describe_shapes(a)}, not {right}")
 
 

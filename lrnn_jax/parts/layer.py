@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from lrnn_jax.errors import UserError, suggest
@@ -127,7 +128,7 @@ class RecurrentLayer(nn.Module):
         """
         self._check_inputs(x, reset)
         start = self._check_start(x.shape[0])
-        self.check_state(x, state)
+        self._check_state(x.shape[0], start, state)
         if scan != "auto":
             choose_method(scan, self.METHODS, accelerator=scan, cpu=scan, state=state is not None, reset=reset is not None)
         x = jnp.asarray(x, self.dtype)
@@ -146,7 +147,14 @@ class RecurrentLayer(nn.Module):
 
     def param(self, name: str, init_fn: Any, *init_args: Any, **init_kwargs: Any) -> Any:
         """Makes a parameter as Flax does, in float32 also where JAX draws float64 by itself (JAX_ENABLE_X64)."""
-        return super().param(name, lambda *args, **more: init_fn(*args, **more).astype(jnp.float32), *init_args, **init_kwargs)
+
+        def narrow(value: Any) -> Any:
+            return value.astype(jnp.float32) if getattr(value, "dtype", None) == np.float64 else value
+
+        def make(*args: Any, **kwargs: Any) -> Any:
+            return jax.tree.map(narrow, init_fn(*args, **kwargs))
+
+        return super().param(name, make, *init_args, **init_kwargs)
 
     def recur(self, x: jax.Array, state: State, reset: jax.Array | None, scan: str) -> tuple[jax.Array, State]:
         """The layer itself, called by `__call__` with checked arguments. It may be ``nn.compact``.
@@ -188,7 +196,7 @@ class RecurrentLayer(nn.Module):
         """
         raise NotImplementedError
 
-    def check_state(self, x: Float[Array, "B T D"], state: State | None) -> None:
+    def _check_state(self, batch: int, expected: State, state: State | None) -> None:
         """Refuses a state of another layer, of other fields or of another batch. None means the state at the start.
 
         Raises:
@@ -198,15 +206,14 @@ class RecurrentLayer(nn.Module):
             return
         if jax.tree.leaves(state) and not self.causal:
             raise ValueError(f"state: {self.describe()} is not causal, so there is no state to go on from")
-        expected = jax.eval_shape(lambda: self.init_state(x.shape[0]))
         if not _alike(state, expected):
             right = describe_shapes(expected)
-            raise ValueError(f"state: {describe_shapes(state)} is not {right}, as in init_state(batch={x.shape[0]})")
+            raise ValueError(f"state: {describe_shapes(state)} is not {right}, as in init_state(batch={batch})")
         parts = jax.tree_util.tree_leaves_with_path(expected)
         for (path, part), given in zip(parts, jax.tree.leaves(state), strict=True):
             if jnp.shape(given) != part.shape:
                 name = f"state{jax.tree_util.keystr(path)}"
-                raise ValueError(f"{name}: shape {jnp.shape(given)} is not {part.shape}, as in init_state(batch={x.shape[0]})")
+                raise ValueError(f"{name}: shape {jnp.shape(given)} is not {part.shape}, as in init_state(batch={batch})")
 
     def describe(self) -> str:
         """Returns the layer's name as messages have it, with ``bidirectional=True`` where that is why it is not causal."""
@@ -345,7 +352,7 @@ def describe_shapes(tree: Any) -> str:
         shape = ",".join(map(str, getattr(leaf, "shape", ())))
         return f"{leaf.dtype}[{shape}]" if hasattr(leaf, "dtype") else type(leaf).__name__
 
-    return str(jax.tree.map(describe, tree)).replace("'", "")
+    return " ".join(str(jax.tree.map(describe, tree)).replace("'", "").split())
 
 
 def check_divides(part: str, parts: int, whole: int) -> None:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from flax import traverse_util
 
 from lrnn_jax.errors import UserError
 from lrnn_jax.runs.files import check_seal, seal
@@ -184,14 +185,16 @@ class Checkpoints:
         sealed = _unseal(json.loads((place / "info" / "metadata").read_bytes()))
         check(sealed.info)
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-            saved: Any = reader.metadata(place / "state").item_metadata
-            shapes = sealed.shapes or _describe(saved.tree)
+            saved: Any = None if sealed.packed else reader.metadata(place / "state").item_metadata.tree
+            shapes = sealed.shapes or _describe(saved)
             if target is not None:
                 self._check_structure(step, target, shapes)
-            wanted = _packed_shapes(shapes) if sealed.packed else saved.tree if target is None else target
-            state = reader.restore(place / "state", args=ocp.args.StandardRestore(_on_device(wanted)))
-        if sealed.packed:
-            state = _unpack(state, shapes, target)
+            if sealed.packed:
+                vectors = reader.restore(place / "state", args=ocp.args.StandardRestore(_empty_vectors(shapes)))
+                state = _unpack(vectors, shapes, target)
+            else:
+                wanted = saved if target is None else target
+                state = reader.restore(place / "state", args=ocp.args.StandardRestore(_on_device(wanted)))
         if sealed.digest is not None and _digest(state) != sealed.digest:
             raise ValueError("its arrays are not those that were saved")
         return state, sealed.info
@@ -323,33 +326,26 @@ def _pack(state: Tree) -> dict[str, np.ndarray]:
     return {dtype: np.concatenate(each) for dtype, each in parts.items()}
 
 
-def _packed_shapes(shapes: Mapping[str, str]) -> dict[str, jax.ShapeDtypeStruct]:
+def _empty_vectors(shapes: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Returns what `_pack` has made, as far as shapes go: on the host, so that a device holds the state once."""
     sizes: dict[str, int] = {}
     for described in shapes.values():
         dtype, shape = _read_description(described)
         sizes[dtype] = sizes.get(dtype, 0) + math.prod(shape)
-    return {dtype: jax.ShapeDtypeStruct((size,), jnp.dtype(dtype)) for dtype, size in sizes.items()}
+    return {dtype: np.empty(size, jnp.dtype(dtype)) for dtype, size in sizes.items()}
 
 
-def _unpack(vectors: Mapping[str, Any], shapes: Mapping[str, str], target: Tree | None) -> Tree:
+def _unpack(vectors: Mapping[str, np.ndarray], shapes: Mapping[str, str], target: Tree | None) -> Tree:
     """Returns the arrays as the tree ``target``, or as dictionaries by name."""
-    host = {dtype: np.asarray(vector) for dtype, vector in vectors.items()}
-    begun = dict.fromkeys(host, 0)
+    begun = dict.fromkeys(vectors, 0)
     arrays: dict[str, jax.Array] = {}
     for name, described in sorted(shapes.items()):
         dtype, shape = _read_description(described)
         first, begun[dtype] = begun[dtype], begun[dtype] + math.prod(shape)
-        arrays[name] = jnp.array(host[dtype][first : begun[dtype]].reshape(shape))
+        arrays[name] = jnp.array(vectors[dtype][first : begun[dtype]].reshape(shape))
     if target is not None:
         return jax.tree.unflatten(jax.tree.structure(target), [arrays[name] for name in _name_leaves(target)])
-    tree: dict[str, Any] = {}
-    for name, array in arrays.items():
-        *folders, last = name.split("/")
-        place = tree
-        for folder in folders:
-            place = place.setdefault(folder, {})
-        place[last] = array
-    return tree
+    return traverse_util.unflatten_dict(arrays, sep="/")
 
 
 def _digest(tree: Tree) -> str:
@@ -376,8 +372,13 @@ def _read_description(text: str) -> tuple[str, list[int]]:
 
 
 def _name_leaves(tree: Tree) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {"/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path): x for path, x in leaves}
+    leaves = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        keys = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path]
+        if any("/" in key for key in keys):
+            raise UserError(f"cannot save {keys}: a name with '/' cannot be told from a name inside another")
+        leaves["/".join(keys)] = leaf
+    return leaves
 
 
 def _on_device(target: Tree) -> Tree:

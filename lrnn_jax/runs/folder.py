@@ -112,7 +112,7 @@ class RunFolder:
         if any(self.path.glob("*/config.json")):
             raise UserError(f"--workdir={self.path} holds runs: a single run needs a folder of its own, such as {self.path}/x")
         # what a save has left that was cut short is none
-        if any(path.name.isdecimal() for path in self.checkpoint_folder.glob("*")):
+        if self._has_checkpoint():
             raise UserError(f"{self.path} holds checkpoints but no config.json; choose another --workdir")
         for name, text in records.items():
             replace_text(self.path / name, text)
@@ -120,8 +120,10 @@ class RunFolder:
 
     def _has_begun(self) -> bool:
         """Whether there is anything to lose: a run that was out of memory at once has left only its config."""
-        checkpoints = self.checkpoint_folder.exists() and any(self.checkpoint_folder.iterdir())
-        return checkpoints or self.result_file.exists() or bool(self.read_metrics())
+        return self._has_checkpoint() or self.result_file.exists() or bool(self.read_metrics())
+
+    def _has_checkpoint(self) -> bool:
+        return any(path.name.isdecimal() for path in self.checkpoint_folder.glob("*"))
 
     def check_records(self, records: Mapping[str, str]) -> None:
         """Refuses data other than those that the run began with.

@@ -1,4 +1,4 @@
-"""A run's lines of metrics a second time, beside its checkpoints, which say how many of them are theirs."""
+"""A run's lines of metrics a second time, beside its checkpoints. Each of these says how many lines there were at its step."""
 
 import hashlib
 import os
@@ -38,6 +38,8 @@ class Journal:
             with metrics_file.open("rb") as source:
                 source.seek(self._bytes)
                 new = source.read()
+            if not new:
+                return self.mark()
             with self.file.open("ab") as target:
                 target.write(new)
                 target.flush()
@@ -72,5 +74,8 @@ class Journal:
         if lines:
             replace_bytes(self.file, lines)
         else:
-            self.file.unlink(missing_ok=True)
+            try:
+                self.file.unlink(missing_ok=True)
+            except OSError as error:
+                raise UserError(f"cannot remove {self.file}: {error.strerror}") from error
         self._bytes, self._digest = len(lines), hashlib.sha256(lines)

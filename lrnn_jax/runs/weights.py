@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from lrnn_jax.errors import UserError
 from lrnn_jax.runs.files import write_together
@@ -111,25 +112,14 @@ def _read_file(file: Path) -> Weights:
         with library.safe_open(file, framework="numpy") as opened:
             about = opened.metadata() or {}
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no mapping
-        weights = Weights(_nest(arrays), int(about.get("steps", "0")))
+        found: Any = traverse_util.unflatten_dict(arrays, sep="/")
+        weights = Weights({"params": {}, "batch_stats": {}, **found}, int(about.get("steps", "0")))
         if about.get("sha256", "") not in ("", hash_params(weights.variables)):
             raise ValueError("its numbers are not those that were written")
     except (OSError, ValueError, TypeError, AttributeError, library.SafetensorError) as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{file} is damaged: {said}; export the run again") from error
     return weights
-
-
-def _nest(arrays: Mapping[str, np.ndarray]) -> dict[str, Tree]:
-    """Paths become dictionaries in dictionaries."""
-    variables: dict[str, Tree] = {"params": {}, "batch_stats": {}}
-    for path, array in arrays.items():
-        *sections, name = path.split("/")
-        tree = variables
-        for section in sections:
-            tree = tree.setdefault(section, {})
-        tree[name] = array
-    return variables
 
 
 def _describe(leaf: Any) -> str:

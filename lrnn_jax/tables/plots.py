@@ -99,7 +99,7 @@ def _panels(figure: Any, count: int, *, height: float, rows: bool = False) -> li
 
 
 def wrap(text: str, width: int) -> str:
-    """Returns lines of about equal length, so that no single word stands alone."""
+    """Returns lines of about equal length."""
     return textwrap.fill(text, min(width, len(text) // math.ceil(len(text) / width) + 6)) if text else ""
 
 
@@ -116,7 +116,7 @@ def draw_rows(table: Table, axes: Any, cells: Sequence[Cell], styles: Styles, *,
         if cell.published and not cell.published.unit:
             axes.plot([cell.published.value], [place], "D", color="black", markerfacecolor="none", markersize=5)
     axes.plot([], [], "o", color="black", label="ours")
-    if any(cell.published for cell in cells):
+    if any(cell.published and not cell.published.unit for cell in cells):
         axes.plot([], [], "D", color="black", markerfacecolor="none", label="published, at the paper's scale")
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)

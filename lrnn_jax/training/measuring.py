@@ -23,7 +23,7 @@ class Measured(NamedTuple):
 
 
 def add_sums(before: Sums, new: Sums) -> Sums:
-    """Returns the new sums with those before; names that have come since, as `log.grad_norms` brings, begin here."""
+    """Returns the new sums with those before. A name that was not there before, such as `log.grad_norms` adds, begins here."""
     return {name: jax.tree.map(jnp.add, before[name], pair) if name in before else pair for name, pair in new.items()}
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,22 +104,27 @@ class Member:
         lines = self.journal.mark() if self.kept else self.journal.follow(self.folder.metrics_file)
         return {"best": best, "ended": ending, "metrics": lines}
 
-    def find_lines(self, saved: Mapping[str, Any]) -> bytes:
-        """Returns the lines of metrics that `progress` told of.
+    def check_lines(self, saved: Mapping[str, Any]) -> None:
+        """Asks whether the lines of metrics that `progress` told of can be found.
 
         Raises:
           ValueError: they are damaged wherever they were.
         """
+        self._find_lines(saved)
+
+    def _find_lines(self, saved: Mapping[str, Any]) -> bytes:
         lines = saved["metrics"]
         if isinstance(lines, list):  # checkpoints held the lines themselves once
             return "".join(f"{line}\n" for line in lines).encode()
-        return self.journal.find(lines, self.folder.metrics_file)
+        with suppress(ValueError) if self.kept else nullcontext():  # what was finished on its own needs them no more
+            return self.journal.find(lines, self.folder.metrics_file)
+        return b""
 
     def resume(self, saved: Mapping[str, Any]) -> None:
         """Takes up what `progress` returned; metrics become what they were then."""
         self.best = Best(**saved["best"]) if saved["best"] else None
         self.ending = Ending(**saved["ended"]) if saved["ended"] else None
-        self.restore_lines(self.find_lines(saved))
+        self.restore_lines(self._find_lines(saved))
 
     def restore_lines(self, lines: bytes) -> None:
         """Makes the lines of metrics these, in the folder and in the sinks, unless the member has been finished on its own."""

@@ -215,7 +215,7 @@ def make_program(*configs: ConfigDict) -> Program:
     if not config.eval.examples and not isinstance(task, FileTask):
         raise UserError("eval.examples=0 takes all that files hold, and this task makes its examples: say how many")
     sets = task.evaluation_sets(config.eval.lengths)
-    check_batches(config.task.name, task, config.train.length, sets)
+    check_batches(config.task.name, task, config.train.length, sets, min(config.train.batch_size, config.eval.batch_size))
     hyper = stack_hyper(configs)
     model = build_model(config.model, task)
     step = make_step(config, task, model, hyper)

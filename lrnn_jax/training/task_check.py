@@ -1,4 +1,4 @@
-"""A task's batches against what it says of itself: a mistake in a task is one line, before anything is compiled."""
+"""A task's batches against what it says of itself: a mistake in a task is one line, before the training is compiled."""
 
 import functools
 import inspect
@@ -12,11 +12,11 @@ import numpy as np
 from lrnn_jax.errors import UserError
 from lrnn_jax.tasks.base import Batch, EvaluationSet, Length, SyntheticTask, Task
 
-# Examples of the batches whose numbers are looked at.
+# Examples of the batches whose numbers are looked at, at most.
 EXAMPLES = 64
 
 
-def check_batches(name: str, task: Task, length: Length, sets: Sequence[EvaluationSet]) -> None:
+def check_batches(name: str, task: Task, length: Length, sets: Sequence[EvaluationSet], batch_size: int) -> None:
     """Refuses a synthetic task whose batches are not as its ``example_spec``, ``vocab_size`` and ``outputs`` say.
 
     Every task's shapes and dtypes are looked at. So are the numbers, which cost a compilation, of a task from outside this
@@ -24,9 +24,10 @@ def check_batches(name: str, task: Task, length: Length, sets: Sequence[Evaluati
 
     Args:
       name: what the config calls it.
-      task: of any kind; one that reads files has checked its numbers itself.
+      task: of any kind; one that reads files is not looked at.
       length: (shortest, longest) sequence of the training.
       sets: of the evaluation; the longest is looked at.
+      batch_size: examples that a run holds at a time; no more are made.
 
     Raises:
       UserError: names the task, and what differs.
@@ -36,7 +37,7 @@ def check_batches(name: str, task: Task, length: Length, sets: Sequence[Evaluati
     longest = max(sets, key=lambda each: each.length[1])
     _check_shapes(name, task, tuple(length), longest)
     if ":" in name:
-        _check_numbers(name, task, tuple(length), longest)
+        _check_numbers(name, task, tuple(length), longest, min(EXAMPLES, batch_size))
 
 
 @functools.lru_cache(maxsize=256)
@@ -49,8 +50,7 @@ def _check_shapes(name: str, task: SyntheticTask, length: Length, longest: Evalu
         raise UserError(
             f"task {name!r}: vocab_size={task.vocab_size} does not fit inputs {said}, as example_spec says: 0 is for features"
         )
-    if type(task).batch is not SyntheticTask.batch:
-        _check_signature(name, task)
+    _check_signature(name, task)
     for what, steps, make in _kinds(task, length, longest, 2):
         found = jax.eval_shape(make, key)
         if problem := _compare(task, found, steps, 2):
@@ -61,14 +61,18 @@ def _kinds(
     task: SyntheticTask, length: Length, longest: EvaluationSet, size: int
 ) -> list[tuple[str, int, Callable[[Any], Batch]]]:
     """What makes batches, each with its name and the positions of its rows."""
-    kinds: list[tuple[str, int, Callable[[Any], Batch]]] = []
-    if type(task).batch is not SyntheticTask.batch:
-        kinds.append(("batch", length[1], lambda key: task.batch(key, size, length, "train")))
+    kinds: list[tuple[str, int, Callable[[Any], Batch]]] = [
+        ("batch", length[1], lambda key: task.batch(key, size, length, "train"))
+    ]
     # by default the training takes what `batch` makes
     if task.train_examples or type(task).train_batch is not SyntheticTask.train_batch:
         kinds.append(("train_batch", length[1], lambda key: task.train_batch(key, jnp.int32(0), size, length)))
-    evaluate = functools.partial(task.evaluation_batch, index=jnp.int32(0), size=size, evaluation_set=longest, split="test")
-    return [*kinds, ("evaluation_batch", longest.length[1], lambda key: evaluate(key))]
+    evaluation = (
+        "evaluation_batch",
+        longest.length[1],
+        lambda key: task.evaluation_batch(key, jnp.int32(0), size, longest, "test"),
+    )
+    return [*kinds, evaluation]
 
 
 def _check_signature(name: str, task: SyntheticTask) -> None:
@@ -88,19 +92,20 @@ def _compare(task: SyntheticTask, found: Any, steps: int, size: int) -> str:
     weights = (size, *(spec.targets.shape[:1] if task.per_position else ()))
     floats, integers = jnp.float32, jnp.int32
     wanted = {
-        "inputs": ((size, *spec.inputs.shape), spec.inputs.dtype, f"example_spec({steps}) says"),
-        "targets": ((size, *spec.targets.shape), spec.targets.dtype, f"example_spec({steps}) says"),
-        "weights": (weights, floats, "there is one for each target:"),
-        "lengths": ((size, *rows), integers, "there is one for each row:"),
+        "inputs": ((size, *spec.inputs.shape), spec.inputs.dtype, f"as example_spec({steps}) says"),
+        "targets": ((size, *spec.targets.shape), spec.targets.dtype, f"as example_spec({steps}) says"),
+        "weights": (weights, floats, "one for each target"),
+        "lengths": ((size, *rows), integers, "one for each row"),
     }
     if found.reset is not None:
-        wanted["reset"] = ((size, *rows, spec.steps), jnp.dtype(bool), "there is one for each position:")
+        wanted["reset"] = ((size, *rows, spec.steps), jnp.dtype(bool), "one for each position")
     for field, (shape, dtype, why) in wanted.items():
         array = getattr(found, field)
         if array is None:
             return f"returns no {field}"
         if array.shape != shape or _kind(array.dtype) != _kind(dtype):
-            return f"of {size} examples returns {field} {_say(array.shape, array.dtype)}; {why} {_say(shape, dtype)}"
+            found_is = _say(array.shape, array.dtype)
+            return f"of {size} examples returns {field} {found_is}, which must be {_say(shape, dtype)}, {why}"
     return ""
 
 
@@ -114,9 +119,9 @@ def _say(shape: tuple[int, ...], dtype: Any) -> str:
 
 
 @functools.lru_cache(maxsize=256)
-def _check_numbers(name: str, task: SyntheticTask, length: Length, longest: EvaluationSet) -> None:
+def _check_numbers(name: str, task: SyntheticTask, length: Length, longest: EvaluationSet, examples: int) -> None:
     """Makes the batches in one compiled call."""
-    kinds = _kinds(task, length, longest, EXAMPLES)
+    kinds = _kinds(task, length, longest, examples)
     batches = jax.jit(lambda key: [make(key) for _, _, make in kinds])(jax.random.key(0))
     for (what, _, _), batch in zip(kinds, jax.tree.map(np.asarray, batches), strict=True):
         if problem := _find_problem(task, batch):
@@ -125,22 +130,22 @@ def _check_numbers(name: str, task: SyntheticTask, length: Length, longest: Eval
 
 def _find_problem(task: SyntheticTask, batch: Any) -> str:
     """Returns what is wrong with the numbers of a batch of NumPy arrays, or nothing."""
-    spec = task.example_spec(1)
-    if spec.tokens and (said := _outside("tokens", batch.inputs, 0, task.vocab_size - 1)):
+    tokens = bool(task.vocab_size)
+    if tokens and (said := _outside("tokens", batch.inputs, 0, task.vocab_size - 1)):
         return f"{said} (vocab_size={task.vocab_size})"
     weights = np.broadcast_to(batch.weights[(...,) + (None,) * (batch.targets.ndim - batch.weights.ndim)], batch.targets.shape)
-    if task.outputs_are_classes:
+    if task.outputs_are_classes and type(task).loss is Task.loss:  # a loss of its own may mean anything by integers
         if said := _outside("labels", batch.targets[weights != 0], 0, task.outputs - 1):
             return f"{said} (outputs={task.outputs})"
         # the cross-entropy of what is beyond is NaN, whatever its weight
-        if type(task).loss is Task.loss and (said := _outside("labels", batch.targets, -task.outputs, task.outputs - 1)):
+        if said := _outside("labels", batch.targets, -task.outputs, task.outputs - 1):
             return f"{said} (outputs={task.outputs}), not even where their weight is 0"
     for field, array in (("inputs", batch.inputs), ("targets", batch.targets), ("weights", batch.weights)):
-        if jnp.issubdtype(array.dtype, jnp.floating) and not np.isfinite(array.astype(np.float64)).all():
+        if jnp.issubdtype(array.dtype, jnp.floating) and not np.isfinite(array).all():
             return f"{field} that are not finite"
-    if (batch.weights < 0).any() or not batch.weights.any():
-        return "weights that are negative" if batch.weights.any() else "no weight above 0"
-    steps = batch.inputs.shape[-1 if spec.tokens else -2]
+    if (batch.weights < 0).any():
+        return "weights that are negative"
+    steps = batch.inputs.shape[-1 if tokens else -2]
     return _outside("lengths", batch.lengths, 0, steps)
 
 

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from lrnn_jax.errors import UserError
+from lrnn_jax.runs import checkpoints as module
 from lrnn_jax.runs.checkpoints import Checkpoints
+from lrnn_jax.runs.files import seal
 
 INFO = {"step": 2, "lines": ['{"loss": 0.123456}'], "best": None}
 
@@ -129,12 +131,21 @@ def test_any_file_damaged_in_any_way_means_the_one_before_or_nothing(intact, tmp
         restore(folder)
 
 
-def test_a_checkpoint_that_is_older_than_digests_and_packing_is_taken_as_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr("lrnn_jax.runs.checkpoints._pack", lambda state: state)
-    monkeypatch.setattr("lrnn_jax.runs.checkpoints._seal", lambda state, info: info)
+@pytest.mark.parametrize("digests", [False, True])
+def test_a_checkpoint_that_is_older_than_packing_or_digests_is_taken_as_it_is(tmp_path, monkeypatch, digests):
+    monkeypatch.setattr(module, "_pack", lambda state: state)
+    if digests:
+        monkeypatch.setattr(module, "seal", lambda fields: seal({k: v for k, v in fields.items() if k != "packed"}))
+    else:
+        monkeypatch.setattr(module, "_seal", lambda state, info: info)
     with Checkpoints(tmp_path / "it") as checkpoints:
         checkpoints.save(2, make_state(2), INFO)
     assert is_step(restore(tmp_path / "it"), 2)
+
+
+def test_a_name_that_could_be_two_is_refused(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match=r"\['a', 'b/c'\]: a name with '/'"):
+        checkpoints.save(1, {"a": {"b/c": jnp.zeros(1)}}, INFO)
 
 
 def test_arrays_of_any_dtype_and_size_come_back_bit_for_bit_in_any_tree(tmp_path):

@@ -179,8 +179,10 @@ def test_a_plan_lists_what_would_be_run(tiny_config, tmp_path, trained, executor
     assert planned == names_of(trained)
 
 
-def test_a_member_that_finished_by_itself_is_not_run_again_with_its_interrupted_program(tiny_config, tmp_path, monkeypatch):
-    """Killed side by side, then one of the two run alone: what is left is the other one."""
+def test_a_member_that_finished_by_itself_is_not_run_again_with_its_interrupted_program(
+    tiny_config, tmp_path, monkeypatch, capsys
+):
+    """Killed side by side, then one of the two run alone: what is left is the other one, whatever becomes of its old lines."""
     configs = [tiny_config(seed=0), tiny_config(seed=1)]
     with monkeypatch.context() as patch:
         patch.setattr(trainer.Loop, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -190,9 +192,12 @@ def test_a_member_that_finished_by_itself_is_not_run_again_with_its_interrupted_
     execute(configs[:1], tmp_path, executor="local")
     folder = default_workdir(configs[0], tmp_path)
     before = {name: (folder / name).read_text() for name in ("result.json", "metrics.jsonl")}
+    (kept,) = tmp_path.glob("programs/*/checkpoints/metrics-0.jsonl")
+    kept.write_text("damaged")
     results = execute(configs, tmp_path)
     assert [result["status"] for result in results] == ["finished", "finished"]
     assert {name: (folder / name).read_text() for name in before} == before
+    assert "resuming" in capsys.readouterr().err
 
 
 def test_what_a_member_wrote_elsewhere_in_between_is_not_mixed_into_its_program(tiny_config, tmp_path, monkeypatch):

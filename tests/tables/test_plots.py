@@ -110,7 +110,7 @@ def test_one_tested_length_is_drawn_row_by_row(tmp_path):
     filled = fill_table(table, "cpu", tmp_path)
     draw_rows(table, axes, filled.cells, row_styles([cell.row for cell in filled.cells]), title="x")
     assert [label.get_text() for label in axes.get_yticklabels()] == ["easy"]
-    published = [cell.published for cell in filled.cells if cell.published]
+    published = [cell.published for cell in filled.cells if cell.published and not cell.published.unit]
     assert len(axes.get_legend_handles_labels()[1]) == 1 + bool(published)
     axes.clear()
     bare = [cell._replace(row=dataclasses.replace(cell.row, published={})) for cell in filled.cells]
@@ -118,7 +118,7 @@ def test_one_tested_length_is_drawn_row_by_row(tmp_path):
     assert axes.get_legend_handles_labels()[1] == ["ours"]
 
 
-def test_a_long_head_is_wrapped_and_no_word_stands_alone():
+def test_a_long_head_is_wrapped_into_lines_of_equal_length():
     head = "trained on lengths 2 to 1024 (orvieto2023: 2 to 4096)"
     assert wrap(head, 48).split("\n") == ["trained on lengths 2 to 1024", "(orvieto2023: 2 to 4096)"]
     assert wrap(head, 60) == head and wrap("", 48) == ""

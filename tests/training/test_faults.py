@@ -378,5 +378,7 @@ def test_the_best_of_equal_values_has_the_lowest_loss(tmp_path, lower):
     assert (member.best.step, member.best.loss) == (6, 0.4)
     # patience counts validations since the value was reached
     assert member.best.age == 5
-    member.resume({"best": {"step": 3, "value": 1.0, "age": 2}, "ended": None, "metrics": []})  # from before there were losses
+    older = {"best": {"step": 3, "value": 1.0, "age": 2}, "ended": None, "metrics": ['{"step": 1}', "{}"]}  # without a loss
+    member.resume(older)
+    assert member.folder.parse_metrics() == [{"step": 1}, {}]
     assert member.compare(1.0, 5.0, 7, lower_is_better=False) and member.best.age == 3

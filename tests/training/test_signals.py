@@ -21,13 +21,18 @@ def test_a_signal_before_the_training_is_said_in_one_line(verb, name, code, tmp_
     config.write_text(CONFIG.format(name=name))
     before = signal.getsignal(signal.SIGTERM)
     assert before == signal.SIG_DFL
-    said = call(verb, f"--config={config}", f"--workdir={tmp_path / 'run'}")
+    # a shell's background commands ignore Ctrl-C
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        said = call(verb, f"--config={config}", f"--workdir={tmp_path / 'run'}")
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
     line = f"lrnn: {name}: nothing more was saved; the same command resumes from the last checkpoint, or starts anew where"
     assert said[:2] == (code, "") and said[2].startswith(line) and said[2].count("\n") == 1
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_second_sigterm_ends_the_process_at_once(capsys):
+def test_a_second_sigterm_finds_the_default_handler_which_ends_the_process(capsys):
     with terminable(), interruptible() as received:
         signal.raise_signal(signal.SIGTERM)
         assert received == [signal.SIGTERM] and "once more stops at once" in capsys.readouterr().err
