@@ -82,5 +82,8 @@ def draw(figure: Any, rows: Rows) -> None:
         axes.bar(places, [own[task]["steps/s" if measured else "GiB"] or 0 for task in tasks], 0.18, label=layer)
     axes.set_xticks(range(len(tasks)), tasks)
     axes.set_ylabel("training steps per second" if measured else "memory of a training step, GiB")
-    axes.set_yscale("log" if measured else "linear")
-    axes.legend(title="layer")
+    if measured:
+        axes.set_yscale("log")
+        for choose in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            choose("{x:g}")
+    figure.legend(loc="outside lower center", ncols=len(layers), title="layer")
