@@ -231,7 +231,7 @@ class Loop:
         """Refuses a checkpoint of other settings, and calls one damaged whose lines of metrics are."""
         check_settings(info.get("origin", {}), self.origin, self._place())
         for member, saved in zip(self.members, info["members"], strict=True):
-            member.check_lines(saved)
+            member.find_lines(saved)
 
     def _do_what_is_due(self, state: TrainState, step: int) -> TrainState:
         """Logs, validates and saves where a step asks for it, and leaves where a signal does."""

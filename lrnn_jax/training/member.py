@@ -104,19 +104,16 @@ class Member:
         lines = self.journal.mark() if self.kept else self.journal.follow(self.folder.metrics_file)
         return {"best": best, "ended": ending, "metrics": lines}
 
-    def check_lines(self, saved: Mapping[str, Any]) -> None:
-        """Asks whether the lines of metrics that `progress` told of can be found.
+    def find_lines(self, saved: Mapping[str, Any]) -> bytes:
+        """Returns the lines of metrics that `progress` told of; none where the member needs them no more.
 
         Raises:
           ValueError: they are damaged wherever they were.
         """
-        self._find_lines(saved)
-
-    def _find_lines(self, saved: Mapping[str, Any]) -> bytes:
         lines = saved["metrics"]
         if isinstance(lines, list):  # checkpoints held the lines themselves once
             return "".join(f"{line}\n" for line in lines).encode()
-        with suppress(ValueError) if self.kept else nullcontext():  # what was finished on its own needs them no more
+        with suppress(ValueError) if self.kept else nullcontext():  # it has been finished on its own
             return self.journal.find(lines, self.folder.metrics_file)
         return b""
 
@@ -124,7 +121,7 @@ class Member:
         """Takes up what `progress` returned; metrics become what they were then."""
         self.best = Best(**saved["best"]) if saved["best"] else None
         self.ending = Ending(**saved["ended"]) if saved["ended"] else None
-        self.restore_lines(self._find_lines(saved))
+        self.restore_lines(self.find_lines(saved))
 
     def restore_lines(self, lines: bytes) -> None:
         """Makes the lines of metrics these, in the folder and in the sinks, unless the member has been finished on its own."""
