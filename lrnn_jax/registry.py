@@ -189,7 +189,7 @@ def _find_place(error: Exception, module_name: str) -> str:
 
 
 def _check_contract(kind: str, name: str, cls: type) -> None:
-    from lrnn_jax.parts.layer import missing_parts
+    from lrnn_jax.parts.contract import missing_parts
 
     missing = missing_parts(cls) if kind == "layer" else _missing_task_parts(cls)
     if missing:

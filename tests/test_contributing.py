@@ -12,7 +12,7 @@ import pytest
 
 from helpers import succeed
 from lrnn_jax import load_run
-from lrnn_jax.parts.layer import missing_parts
+from lrnn_jax.parts.contract import missing_parts
 from lrnn_jax.registry import load_layer, load_task
 
 ROOT = Path(__file__).parents[1]

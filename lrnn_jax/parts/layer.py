@@ -1,7 +1,6 @@
 """The contract that every recurrent layer keeps. A new layer is one file in `lrnn_jax/layers` and one line in `registry`."""
 
 import dataclasses
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -23,8 +22,6 @@ NO_DECAY = {"lr": 1.0, "wd": 0.0}
 # Of time-invariant recurrences: eigenvalues, step sizes and input matrices. ``optim.recurrent_lr`` stands in for their lr.
 RECURRENT = {"lr": 0.25, "wd": 0.0, "recurrent": True}
 
-METHODS_OF_A_LAYER = ("recur", "init_state", "transition", "parameter_count", "state_count")
-
 # The field `initial_values` of layers whose initial values differ from those of the papers' code.
 INITIAL_VALUES = ("default", "released")
 
@@ -36,8 +33,8 @@ class RecurrentLayer(nn.Module):
     """Maps ``[B T D]`` to ``[B T D]`` and carries a state whose size does not depend on T.
 
     A layer writes `recur`, `init_state`, `transition`, `parameter_count` and `state_count`, the class attributes SOURCE,
-    METHODS and PARAM_GROUPS, and where it needs them the other class attributes below and `check`. `missing_parts` names what
-    a class lacks of these. `__call__` stays as it is here: it does what all layers need.
+    METHODS and PARAM_GROUPS, and where it needs them the other class attributes below and `check`. `lrnn_jax.parts.contract`
+    names what a class lacks of these. `__call__` stays as it is here: it does what all layers need.
 
     A layer's own fields are its config. Float fields are values, never structure: they are traced, so that runs which differ
     in them can share a program, and no Python ``if`` may ask for one outside of `check`. All other fields are static.
@@ -301,48 +298,9 @@ class RecurrentLayer(nn.Module):
         """
 
 
-def missing_parts(cls: Any) -> list[str]:
-    """Returns what ``cls`` lacks of the contract of `RecurrentLayer`, in words; an empty list if it is a layer."""
-    if not (isinstance(cls, type) and issubclass(cls, RecurrentLayer)):
-        return ["the base class lrnn_jax.parts.layer.RecurrentLayer"]
-    missing = [said for name in METHODS_OF_A_LAYER if (said := _find_fault(cls, name))]
-    made = inspect.signature(cls.__init__)
-    if not _takes(made, None, **dict.fromkeys(field.name for field in dataclasses.fields(cls) if field.init)):
-        missing.append(f"fields in place of its own __init__({', '.join(made.parameters)})")
-    missing += [f"class attribute {name}" for name in ("SOURCE", "METHODS", "PARAM_GROUPS") if not getattr(cls, name, None)]
-    if isinstance(getattr(cls, "METHODS", None), Mapping):
-        missing += [f"Serves(...) for METHODS[{name!r}]" for name, it in cls.METHODS.items() if not isinstance(it, Serves)]
-    elif hasattr(cls, "METHODS"):
-        missing.append("a mapping from name to Serves as METHODS")
-    fields = {field.name for field in dataclasses.fields(cls)}
-    for variant, values in cls.VARIANTS.items():
-        missing += [f"field {name!r} of variant {variant!r}" for name in values if name not in fields]
-    return missing
-
-
-def _find_fault(cls: type[RecurrentLayer], name: str) -> str:
-    """Returns what is wrong with a method of the contract, or nothing."""
-    own, base = getattr(cls, name), getattr(RecurrentLayer, name)
-    if own is base or not callable(own):
-        return f"method {name}"
-    right, found = inspect.signature(base).parameters, inspect.signature(own)
-    bound = isinstance(inspect.getattr_static(cls, name), (staticmethod, classmethod))  # without self
-    if _takes(found, *list(right)[bound:]):
-        return ""
-    return f"arguments ({', '.join(right)}) of method {name}, which has ({', '.join(found.parameters)})"
-
-
 def _alike(one: Any, other: Any) -> bool:
     """Whether two trees have the same structure, whatever their leaves."""
     return str(jax.tree.structure(one)) == str(jax.tree.structure(other))
-
-
-def _takes(signature: inspect.Signature, *args: Any, **kwargs: Any) -> bool:
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError:
-        return False
-    return True
 
 
 def describe_shapes(tree: Any) -> str:

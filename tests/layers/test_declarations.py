@@ -11,7 +11,7 @@ from flax import traverse_util
 
 from helpers import SMALL_LAYERS
 from lrnn_jax.config.fields import own_fields
-from lrnn_jax.parts.layer import missing_parts
+from lrnn_jax.parts.contract import missing_parts
 from lrnn_jax.registry import LAYERS, load_layer
 
 WIDTH = 8

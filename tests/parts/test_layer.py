@@ -11,7 +11,8 @@ import pytest
 from lrnn_jax.errors import UserError
 from lrnn_jax.layers.deltanet import DeltaNet
 from lrnn_jax.models.backbone import Backbone
-from lrnn_jax.parts.layer import MATRICES, RecurrentLayer, missing_parts
+from lrnn_jax.parts.contract import missing_parts
+from lrnn_jax.parts.layer import MATRICES, RecurrentLayer
 from lrnn_jax.scans.method import Serves
 
 X = np.ones((2, 3, 4), np.float32)
