@@ -84,7 +84,7 @@ def perturb(params: Any, rng: np.random.Generator) -> Any:
 
     def draw(path: Any, value: jax.Array) -> np.ndarray:
         noise = rng.standard_normal(value.shape)
-        if path[-1].key.endswith(("kernel", "down", "up")):
+        if path[-1].key.endswith(("kernel", "down", "up", "A")):  # A is the RNN's
             return np.asarray(noise / np.sqrt(value.shape[-2]), np.float32)
         return np.asarray(value + 0.3 * noise, np.float32)
 
@@ -92,9 +92,9 @@ def perturb(params: Any, rng: np.random.Generator) -> Any:
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
-    """Returns the leaves by path, as ``q/kernel``."""
+    """Returns the leaves by path, as ``q/kernel``, ``0`` for the first of a tuple, and nothing for an array alone."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(str(part.key) for part in path): np.asarray(value) for path, value in leaves}
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(value) for path, value in leaves}
 
 
 def difference(ours: Any, theirs: torch.Tensor | None) -> float:
