@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import os
 import statistics
 import sys
 import time
@@ -13,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lrnn_jax.runs.origin import device_name
 from lrnn_jax.training.memory import free_memory
 from lrnn_jax.training.program import bytes_needed
 
@@ -143,11 +141,6 @@ def largest_error(actual: Tree, expected: Tree) -> float:
 def first_line(error: BaseException) -> str:
     """Returns the first line of an error with its kind, not too long for a table."""
     return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"[:200]
-
-
-def describe_device() -> str:
-    """Returns the device and the version of JAX."""
-    return f"{device_name()} ({jax.default_backend()}, {os.cpu_count()} cores), jax {jax.__version__}"
 
 
 def say(text: str) -> None:

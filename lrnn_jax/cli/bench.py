@@ -48,12 +48,15 @@ def run_bench(values: flags.FlagValues, positional: list[str]) -> int:
     kind = _find_kind(positional)
     _refuse_foreign_flags(kind, values)
     grid = _read_grid(kind, values)
-    from lrnn_jax.bench.measuring import describe_device, say, triad_bandwidth
+    import jax
+
+    from lrnn_jax.bench.measuring import say, triad_bandwidth
     from lrnn_jax.bench.rendering import Report, describe_point, render_markdown, write_report
+    from lrnn_jax.runs.origin import describe_device
 
     rows: list[Any] = []
     measured = _measure(kind, grid, values.config)
-    report = Report(kind, rows, triad_bandwidth(), describe_device(), values.rounds)
+    report = Report(kind, rows, triad_bandwidth(), f"{describe_device()}, jax {jax.__version__}", values.rounds)
     try:
         for found in measured:
             rows += found

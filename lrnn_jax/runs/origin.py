@@ -51,7 +51,8 @@ def find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     for part in ("versions", "settings"):
         before = old.get(part, {})
         changes += [f"{k} {before[k]} -> {v}" for k, v in new[part].items() if k in before and before[k] != v]
-    devices = [origin.get("device", "").partition(" (")[0] for origin in (old, new)]
+    # on a CPU XLA divides its work, and with it the sums, by cores
+    devices = [name if "(cpu" in name else name.partition(" (")[0] for name in (old.get("device", ""), new["device"])]
     if devices[0] and devices[0] != devices[1]:
         changes.append(f"device {devices[0]} -> {devices[1]}")
     return ", ".join(changes)
@@ -79,9 +80,15 @@ def describe_machine() -> dict[str, Any]:
         "git_commit": _git_commit(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
         "x64": jax.numpy.zeros(()).dtype == "float64",
-        "device": f"{device_name()} ({jax.default_backend()}, {os.cpu_count()} cores)",
+        "device": describe_device(),
         "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def describe_device() -> str:
+    """Device, platform and how many cores this process may use, as ``AMD EPYC (cpu, 2 cores)``."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{device_name()} ({jax.default_backend()}, {cores} core{'s' * (cores != 1)})"
 
 
 def device_name() -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from lrnn_jax.runs.origin import device_name
+from lrnn_jax.runs.origin import describe_device
 from lrnn_jax.training.program import Program
 
 
@@ -19,6 +19,6 @@ def introduce(program: Program, workdirs: Sequence[Path]) -> str:
     return (
         f"training {f'{program.members} runs of ' if many else ''}{config.task.name} with {config.model.layer.name}, "
         f"seed{'s' if len(seeds) > 1 else ''} {shown}, in {workdirs[0].parent if many else workdirs[0]}\n"
-        f"on {device_name()} ({jax.default_backend()}): {size:,} parameters{' each' if many else ''}, {program.total} steps "
+        f"on {describe_device()}: {size:,} parameters{' each' if many else ''}, {program.total} steps "
         f"of {config.train.batch_size} examples of up to {config.train.length[1]} positions, {every} steps"
     )

@@ -14,7 +14,7 @@ from lrnn_jax.config.files import load_own_config
 from lrnn_jax.errors import UserError
 from lrnn_jax.runs.folder import RunFolder
 from lrnn_jax.runs.journal import Journal
-from lrnn_jax.runs.origin import check_settings, find_changes
+from lrnn_jax.runs.origin import check_settings, describe_device, find_changes
 from lrnn_jax.runs.store import default_workdir, describe_changes, read_rows, read_status
 from lrnn_jax.training import loop
 from lrnn_jax.training.evaluation import evaluate_run
@@ -78,13 +78,28 @@ ORIGIN = {
         ({"git_commit": "b" * 40}, "commit aaaaaaaaa -> bbbbbbbbb (the code of layers and training is the same)"),
         ({"versions": {"jax": "0.10.2", "numpy": "2.0"}}, "jax 0.10.1 -> 0.10.2"),
         ({"settings": {"jax_enable_x64": True}}, "jax_enable_x64 False -> True"),
-        ({"device": "H200 (gpu, 4 cores)"}, "device Xeon -> H200"),
-        ({"device": "Xeon (cpu, 8 cores)"}, ""),
+        ({"device": "H200 (gpu, 4 cores)"}, "device Xeon (cpu, 4 cores) -> H200"),
+        ({"device": "Xeon (cpu, 1 core)"}, "device Xeon (cpu, 4 cores) -> Xeon (cpu, 1 core)"),
     ],
     ids=str,
 )
 def test_what_has_changed_is_said_in_words(now, said):
     assert find_changes(ORIGIN, {**ORIGIN, **now}) == said
+
+
+def test_the_cores_of_a_machine_with_a_gpu_do_not_count():
+    on_gpu = {**ORIGIN, "device": "H200 (gpu, 4 cores)"}
+    assert find_changes(on_gpu, {**on_gpu, "device": "H200 (gpu, 16 cores)"}) == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="a process cannot be kept to a core here")
+def test_cores_that_the_process_may_not_use_are_not_counted():
+    cores = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        assert describe_device().endswith("(cpu, 1 core)")
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def test_what_an_older_result_does_not_say_is_not_held_against_it():

@@ -279,7 +279,7 @@ def test_a_run_introduces_itself_and_traces_the_steps_that_it_is_asked_for(tmp_p
     assert lines[0] == f"training parity with diagonal, seed 0, in {tmp_path / 'run'}"
     assert (
         f"{result['parameter_count']:,} parameters, 60 steps of 8 examples of up to 8 positions" in lines[1]
-        and "(cpu)" in lines[1]
+        and "(cpu, " in lines[1]
     )
     assert f"profile of steps 12 to 25: {tmp_path / 'run' / 'profile'}" in lines
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
