@@ -71,9 +71,12 @@ def plan(configs: Sequence[ConfigDict], store: Path, *, executor: str, retry_fai
     todo = [config for config in distinct if is_due(config, store, retry_failed)]
     parts = list(arrange(todo, distinct, store, executor=executor))
     costs: dict[str, tuple[float, float, int]] = {}
-    planned = []
+    planned: list[PlannedProgram] = []
+    began = time.perf_counter()
     for i, program in enumerate(parts):
-        print(f"compiling and measuring program {i + 1} of {len(parts)}", file=sys.stderr)
+        named = f"{program.config.task.name} with {program.config.model.layer.name}"
+        left = f", about {_minutes((time.perf_counter() - began) / i * (len(parts) - i))} left" if i else ""
+        print(f"compiling and measuring program {i + 1} of {len(parts)}: {named}{left}", file=sys.stderr)
         key = f"{program.members} {structure_key(program.config)}"
         compiled = key in costs and executor == "local"
         if key not in costs:

@@ -232,9 +232,12 @@ def test_a_plan_trains_nothing(planned):
     assert [read_status(config, store) for config in configs] == ["finished", "missing", "missing", "missing"]
 
 
-def test_a_plan_of_single_runs_has_one_entry_per_run(tiny_config, tmp_path):
+def test_a_plan_of_single_runs_has_one_entry_per_run(tiny_config, tmp_path, capsys):
     configs = [tiny_config(seed=1), tiny_config(seed=2)]
     programs = plan(configs, tmp_path / "store", executor="local")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "compiling and measuring program 1 of 2: parity with diagonal"
+    assert re.fullmatch("compiling and measuring program 2 of 2: parity with diagonal, about .* left", second)
     assert [p.members for p in programs] == [[config] for config in configs]
     # one process compiles the program of both once
     assert 0 < programs[1].seconds < programs[0].seconds
