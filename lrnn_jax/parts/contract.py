@@ -8,14 +8,14 @@ from typing import Any
 from lrnn_jax.parts.layer import RecurrentLayer
 from lrnn_jax.scans.method import Serves
 
-METHODS = ("recur", "init_state", "transition", "parameter_count", "state_count")
+REQUIRED = ("recur", "init_state", "transition", "parameter_count", "state_count")
 
 
 def missing_parts(cls: Any) -> list[str]:
     """Returns what ``cls`` lacks of the contract of `RecurrentLayer`, in words; an empty list if it is a layer."""
     if not (isinstance(cls, type) and issubclass(cls, RecurrentLayer)):
         return ["the base class lrnn_jax.parts.layer.RecurrentLayer"]
-    missing = [said for name in METHODS if (said := _find_fault(cls, name))]
+    missing = [said for name in REQUIRED if (said := _find_fault(cls, name))]
     made = inspect.signature(cls.__init__)
     if not _takes(made, None, **dict.fromkeys(field.name for field in dataclasses.fields(cls) if field.init)):
         missing.append(f"fields in place of its own __init__({', '.join(made.parameters)})")

@@ -87,8 +87,8 @@ def describe_machine() -> dict[str, Any]:
 
 def describe_device() -> str:
     """Device, platform and how many cores this process may use, as ``AMD EPYC (cpu, 2 cores)``."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{device_name()} ({jax.default_backend()}, {cores} core{'s' * (cores != 1)})"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{device_name()} ({jax.default_backend()}, {cores} cores)"
 
 
 def device_name() -> str:

@@ -46,7 +46,7 @@ def read_status(config: ConfigDict, store: Path) -> str:
 
 
 def describe_changes(configs: Sequence[ConfigDict], store: Path) -> str:
-    """Returns a line on finished runs that other code, versions or settings have made, and how to train them again.
+    """Returns a line on finished runs that other code, versions, settings or devices have made, and how to train them again.
 
     It is empty where there are none.
     """

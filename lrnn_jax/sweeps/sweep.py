@@ -71,15 +71,16 @@ def plan(configs: Sequence[ConfigDict], store: Path, *, executor: str, retry_fai
     todo = [config for config in distinct if is_due(config, store, retry_failed)]
     parts = list(arrange(todo, distinct, store, executor=executor))
     costs: dict[str, tuple[float, float, int]] = {}
-    planned: list[PlannedProgram] = []
+    planned = []
+    keys = [f"{program.members} {structure_key(program.config)}" for program in parts]
     began = time.perf_counter()
-    for i, program in enumerate(parts):
-        named = f"{program.config.task.name} with {program.config.model.layer.name}"
-        left = f", about {_minutes((time.perf_counter() - began) / i * (len(parts) - i))} left" if i else ""
-        print(f"compiling and measuring program {i + 1} of {len(parts)}: {named}{left}", file=sys.stderr)
-        key = f"{program.members} {structure_key(program.config)}"
+    for key, program in zip(keys, parts, strict=True):
         compiled = key in costs and executor == "local"
         if key not in costs:
+            done, count = len(costs), len(set(keys))
+            named = f"{program.config.task.name} with {program.config.model.layer.name}"
+            left = f", about {_minutes((time.perf_counter() - began) / done * (count - done))} left" if done else ""
+            print(f"compiling and measuring program {done + 1} of {count}: {named}{left}", file=sys.stderr)
             # what was compiled to see whether it fits is part of the cost
             compile_steps.cache_clear()
             compile_part.cache_clear()

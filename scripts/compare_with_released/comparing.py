@@ -84,7 +84,7 @@ def perturb(params: Any, rng: np.random.Generator) -> Any:
 
     def draw(path: Any, value: jax.Array) -> np.ndarray:
         noise = rng.standard_normal(value.shape)
-        if path[-1].key.endswith(("kernel", "down", "up", "A")):  # A is the RNN's
+        if path[-1].key.endswith(("kernel", "down", "up")) or path[-1].key == "A":  # that of the RNN
             return np.asarray(noise / np.sqrt(value.shape[-2]), np.float32)
         return np.asarray(value + 0.3 * noise, np.float32)
 

@@ -13,7 +13,7 @@ KERNEL = STEPS + 1
 def make_s4(layer: Any) -> Released:
     """S4 with the low-rank part; its parameter is ``C (I - Abar^L)``, for L = `KERNEL`.
 
-    Its kernel is made in float64: in float32 its own gradient of log_dt is 2.6e-4 off, and ours 5e-5.
+    All but decoding is in float64: in float32 its own gradient of log_dt is 2.6e-4 off, and ours 5e-5.
     """
 
     def weights(p: Tensors) -> Tensors:
@@ -41,7 +41,8 @@ def make_s4d(layer: Any) -> Released:
 def _make(layer: Any, weights: Any, **how: Any) -> Released:
     from espnet2.asr.state_spaces import s4
 
-    # ESPnet's own, for machines without the CUDA extension, leaves out the conjugate states
+    # the authors' of that time, where there is no GPU, leaves out the conjugate states; later ones have them
+    s4.has_pykeops = False
     s4.cauchy_naive = _sum_cauchy
     module = s4.S4(WIDTH, layer.state_size, transposed=False, activation=None, postact=None, **how).eval()
 

@@ -233,10 +233,10 @@ def test_a_plan_trains_nothing(planned):
 
 
 def test_a_plan_of_single_runs_has_one_entry_per_run(tiny_config, tmp_path, capsys):
-    configs = [tiny_config(seed=1), tiny_config(seed=2)]
+    configs = [tiny_config(seed=1), tiny_config(seed=2), tiny_config(**{"model.width": 12})]
     programs = plan(configs, tmp_path / "store", executor="local")
     first, second = capsys.readouterr().err.splitlines()
-    assert first == "compiling and measuring program 1 of 2: parity with diagonal"
+    assert first == "compiling and measuring program 1 of 2: parity with diagonal"  # what two share is measured once
     assert re.fullmatch("compiling and measuring program 2 of 2: parity with diagonal, about .* left", second)
     assert [p.members for p in programs] == [[config] for config in configs]
     # one process compiles the program of both once
