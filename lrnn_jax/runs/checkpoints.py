@@ -374,7 +374,7 @@ def _read_description(text: str) -> tuple[str, list[int]]:
 def _name_leaves(tree: Tree) -> dict[str, Any]:
     leaves = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        keys = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path]
+        keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
         if any("/" in key for key in keys):
             raise UserError(f"cannot save {keys}: a name with '/' cannot be told from a name inside another")
         leaves["/".join(keys)] = leaf

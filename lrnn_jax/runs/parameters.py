@@ -12,7 +12,7 @@ Tree = Any
 def parameter_paths(params: Tree) -> list[str]:
     """Returns the path of every leaf, such as ``block_0/layer/q/kernel``, in the tree's order."""
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    return ["/".join(str(getattr(key, "key", key)) for key in path) for path, _ in leaves]
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
 
 
 def hash_params(params: Any) -> str:

@@ -73,11 +73,12 @@ def plan(configs: Sequence[ConfigDict], store: Path, *, executor: str, retry_fai
     costs: dict[str, tuple[float, float, int]] = {}
     planned = []
     keys = [f"{program.members} {structure_key(program.config)}" for program in parts]
+    count = len(set(keys))
     began = time.perf_counter()
     for key, program in zip(keys, parts, strict=True):
         compiled = key in costs and executor == "local"
         if key not in costs:
-            done, count = len(costs), len(set(keys))
+            done = len(costs)
             named = f"{program.config.task.name} with {program.config.model.layer.name}"
             left = f", about {_minutes((time.perf_counter() - began) / done * (count - done))} left" if done else ""
             print(f"compiling and measuring program {done + 1} of {count}: {named}{left}", file=sys.stderr)

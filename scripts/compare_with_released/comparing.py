@@ -115,6 +115,11 @@ def linear(p: Tensors, **names: str) -> Tensors:
     return {f"{theirs.replace('__', '.')}.weight": p[f"{ours}/kernel"].T for theirs, ours in names.items()}
 
 
+def join(p: Tensors, name: str) -> torch.Tensor:
+    """One complex array from our two real ones."""
+    return torch.complex(p[f"{name}_re"], p[f"{name}_im"])
+
+
 def taps(kernel: torch.Tensor) -> torch.Tensor:
     """Their [F 1 W], oldest input first, from our [W F], newest first."""
     return kernel.flip(0).T[:, None]

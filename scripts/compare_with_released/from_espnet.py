@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from scripts.compare_with_released.comparing import STEPS, WIDTH, Released, Tensors, step_through
+from scripts.compare_with_released.comparing import STEPS, WIDTH, Released, Tensors, join, step_through
 
 # Length of the kernel. Of an even number of its roots of unity one is -1, at which the authors divide by zero but for rounding.
 KERNEL = STEPS + 1
@@ -19,7 +19,7 @@ def make_s4(layer: Any) -> Released:
     def weights(p: Tensors) -> Tensors:
         p = {name: value.double() for name, value in p.items()}
         lam = torch.complex(-torch.exp(p["A_re_log"]), p["A_im"])
-        low_rank, b, c = (torch.complex(p[f"{name}_re"], p[f"{name}_im"]) for name in "PBC")
+        low_rank, b, c = (join(p, name) for name in "PBC")
         named = {"inv_w_real": p["A_re_log"], "w_imag": p["A_im"], "L": torch.tensor(KERNEL)}
         named |= {"P": _split(low_rank), "B": _split(b), "C": _split(_truncate(lam, low_rank, torch.exp(p["log_dt"]), c))}
         return _surround(p, named)
@@ -31,7 +31,7 @@ def make_s4d(layer: Any) -> Released:
     """S4D; what it has as ``A`` beside the two parts of A is not used."""
 
     def weights(p: Tensors) -> Tensors:
-        c = torch.complex(p["C_re"], p["C_im"])
+        c = join(p, "C")
         named = {"inv_A_real": p["A_re_log"], "A_imag": p["A_im"], "C": _split(c)}
         return _surround(p, named | {"B": _split(torch.ones_like(c))[0], "A": _split(torch.zeros_like(c))[0]})
 
@@ -41,8 +41,7 @@ def make_s4d(layer: Any) -> Released:
 def _make(layer: Any, weights: Any, **how: Any) -> Released:
     from espnet2.asr.state_spaces import s4
 
-    # the authors' of that time, where there is no GPU, leaves out the conjugate states; later ones have them
-    s4.has_pykeops = False
+    # this copy's, used where neither the CUDA extension nor pykeops is there, leaves out the conjugate states
     s4.cauchy_naive = _sum_cauchy
     module = s4.S4(WIDTH, layer.state_size, transposed=False, activation=None, postact=None, **how).eval()
 
@@ -54,7 +53,8 @@ def _make(layer: Any, weights: Any, **how: Any) -> Released:
             return y[:, None], state
 
         y, state = step_through(step, x, module.default_state(len(x)))
-        return y, {"0": state[..., : layer.state_size // 2].real, "1": state[..., : layer.state_size // 2].imag}
+        kept = state[..., : layer.state_size // 2]
+        return y, {"0": kept.real, "1": kept.imag}
 
     return Released("espnet", module, weights, lambda call, x: call(x)[0], decode)
 

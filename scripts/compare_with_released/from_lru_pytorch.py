@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from scripts.compare_with_released.comparing import WIDTH, Released, Tensors
+from scripts.compare_with_released.comparing import WIDTH, Released, Tensors, join
 
 
 def make_lru(layer: Any) -> Released:
@@ -13,8 +13,7 @@ def make_lru(layer: Any) -> Released:
 
     def weights(p: Tensors) -> Tensors:
         named = {name: p[name] for name in ("nu_log", "theta_log", "gamma_log")}
-        named |= {name: torch.complex(p[f"{name}_re"], p[f"{name}_im"]) for name in "BC"}
-        return named | {"D": torch.diag(p["D"])}
+        return named | {"B": join(p, "B"), "C": join(p, "C"), "D": torch.diag(p["D"])}
 
     return Released("lru-pytorch", LRU(WIDTH, WIDTH, layer.state_size), weights)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from scripts.compare_with_released.comparing import WIDTH, Released, Tensors, step_through
+from scripts.compare_with_released.comparing import WIDTH, Released, Tensors, join, step_through
 
 
 def make_s5(layer: Any) -> Released:
@@ -25,9 +25,9 @@ def make_s5(layer: Any) -> Released:
     )
 
     def weights(p: Tensors) -> Tensors:
-        c = (2.0 if layer.conj_sym else 1.0) * torch.complex(p["C_re"], p["C_im"])
+        c = (2.0 if layer.conj_sym else 1.0) * join(p, "C")
         return {
-            "Lambda": torch.complex(p["Lambda_re"], p["Lambda_im"]),
+            "Lambda": join(p, "Lambda"),
             "B": torch.stack([p["B_re"], p["B_im"]], dim=-1),
             "C": torch.cat(list(c), dim=-1) if layer.bidirectional else c,
             "D": p["D"],

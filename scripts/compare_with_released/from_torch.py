@@ -1,5 +1,6 @@
 """The LSTM, the GRU and the RNN of PyTorch."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,32 +10,24 @@ from scripts.compare_with_released.comparing import DECODED, WIDTH, Released, Te
 
 def make_lstm(layer: Any) -> Released:
     """torch.nn.LSTM, which has two biases per gate."""
-    module = torch.nn.LSTM(WIDTH, WIDTH, batch_first=True)
-
-    def weights(p: Tensors) -> Tensors:
-        return {
-            "weight_ih_l0": p["input/kernel"].T,
-            "bias_ih_l0": p["input/bias"],
-            "weight_hh_l0": p["recurrent_kernel"].T,
-            "bias_hh_l0": torch.zeros(4 * WIDTH),
-        }
-
-    return Released("torch", module, weights, lambda call, x: call(x)[0], _decode("h", "c"))
+    return _make_gated(torch.nn.LSTM, lambda p: torch.zeros(4 * WIDTH), "h", "c")
 
 
 def make_gru(layer: Any) -> Released:
     """torch.nn.GRU, which has two biases for r and z as well."""
-    module = torch.nn.GRU(WIDTH, WIDTH, batch_first=True)
+    return _make_gated(torch.nn.GRU, lambda p: torch.cat([torch.zeros(2 * WIDTH), p["recurrent_bias"]]), "")
 
+
+def _make_gated(kind: Any, second_bias: Callable[[Tensors], torch.Tensor], *states: str) -> Released:
     def weights(p: Tensors) -> Tensors:
         return {
             "weight_ih_l0": p["input/kernel"].T,
             "bias_ih_l0": p["input/bias"],
             "weight_hh_l0": p["recurrent_kernel"].T,
-            "bias_hh_l0": torch.cat([torch.zeros(2 * WIDTH), p["recurrent_bias"]]),
+            "bias_hh_l0": second_bias(p),
         }
 
-    return Released("torch", module, weights, lambda call, x: call(x)[0], _decode(""))
+    return Released("torch", kind(WIDTH, WIDTH, batch_first=True), weights, lambda call, x: call(x)[0], _decode(*states))
 
 
 class Readout(torch.nn.Module):
